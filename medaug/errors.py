@@ -1,0 +1,45 @@
+"""What can go wrong, as one tree; every message names the thing, the value seen and what is accepted.
+
+    MedaugError(ValueError)
+      ConfigError      a setting, option or config file
+      DataError        a folder, scan, label or image file that cannot be read as what it should be
+      CacheError       a slice cache: other version, half-written, other settings
+      RunError         a run folder: missing, other settings, no usable checkpoint
+      WeightsError     a weight file: not safetensors, damaged, of another version
+      OutputError      an output folder or disk that cannot take the result
+      TrainingError    a loss or gradient that stopped being a number
+
+The command line turns any of them into one line on standard error and exit status 2.
+"""
+
+
+class MedaugError(ValueError):
+    """A mistake that the user can correct; the message says how."""
+
+
+class ConfigError(MedaugError):
+    """A setting has a value that is not accepted."""
+
+
+class DataError(MedaugError):
+    """A source on disk is missing, damaged or contradicts itself."""
+
+
+class CacheError(MedaugError):
+    """A slice cache cannot be used as it is."""
+
+
+class RunError(MedaugError):
+    """A run folder cannot be used as it is."""
+
+
+class WeightsError(MedaugError):
+    """A weight file cannot be loaded."""
+
+
+class OutputError(MedaugError):
+    """A result cannot be written where it was asked for."""
+
+
+class TrainingError(MedaugError):
+    """Training met a value that is not finite."""

@@ -1,0 +1,64 @@
+"""Files appear whole or not at all, and a full disk is told as such."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medaug.errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.EACCES: "no permission to write there; choose another place",
+}
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into one sentence.
+
+    Raises:
+        OutputError: the disk is full, read-only, over quota, or not ours to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise OutputError(f"{path}: {reason}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, synced to disk, if the block succeeds."""
+    with explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.chmod(0o644)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON with stable key order, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
