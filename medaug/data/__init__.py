@@ -1,0 +1,110 @@
+"""Sources of scans and pictures, opened by name or by looking at a folder."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from medaug import registry
+from medaug.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from medaug.types import Case, Problem
+
+__all__ = ["Pictures", "Scans", "Source", "open_source"]
+
+
+class Scans(Protocol):
+    """A collection of CT scans, each a case with its label."""
+
+    name: str
+    kind: Literal["ct"]
+    labels: "Mapping[str, int]"
+
+    def cases(self) -> "tuple[list[Case], list[Problem]]":
+        """The usable scans in name order, and the others with what is wrong."""
+        ...
+
+
+class Pictures(Protocol):
+    """Grey pictures in classes."""
+
+    name: str
+    kind: Literal["image"]
+    labels: "Mapping[str, int]"
+    classes: tuple[str, ...]
+
+    def parts(self) -> "dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]":
+        """Pictures (n, y, x) and their class ids (n,), by part: ``train`` and ``test``."""
+        ...
+
+
+Source = Scans | Pictures
+
+_HOW_TO_GET = {
+    "pancreas": "get the scans and the labels from https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU "
+    "(The Cancer Imaging Archive), unpack them there",
+    "mnist": "get its four idx files from the MNIST database (LeCun, Cortes, Burges), "
+    "put them there",
+    "fashion-mnist": "get its four idx files from "
+    "https://github.com/zalandoresearch/fashion-mnist, put them there",
+}
+
+
+def default_root(name: str) -> Path:
+    """Where the data called ``name`` is looked for: ``$MEDAUG_DATA/name``, then ``data/name``."""
+    base = os.environ.get("MEDAUG_DATA")
+    if base and (Path(base) / name).is_dir():
+        return Path(base) / name
+    return Path("data") / name
+
+
+def open_source(data: str, root: Path | None = None) -> Source:
+    """Open a source by its name, or a folder by looking at it.
+
+    Args:
+        data: ``pancreas``, ``mnist``, ``fashion-mnist``, ``phantom``, or a path.
+        root: where the data called by name is; `default_root` where None.
+
+    Raises:
+        DataError: no such folder, an empty one, or nothing in it that is known.
+    """
+    if data not in registry.SOURCES or data == "nifti":
+        return _look(Path(data))
+    place = default_root(data) if root is None else Path(root)
+    make = registry.SOURCES[data].load()
+    if data == "phantom":
+        return cast(Source, make(place))
+    if not place.is_dir():
+        looked = "" if root is not None else " (nor $MEDAUG_DATA set to a folder that has it)"
+        raise DataError(
+            f"{data}: no folder {place}{looked}; {_HOW_TO_GET[data]} or name the folder with --root"
+        )
+    return cast(Source, make(place, data) if data.endswith("mnist") else make(place))
+
+
+def _look(path: Path) -> Source:
+    """The source that the folder ``path`` holds."""
+    if not path.is_dir():
+        known = ", ".join(name for name in registry.SOURCES if name != "nifti")
+        what = "a file, not a folder" if path.exists() else "no such folder"
+        raise DataError(f"{path}: {what}, and not one of {known}")
+    if not any(not p.name.startswith(".") for p in path.iterdir()):
+        raise DataError(f"{path}: the folder is empty")
+    from medaug.data import collections, idx, pancreas
+
+    if idx.looks_like(path):
+        return idx.Idx(path, path.resolve().name)
+    if collections.looks_like(path):
+        return collections.NiftiFolder(path)
+    if pancreas.looks_like(path):
+        return pancreas.PancreasCT(path)
+    raise DataError(
+        f"{path}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
+        "NIfTI images with labels (imagesTr + labelsTr, images + labels, or case.nii.gz beside "
+        "case_label.nii.gz) and idx files (train-images-idx3-ubyte, ...)"
+    )

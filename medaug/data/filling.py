@@ -1,0 +1,200 @@
+"""What fills a slice cache: cases cut in parallel by the MONAI pipeline and written whole."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import DataLoader, Dataset
+from monai.transforms import Transform
+
+from medaug import geometry
+from medaug.data.slicing import as_item, pipeline
+from medaug.errors import DataError, MedaugError, OutputError
+from medaug.files import explaining
+from medaug.types import Affine, Case
+
+PART = ".part-"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: nothing to say, a reason it failed, or a reason to stop."""
+
+    case: str
+    failed: str = ""
+    stop: str = ""
+
+
+def write_case(
+    folder: Path,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    affine: Affine,
+    labels: Mapping[str, int],
+) -> None:
+    """Write a case to ``folder``, which appears whole or not at all.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    with explaining(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = folder.parent / f"{PART}{folder.name}-{os.getpid()}"
+        try:
+            part.mkdir()
+            hashes = {n: _write_array(part / f"{n}.npy", a) for n, a in sorted(arrays.items())}
+            marks = arrays.get("label")
+            content: dict[str, Any] = {
+                "affine": np.asarray(affine, float).tolist(),
+                "label_pixels": {
+                    name: np.count_nonzero(marks == value, axis=(1, 2)).tolist()
+                    for name, value in labels.items()
+                    if marks is not None
+                },
+                "sha256": hashes,
+            }
+            canonical = json.dumps(content, sort_keys=True)
+            content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
+            text = json.dumps(content, sort_keys=True) + "\n"
+            with (part / "case.json").open("wb") as stream:
+                stream.write(text.encode())
+                _sync(stream.fileno())
+            if not folder.exists():
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_array(path: Path, array: npt.NDArray[Any]) -> str:
+    """Write ``array`` as a ``.npy`` file and return its SHA-256.
+
+    The bytes go through plain writes: NumPy's own way hides that a disk is full.
+    """
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, np.lib.format.header_data_from_array_1_0(array)
+        )
+        stream.write(memoryview(array).cast("B"))
+        stream.flush()
+        _sync(stream.fileno())
+    with path.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def remove_leftovers(cases: Path) -> None:
+    """Remove what killed runs left half-written."""
+    for part in cases.glob(f"{PART}*"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+class Slice(Transform):
+    """Cuts and writes one case; whatever is wrong with it becomes its outcome."""
+
+    def __init__(
+        self, cases: Path, labels: Mapping[str, int], size: int, fov_mm: float, center: str
+    ) -> None:
+        self.cases, self.labels = cases, dict(labels)
+        self.size, self.fov_mm, self.center = size, fov_mm, center
+
+    def __call__(self, data: Case) -> Outcome:
+        """Run the pipeline on the files of ``data`` and write the result."""
+        try:
+            cut = pipeline(data, self.labels, self.size, self.fov_mm, self.center)(as_item(data))
+            image, label = cut["image"], cut["label"]
+            arrays = {
+                name: volume.as_tensor()[0].numpy().transpose(2, 1, 0)
+                for name, volume in (("image", image), ("label", label))
+            }
+            affine = np.asarray(image.affine, dtype=np.float64)
+            write_case(self.cases / data.id, arrays, affine, self.labels)
+        except Exception as error:  # another case may be fine: the reason is told, the others go on
+            return _outcome(data.id, error)
+        return Outcome(data.id)
+
+
+def _outcome(case: str, error: BaseException) -> Outcome:
+    """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OutputError):
+            return Outcome(case, stop=str(cause))
+        if isinstance(cause, MedaugError):
+            return Outcome(case, failed=str(cause))
+        cause, last = cause.__cause__, cause
+    return Outcome(case, failed=f"unexpected {type(last).__name__}: {last}")
+
+
+def _only(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def outcomes(cases: Sequence[Case], slicer: Slice, workers: int) -> Iterator[Outcome]:
+    """Cut ``cases`` in ``workers`` processes (0: in this one), yielding outcomes as they come.
+
+    Processes start before this returns, so that none is forked beneath a progress bar's thread.
+
+    Raises:
+        DataError: a worker died.
+    """
+    loader = DataLoader(
+        Dataset(list(cases), slicer),
+        num_workers=workers,
+        batch_size=None,
+        collate_fn=_only,
+        in_order=False,
+        prefetch_factor=1 if workers else None,
+        generator=torch.Generator(),
+    )
+    if workers == 0:
+        return iter(map(slicer, cases))
+    return _watched(iter(loader))
+
+
+def _watched(running: Iterator[Outcome]) -> Iterator[Outcome]:
+    try:
+        yield from running
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"a worker died ({reason}); run the same command with fewer workers"
+        ) from error
+
+
+def pictures(
+    cases: Path,
+    parts: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
+    size: int | None,
+) -> Iterator[Outcome]:
+    """Write the parts of a picture collection, each as a case."""
+    for name, (images, classes) in parts.items():
+        arrays = {"image": resize_pictures(images, size), "classes": classes}
+        write_case(cases / name, arrays, np.eye(4), {})
+        yield Outcome(name)
+
+
+def resize_pictures(pictures: npt.NDArray[np.uint8], size: int | None) -> npt.NDArray[np.uint8]:
+    """Pictures (n, y, x) at ``size`` x ``size`` pixels over the same field of view."""
+    n, height, width = pictures.shape
+    if size is None or (height, width) == (size, size):
+        return pictures
+    along_y, along_x = (
+        geometry.resampling_matrix(length, size, (length / size - 1) / 2, length / size)[0]
+        for length in (height, width)
+    )
+    along_y, along_x = (m / m.sum(axis=1, keepdims=True) for m in (along_y, along_x))
+    resized = np.empty((n, size, size), np.uint8)
+    for i, picture in enumerate(pictures):
+        resized[i] = np.clip(np.rint(along_y @ picture.astype(np.float32) @ along_x.T), 0, 255)
+    return resized

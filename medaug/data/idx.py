@@ -1,0 +1,123 @@
+"""Pictures in idx files, as MNIST and Fashion-MNIST ship: four files, packed with gzip or not."""
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medaug.errors import DataError
+
+_PARTS = {"train": "train", "test": "t10k"}
+_UNSIGNED_BYTE = 0x08
+_CLOTHES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+def find(root: Path, part: str, what: str) -> Path | None:
+    """The file of ``what`` (``images`` or ``labels``) for a part, by any of its usual names."""
+    dimensions = {"images": 3, "labels": 1}[what]
+    for separator in ("-", "."):
+        for suffix in ("", ".gz"):
+            path = root / f"{_PARTS[part]}-{what}{separator}idx{dimensions}-ubyte{suffix}"
+            if path.is_file():
+                return path
+    return None
+
+
+def looks_like(root: Path) -> bool:
+    """Whether ``root`` holds idx files of pictures."""
+    return any(find(root, part, what) for part in _PARTS for what in ("images", "labels"))
+
+
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The array of unsigned bytes in the idx file ``path``.
+
+    Raises:
+        DataError: not idx, of another type or shape, or with more or fewer bytes than announced.
+    """
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{path}: the gzip file is truncated or damaged; get it again"
+            ) from error
+    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if raw[:4] != expected:
+        raise DataError(
+            f"{path}: begins with {raw[:4].hex()}, an idx file of {dimensions}-dimensional "
+            f"unsigned bytes with {expected.hex()}"
+        )
+    start = 4 + 4 * dimensions
+    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], ">u4"))
+    count = int(np.prod(shape, dtype=np.int64))
+    if len(shape) != dimensions or len(raw) - start != count:
+        raise DataError(
+            f"{path}: announces {' x '.join(map(str, shape))} = {count} bytes, "
+            f"holds {max(len(raw) - start, 0)}; get it again"
+        )
+    return np.frombuffer(raw, np.uint8, count, start).reshape(shape)
+
+
+class Idx:
+    """Grey pictures and their class from the four idx files in ``root``.
+
+    Args:
+        root: the folder.
+        name: what the collection is called.
+    """
+
+    kind: Literal["image"] = "image"
+    labels: Mapping[str, int] = {}
+
+    def __init__(self, root: Path, name: str = "mnist") -> None:
+        self.root, self.name = Path(root), name
+        self.classes = _CLOTHES if name == "fashion-mnist" else tuple(str(d) for d in range(10))
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder")
+
+    def parts(self) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+        """Pictures (n, y, x) and class ids (n,) of ``train`` and ``test``.
+
+        Raises:
+            DataError: a file is missing or damaged, or pictures and labels differ in number.
+        """
+        return {part: self._part(part) for part in _PARTS}
+
+    def _part(self, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        found = {}
+        for what, dimensions in (("images", 3), ("labels", 1)):
+            path = find(self.root, part, what)
+            if path is None:
+                raise DataError(
+                    f"{self.root}: {_PARTS[part]}-{what}-idx{dimensions}-ubyte(.gz) is missing; "
+                    "all four idx files are needed"
+                )
+            found[what] = path
+        images, classes = read_idx(found["images"], 3), read_idx(found["labels"], 1)
+        if len(images) != len(classes):
+            raise DataError(
+                f"{self.root}: {found['images'].name} holds {len(images)} pictures, "
+                f"{found['labels'].name} {len(classes)} labels; get them again"
+            )
+        if classes.size and classes.max() >= len(self.classes):
+            raise DataError(
+                f"{found['labels']}: holds the class {classes.max()}, known are 0 to "
+                f"{len(self.classes) - 1}"
+            )
+        return images, classes
