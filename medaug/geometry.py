@@ -78,8 +78,8 @@ def _apply(
 ) -> npt.NDArray[np.float32]:
     """Weighted sums of ``volume`` (x, y, z) along x, then y, a block of rows at a time.
 
-    The weights are applied as sparse matrices: one pass over the voxels, one thread, and the same
-    bytes on any machine, which a dense product does not promise.
+    The weights are applied as sparse matrices: one pass over the voxels in a fixed order, so the
+    result has the same bytes however many threads there are, which a dense product leaves open.
     """
     n_x, n_y, n_z = volume.shape
     across, down = sparse.csr_matrix(along_x), sparse.csr_matrix(along_y)
@@ -165,7 +165,7 @@ def body_center(volume: HU, affine: Affine) -> tuple[float, float]:
 
 def label_center(labels: LabelMap) -> tuple[float, float] | None:
     """The middle of the in-plane box around all labels (x, y), or None where there are none."""
-    marked = labels.any(axis=2)
+    marked = np.asarray(labels.any(axis=2))
     if not marked.any():
         return None
     ends = [np.flatnonzero(marked.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]

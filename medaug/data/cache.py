@@ -1,16 +1,6 @@
-"""The slice cache: volumes sliced once into memory-mapped arrays, z first, that training reads.
+"""Fill a slice cache: every case of a source sliced once, in parallel, resumable.
 
-    cache/
-      cache.json                   version, settings, split, what is in it; written first and last
-      cases/PANCREAS_0001/
-        image.npy                  (z, y, x) int16 HU, or uint8 grey levels
-        label.npy                  (z, y, x) uint8, CT only
-        classes.npy                (z,) uint8, pictures only
-        case.json                  affine, labelled pixels per slice, a hash of each file
-
-A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
-The files depend on the source and the settings alone, byte for byte: not on the workers, not on
-interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id.
+What a cache is, and how it is read, is in `medaug.data.stored`.
 """
 
 import hashlib
@@ -18,200 +8,30 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from medaug import geometry
+from medaug import seeds
 from medaug.data import Source
+from medaug.data.stored import (
+    INDEX,
+    VERSION,
+    CachedCase,
+    CacheSettings,
+    SliceCache,
+    read_case,
+    read_index,
+)
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.files import write_json
 from medaug.progress import progress
-from medaug.types import Affine, Problem
+from medaug.types import Problem
 
 if TYPE_CHECKING:
     from medaug.data.filling import Outcome
 
-VERSION = 1
-INDEX = "cache.json"
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """How volumes become slices; pictures use ``size`` alone.
-
-    Args:
-        size: pixels along each side of a slice; None keeps pictures as they are.
-        fov_mm: length of each side of a slice.
-        center: what a slice is centred on: ``body``, ``image`` or ``label``.
-        holdout: share of the patients held out of training.
-        seed: of the split.
-    """
-
-    size: int | None = 128
-    fov_mm: float = 400.0
-    center: str = "body"
-    holdout: float = 0.2
-    seed: int = 0
-
-    def check(self, kind: str) -> None:
-        """Refuse values that cannot be meant.
-
-        Raises:
-            ConfigError: naming the setting, its value and the accepted range.
-        """
-        if self.size is None and kind == "ct":
-            raise ConfigError("size: CT slices need a number of pixels, such as 128")
-        if self.size is not None and not 8 <= self.size <= 1024:
-            raise ConfigError(f"size: {self.size} pixels, accepted are 8 to 1024")
-        if not 10 <= self.fov_mm <= 1000:
-            raise ConfigError(f"fov_mm: {self.fov_mm:g} mm, accepted are 10 to 1000")
-        if self.center not in ("body", "image", "label"):
-            raise ConfigError(f"center: {self.center!r}, accepted are body, image, label")
-        if not 0 <= self.holdout < 1:
-            raise ConfigError(f"holdout: {self.holdout:g}, accepted are 0 to below 1")
-
-    def relevant(self, kind: str) -> dict[str, Any]:
-        """The settings that decide the content of a cache of this kind."""
-        return asdict(self) if kind == "ct" else {"size": self.size}
-
-
-@dataclass(frozen=True)
-class CachedCase:
-    """One scan, or one part of a picture collection, as memory-mapped slices.
-
-    Attributes:
-        affine: maps (x, y, z) of the cached grid to RAS+ mm.
-        label_pixels: for each label, its pixels in each slice (z,).
-        digest: a hash of the case's content.
-    """
-
-    id: str
-    path: Path
-    affine: Affine
-    label_pixels: dict[str, npt.NDArray[np.int64]]
-    digest: str
-    kind: str
-
-    @cached_property
-    def image(self) -> npt.NDArray[Any]:
-        """Slices (z, y, x): int16 HU, or uint8 grey levels."""
-        return np.load(self.path / "image.npy", mmap_mode="r")
-
-    @cached_property
-    def label(self) -> npt.NDArray[np.uint8] | None:
-        """Label maps (z, y, x), or None for pictures."""
-        return np.load(self.path / "label.npy", mmap_mode="r") if self.kind == "ct" else None
-
-    @cached_property
-    def classes(self) -> npt.NDArray[np.uint8] | None:
-        """The class id of each picture (z,), or None for CT."""
-        return np.load(self.path / "classes.npy") if self.kind == "image" else None
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Pixel size and slice distance along x, y, z."""
-        return geometry.spacing(self.affine)
-
-
-@dataclass(frozen=True)
-class SliceCache:
-    """A finished slice cache, opened for reading.
-
-    Attributes:
-        fingerprint: a hash of all that training can see in it.
-        split: ids of the cases under ``train`` and ``heldout``.
-    """
-
-    path: Path
-    source: str
-    kind: str
-    labels: dict[str, int]
-    classes: tuple[str, ...]
-    settings: CacheSettings
-    fingerprint: str
-    split: dict[str, list[str]]
-    cases: dict[str, CachedCase]
-
-    @classmethod
-    def open(cls, path: Path) -> "SliceCache":
-        """Open the cache at ``path``; arrays are mapped when first used.
-
-        Raises:
-            CacheError: no cache there, one of another version, or a half-written one.
-        """
-        path = Path(path)
-        index = read_index(path)
-        if index is None:
-            what = "not a slice cache" if path.is_dir() else "no such folder"
-            raise CacheError(f"{path}: {what}; make one with medaug prepare")
-        there = {id: read_case(path, id, index["kind"]) for id in index["expected"]}
-        cases = {id: case for id, case in there.items() if case is not None}
-        settled = len(cases) + len(index["failed"].keys() - cases.keys())
-        if not index["complete"] or settled < len(there):
-            raise CacheError(
-                f"{path}: the cache is half-written: {len(cases)} of {len(there)} cases; "
-                "run the same prepare command again to finish it"
-            )
-        return cls(
-            path=path,
-            source=index["source"],
-            kind=index["kind"],
-            labels=dict(sorted(index["labels"].items(), key=lambda item: item[1])),
-            classes=tuple(index["classes"]),
-            settings=CacheSettings(**index["settings"]),
-            fingerprint=index["fingerprint"],
-            split=index["split"],
-            cases=cases,
-        )
-
-
-def read_index(path: Path) -> dict[str, Any] | None:
-    """The content of ``cache.json``, or None where there is none.
-
-    Raises:
-        CacheError: damaged, or of another version.
-    """
-    try:
-        index = json.loads((path / INDEX).read_text())
-        version = index["version"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheError(
-            f"{path}: {INDEX} is damaged; delete the cache and prepare it again"
-        ) from error
-    if version != VERSION:
-        raise CacheError(
-            f"{path}: the cache has version {version}, this medaug reads {VERSION}; "
-            "delete it and prepare it again"
-        )
-    return dict(index)
-
-
-def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
-    """The case called ``id`` in the cache at ``path``, or None where it is not there."""
-    folder = path / "cases" / id
-    try:
-        content: Mapping[str, Any] = json.loads((folder / "case.json").read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise CacheError(
-            f"{folder}: case.json is damaged; delete the folder and prepare again"
-        ) from error
-    return CachedCase(
-        id=id,
-        path=folder,
-        affine=np.array(content["affine"]),
-        label_pixels={name: np.array(n) for name, n in content["label_pixels"].items()},
-        digest=content["digest"],
-        kind=kind,
-    )
+__all__ = ["CacheSettings", "CachedCase", "PrepareReport", "SliceCache", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -345,10 +165,9 @@ def _fill(
         cut = filling.Slice(
             cache / "cases", source.labels, settings.size, settings.fov_mm, settings.center
         )
-        count = min(len(os.sched_getaffinity(0)) if workers is None else workers, len(todo))
-        if workers is None and count == 1:
-            count = 0
-        results = filling.outcomes(list(todo.values()), cut, count)
+        count = min(_cores() if workers is None else workers, _cores(), len(todo))
+        alone = workers is None and count == 1
+        results = filling.outcomes(list(todo.values()), cut, 0 if alone else count)
     else:
         results = filling.pictures(cache / "cases", todo, settings.size)
     unit = "scans" if source.kind == "ct" else "parts"
@@ -356,6 +175,11 @@ def _fill(
         for outcome in results:
             bar.advance(note=outcome.case)
             yield outcome
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
@@ -379,8 +203,6 @@ def split_patients(ids: Sequence[str], holdout: float, seed: int) -> dict[str, l
     Returns:
         ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients.
     """
-    from medaug import seeds
-
     ranked = sorted(ids, key=lambda id: seeds.derive(seed, "split", id))
     held = round(holdout * len(ranked))
     return {"train": sorted(ranked[held:]), "heldout": sorted(ranked[:held])}

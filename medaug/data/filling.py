@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +49,14 @@ def write_case(
         part = folder.parent / f"{PART}{folder.name}-{os.getpid()}"
         try:
             part.mkdir()
-            hashes = {n: _write_array(part / f"{n}.npy", a) for n, a in sorted(arrays.items())}
+            hashes = {
+                f"{name}.npy": _write_array(part / f"{name}.npy", array)
+                for name, array in sorted(arrays.items())
+            }
             marks = arrays.get("label")
             content: dict[str, Any] = {
                 "affine": np.asarray(affine, float).tolist(),
+                "bytes": {name: (part / name).stat().st_size for name in hashes},
                 "label_pixels": {
                     name: np.count_nonzero(marks == value, axis=(1, 2)).tolist()
                     for name, value in labels.items()
@@ -62,12 +66,14 @@ def write_case(
             }
             canonical = json.dumps(content, sort_keys=True)
             content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
-            text = json.dumps(content, sort_keys=True) + "\n"
             with (part / "case.json").open("wb") as stream:
-                stream.write(text.encode())
-                _sync(stream.fileno())
-            if not folder.exists():
+                stream.write((json.dumps(content, sort_keys=True) + "\n").encode())
+                _sync(stream)
+            try:
                 part.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else a killed run's last worker has written it just now
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -82,15 +88,16 @@ def _write_array(path: Path, array: npt.NDArray[Any]) -> str:
         np.lib.format.write_array_header_1_0(
             stream, np.lib.format.header_data_from_array_1_0(array)
         )
-        stream.write(memoryview(array).cast("B"))
-        stream.flush()
-        _sync(stream.fileno())
+        stream.write(array.data.cast("B"))
+        _sync(stream)
     with path.open("rb") as written:
         return hashlib.file_digest(written, "sha256").hexdigest()
 
 
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
+def _sync(stream: IO[bytes]) -> None:
+    """Have what was written on the disk, so that a rename never precedes it."""
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def remove_leftovers(cases: Path) -> None:
@@ -157,8 +164,6 @@ def outcomes(cases: Sequence[Case], slicer: Slice, workers: int) -> Iterator[Out
         prefetch_factor=1 if workers else None,
         generator=torch.Generator(),
     )
-    if workers == 0:
-        return iter(map(slicer, cases))
     return _watched(iter(loader))
 
 

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from medaug.data.alignment import check_geometry
 from medaug.data.readers import (
@@ -43,7 +44,7 @@ class PancreasCT:
     """
 
     name = "pancreas"
-    kind = "ct"
+    kind: Literal["ct"] = "ct"
     labels: Mapping[str, int] = {"pancreas": 1}
     duplicates: Mapping[str, str] = {"PANCREAS_0025": _DUPLICATE, "PANCREAS_0070": _DUPLICATE}
 

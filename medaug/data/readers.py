@@ -23,6 +23,7 @@ import pydicom
 import SimpleITK as sitk
 from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
+from nibabel.filebasedimages import ImageFileError
 from pydicom.errors import InvalidDicomError
 
 from medaug.errors import DataError
@@ -207,17 +208,21 @@ def _meta(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _as_hu(values: np.ndarray) -> np.ndarray:
-    """HU as int16, clipped to what CT stores; fractions are rounded."""
-    if values.dtype == np.int16:
-        return values
-    hu = np.empty(values.shape, np.int16)
-    for z in range(values.shape[2]):
-        slice_ = values[:, :, z]
-        if slice_.dtype.kind == "f":
-            slice_ = np.rint(np.nan_to_num(slice_, nan=HU_RANGE[0]))
-        hu[:, :, z] = np.clip(slice_, *HU_RANGE)
-    return hu
+def _laid_out(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    """``values`` [x, y, z] as ``dtype`` in C order, HU clipped to what CT stores.
+
+    Files keep x fastest.  A row of slices at a time stays within the processor's cache, which makes
+    this several times faster than the copy that MONAI would make otherwise.
+    """
+    laid_out = np.empty(values.shape, dtype)
+    for y in range(values.shape[1]):
+        row = values[:, y, :].T
+        if row.dtype.kind == "f":
+            row = np.rint(np.nan_to_num(row, nan=HU_RANGE[0]))
+        if row.dtype != dtype and dtype is np.int16:
+            row = np.clip(row, *HU_RANGE)
+        laid_out[:, y, :] = row.T
+    return laid_out
 
 
 class SeriesReader(ImageReader):
@@ -258,7 +263,7 @@ class SeriesReader(ImageReader):
             image = sitk.ReadImage([str(file) for file in files])
         except RuntimeError as error:
             raise DataError(f"{_culprit(files)} cannot be decoded; {AGAIN}") from error
-        values = _as_hu(sitk.GetArrayFromImage(image).transpose(2, 1, 0))
+        values = _laid_out(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0), np.int16)
         return values, _meta(series_affine(*ends, len(files)), values.shape)
 
 
@@ -289,7 +294,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     """
     try:
         image = nibabel.load(file)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error
         raise DataError(f"{file.name} is not a NIfTI file") from error
@@ -324,7 +329,7 @@ class VolumeReader(_CheckedNibabelReader):
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Read the voxels; fractions of a HU are rounded."""
         values, meta = super().get_data(img)
-        return _as_hu(values), meta
+        return _laid_out(values, np.int16), meta
 
 
 class LabelReader(_CheckedNibabelReader):
@@ -352,12 +357,15 @@ class LabelReader(_CheckedNibabelReader):
                     f"{img.name} holds the value {value:g}, known labels are "
                     f"{', '.join(str(v) for v in sorted(self.known))}"
                 )
-        return values.astype(np.uint8), meta
+        return _laid_out(values, np.uint8), meta
 
 
 def _distinct(values: np.ndarray) -> list[float]:
-    """The distinct values in ascending order; a count where that is faster than a sort."""
+    """The distinct values besides 0, ascending; a table where that is faster than a sort."""
+    flat = values.ravel(order="K")
+    marked = flat[flat != 0]
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        return np.flatnonzero(np.bincount(values.ravel(order="K"))).tolist()
-    marked = values[values != 0]
-    return np.unique(marked).tolist()
+        seen = np.zeros(2 ** (8 * values.dtype.itemsize), bool)
+        seen[marked] = True
+        return [float(v) for v in np.flatnonzero(seen)]
+    return [float(v) for v in np.unique(marked)]
