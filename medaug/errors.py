@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; every message names the thing, the value seen and what is accepted.
+"""What can go wrong, as one tree; messages name the thing, the value seen and what is accepted.
 
     MedaugError(ValueError)
       ConfigError      a setting, option or config file

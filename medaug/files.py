@@ -37,7 +37,7 @@ def explaining(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, synced to disk, if the block succeeds."""
+    """A temporary path beside ``path`` that takes its place, synced, if the block succeeds."""
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

@@ -36,8 +36,14 @@ SOURCES = _table(
 )
 
 MODELS = _table(
-    ("vaegan",  "medaug.models.vaegan:VAEGAN", "VAE/GAN (Larsen et al. 2016): a learned distance in place of pixel error"),
-    ("wgan_gp", "medaug.models.wgan_gp:WGANGP", "WGAN-GP (Gulrajani et al. 2017): critic with a gradient penalty"),
+    ("vaegan",        "medaug.models.vaegan:VAEGAN",  "VAE/GAN (Larsen et al. 2016): a learned distance in place of pixel error"),
+    ("vaegan.phased", "medaug.models.phased:Phased",  "VAE/GAN on a code grid: autoencode, sharpen, then learn the codes by a flow"),
+    ("wgan_gp",       "medaug.models.wgan_gp:WGANGP", "WGAN-GP (Gulrajani et al. 2017): a critic with a gradient penalty"),
+)
+
+WRITERS = _table(
+    ("nifti", "medaug.writers.nifti:Nifti", "NIfTI in the nnU-Net v2 layout: HU, label ids, true affine"),
+    ("png",   "medaug.writers.png:Png",     "8-bit PNG, for pictures and for looking"),
 )
 # fmt: on
 

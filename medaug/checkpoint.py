@@ -1,0 +1,129 @@
+"""Tensors on disk: the training state of a run, and the exported generator.
+
+Both are safetensors files whose header carries JSON and a checksum; nothing that is loaded can
+run code.  A run keeps its two newest states, and the newest one that is sound wins.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medaug.errors import RunError, WeightsError
+from medaug.files import write_bytes
+
+VERSION = 1
+KEPT = 2
+
+
+def digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """sha256 over the header and every tensor's name, dtype, shape and bytes, in name order."""
+    total = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Write tensors and a JSON header, whole or not at all; returns the checksum."""
+    from safetensors.torch import save
+
+    flat = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    text = json.dumps({"version": VERSION, **header}, sort_keys=True)
+    checksum = digest(flat, text)
+    write_bytes(path, save(flat, metadata={"medaug": text, "sha256": checksum}))
+    return checksum
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a file that ``write_tensors`` wrote, without its tensors.
+
+    Raises:
+        WeightsError: no such file, a pickle, not safetensors, or not ours.
+    """
+    return _metadata(path)[0]
+
+
+def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start[:2] == b"PK" or start[:1] == b"\x80":
+                raise WeightsError(
+                    f"{path}: a pickle, which can run code when it is loaded; "
+                    "medaug reads safetensors files only"
+                )
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= path.stat().st_size - 8:
+                raise WeightsError(f"{path}: not a safetensors file")
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: not a safetensors file") from error
+    if "medaug" not in metadata:
+        raise WeightsError(f"{path}: a safetensors file, but not written by medaug")
+    header = json.loads(metadata["medaug"])
+    if header.get("version") != VERSION:
+        raise WeightsError(
+            f"{path}: written in format {header.get('version')}, this medaug reads {VERSION}"
+        )
+    return header, metadata["medaug"], metadata.get("sha256", "")
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, header and checksum of a file that ``write_tensors`` wrote.
+
+    Raises:
+        WeightsError: as ``read_header``, or the content does not match its checksum.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    header, text, checksum = _metadata(path)
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: damaged, {error}") from error
+    if digest(tensors, text) != checksum:
+        raise WeightsError(f"{path}: damaged, its content does not match its checksum")
+    return tensors, header, checksum
+
+
+def state_path(run: Path, images: int) -> Path:
+    """Where the training state after ``images`` images is kept."""
+    return run / "checkpoints" / f"state-{images:010d}.safetensors"
+
+
+def save_state(run: Path, images: int, tensors: Mapping[str, Tensor]) -> None:
+    """Keep the state after ``images`` images, and drop all but the newest two."""
+    write_tensors(state_path(run, images), tensors, {"images": images})
+    for old in sorted(state_path(run, 0).parent.glob("state-*.safetensors"))[:-KEPT]:
+        old.unlink()
+
+
+def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
+    """The newest sound state of a run, or None where it has none; says what it passes over.
+
+    Raises:
+        RunError: there are states, but none of them is sound.
+    """
+    states = sorted(state_path(run, 0).parent.glob("state-*.safetensors"), reverse=True)
+    for path in states:
+        try:
+            tensors, header, _ = read_tensors(path)
+        except WeightsError as error:
+            print(f"{error}; going on from the checkpoint before it", file=sys.stderr)
+            continue
+        return int(header["images"]), tensors
+    if states:
+        raise RunError(f"{run}: none of its {len(states)} checkpoints is sound; start a new --run")
+    return None

@@ -1,0 +1,107 @@
+"""The invertible map between stored values and what networks see; saved inside every weight file.
+
+Channel 0 is the intensity; in joint mode one channel follows for each label, -1 outside and +1
+inside, so that a value v there reads as the probability (v + 1) / 2.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from medaug.errors import WeightsError
+
+
+class Codec(Protocol):
+    """Stored values to network values in [-1, 1] and back."""
+
+    @property
+    def channels(self) -> int: ...
+
+    def encode(self, image: Tensor, label: Tensor | None) -> Tensor: ...
+
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class CTCodec:
+    """HU through a window, label maps as one channel a label.
+
+    Attributes:
+        window_hu: the HU that become -1 and +1; values beyond are clipped.
+        labels: name to id of the labels that get a channel, in channel order.
+    """
+
+    window_hu: tuple[float, float]
+    labels: dict[str, int]
+
+    @property
+    def channels(self) -> int:
+        return 1 + len(self.labels)
+
+    def encode(self, image: Tensor, label: Tensor | None) -> Tensor:
+        """HU (b, h, w) and label ids (b, h, w) to (b, channels, h, w) in [-1, 1]."""
+        low, high = self.window_hu
+        grey = (image.float() - low) * (2 / (high - low)) - 1
+        planes = [grey.clamp(-1, 1)]
+        if self.labels:
+            if label is None:
+                raise ValueError("a label map is needed: this codec has mask channels")
+            planes += [(label == number).float() * 2 - 1 for number in self.labels.values()]
+        return torch.stack(planes, 1)
+
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(b, channels, h, w) to HU int16 (b, h, w) and label ids uint8, or None without masks."""
+        low, high = self.window_hu
+        image = (x[:, 0].float().clamp(-1, 1) + 1) * ((high - low) / 2) + low
+        return image.round().to(torch.int16), self._label(x[:, 1:].float())
+
+    def _label(self, masks: Tensor) -> Tensor | None:
+        if not self.labels:
+            return None
+        ids = torch.tensor(list(self.labels.values()), dtype=torch.uint8, device=masks.device)
+        best, channel = masks.max(1)
+        return torch.where(best > 0, ids[channel], 0).to(torch.uint8)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "ct", "window_hu": list(self.window_hu), "labels": self.labels}
+
+
+@dataclass(frozen=True)
+class GreyCodec:
+    """Grey levels 0 to 255 to [-1, 1]."""
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+    def encode(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+        """Grey levels (b, h, w) to (b, 1, h, w)."""
+        return (image.float() / 127.5 - 1)[:, None]
+
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(b, 1, h, w) to grey levels uint8 (b, h, w); there is no label."""
+        return ((x[:, 0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "image"}
+
+
+def from_dict(content: Mapping[str, Any]) -> Codec:
+    """The codec that ``to_dict`` described.
+
+    Raises:
+        WeightsError: a kind this version does not know.
+    """
+    match content.get("kind"):
+        case "ct":
+            low, high = content["window_hu"]
+            return CTCodec((float(low), float(high)), dict(content["labels"]))
+        case "image":
+            return GreyCodec()
+        case other:
+            raise WeightsError(f"codec {other!r} is not known (known: ct, image)")

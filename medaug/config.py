@@ -1,0 +1,216 @@
+"""What a run is asked to be: YAML validated by pydantic, presets, overrides, and the resolved dump.
+
+Later layers win: the defaults below, the preset ``configs/<model>-<preset>.yaml``, a file given by
+the user, options of the command line, ``--set key=value``.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from medaug.errors import ConfigError
+
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
+_SCALE = {None: 1, "Ki": 2**10, "Mi": 2**20, "k": 10**3, "M": 10**6}
+
+
+def parse_count(value: int | str, name: str = "count") -> int:
+    """A positive whole number, from ``64``, ``"64"``, ``"50Ki"`` or ``"2Mi"``.
+
+    Raises:
+        ConfigError: not such a number, zero or negative.
+    """
+    text = str(value).strip()
+    match = _COUNT.fullmatch(text)
+    if match is None and not re.fullmatch(r"-\s*\d+.*", text):
+        raise ConfigError(f"{name} must be a number such as 5000, 50Ki or 2Mi, got {text!r}")
+    number = int(float(match[1]) * _SCALE[match[2]]) if match else -1
+    if number < 1:
+        raise ConfigError(f"{name} must be at least 1, got {text}")
+    return number
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Augment(_Section):
+    """Random spatial warps of training slices; never flips, since left and right differ."""
+
+    rotate: float = Field(0.1, ge=0, description="largest rotation, radians")
+    scale: float = Field(0.1, ge=0, lt=1, description="largest relative change of size")
+    shift: float = Field(0.06, ge=0, lt=1, description="largest shift, share of the field of view")
+    elastic: float = Field(0.0, ge=0, description="standard deviation on a 6 x 6 grid, half fields")
+
+
+class DataConfig(_Section):
+    """Which slices, how they are sampled, and what the network sees of them."""
+
+    name: str = "pancreas"
+    size: int | None = Field(128, ge=8, description="pixels a side; None: the pictures' own size")
+    fov_mm: float = Field(400.0, gt=0)
+    center: Literal["body", "label", "image"] = "body"
+    masks: Literal["joint", "none"] = "joint"
+    window_hu: tuple[float, float] = (-160.0, 240.0)
+    labels: list[str] | None = Field(None, description="None: every label of the source")
+    require_label: bool = True
+    min_label_pixels: int = Field(5, ge=1)
+    classes: bool = Field(True, description="condition on the class where the source has one")
+    augment: Augment | None = Field(default_factory=Augment)
+
+    @field_validator("window_hu")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"the lower bound must be below the upper one, got {list(value)}")
+        return value
+
+
+class ModelConfig(_Section):
+    """A registered model, a preset of it, and its own arguments, checked against its signature."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = "vaegan"
+    preset: str = "modern"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the name and the preset."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(_Section):
+    """How long, how fast, and what is kept on the way; progress is counted in images."""
+
+    images: int = Field(2 * 2**20, ge=1)
+    batch: int = Field(64, ge=1)
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    ema_half_life: int = Field(100 * 2**10, ge=1)
+    snapshot_every: int = Field(50 * 2**10, ge=1)
+
+    @field_validator("images", "ema_half_life", "snapshot_every", mode="before")
+    @classmethod
+    def _counts(cls, value: Any, info: Any) -> int:
+        return parse_count(value, info.field_name)
+
+
+class Config(_Section):
+    """The whole of what defines a run."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values that ``resolve`` maps back to an equal config."""
+        return self.model_dump(mode="json")
+
+
+def preset_folder() -> Path:
+    """Where the shipped configs are: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise ConfigError(f"config {path}: not valid YAML{line}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
+    return content or {}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if both else value
+    return merged
+
+
+def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
+    """``["data.size=64"]`` as nested sections; values are read as YAML.
+
+    Raises:
+        ConfigError: an assignment without ``=``, or whose value is not YAML.
+    """
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"--set {assignment}: write key=value, such as data.size=64")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
+        for key in reversed(path.strip().split(".")):
+            value = {key: value}
+        result = merge(result, value)
+    return result
+
+
+def resolve(*layers: Mapping[str, Any]) -> Config:
+    """One config from layers, the preset below them all; an unknown key suggests the nearest known.
+
+    Raises:
+        ConfigError: an unknown key, a value that is not accepted, or no such preset.
+    """
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        asked = merge(asked, layer)
+    model = asked.get("model") or {}
+    if not isinstance(model, Mapping):
+        raise ConfigError(f"config model: a mapping is wanted, got {model!r}")
+    defaults = ModelConfig()
+    name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
+    path = preset_folder() / f"{name}-{preset}.yaml"
+    if not path.exists():
+        known = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.yaml"))
+        if not known:
+            from medaug.registry import MODELS, lookup
+
+            lookup(MODELS, str(name), "model")
+        raise ConfigError(f"model.preset {preset!r} is not known (known: {', '.join(known)})")
+    try:
+        return Config.model_validate(merge(read_yaml(path), asked))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"config {where}: {first['msg']}, got {first['input']!r}"
+    known = sorted(_keys(Config))
+    leaf = [key for key in known if key.rpartition(".")[0] == where.rpartition(".")[0]]
+    near = difflib.get_close_matches(where, known, n=1)
+    hint = f"did you mean {near[0]}" if near else f"known: {', '.join(leaf)}"
+    return f"config {where} is not known; {hint}"
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _keys(part, f"{prefix}{name}.")

@@ -1,0 +1,48 @@
+"""Random smooth warps of training slices: small affine motions and an elastic field, no flips."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ELASTIC_GRID = 6
+
+
+def warp(
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    rotate: float,
+    scale: float,
+    shift: float,
+    elastic: float,
+) -> Tensor:
+    """Each image of ``x`` (b, c, h, w) in [-1, 1] moved on its own; what comes in is -1.
+
+    Args:
+        x: images whose background is -1 in every channel (air, no mask).
+        generator: a CPU generator; all draws come from it.
+        rotate: largest rotation, radians.
+        scale: largest relative change of size.
+        shift: largest shift, share of the field of view.
+        elastic: standard deviation of the displacements on a 6 x 6 grid, half fields.
+    """
+    b = len(x)
+    draws = torch.rand(4, b, generator=generator) * 2 - 1
+    angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
+    dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(b, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    if elastic:
+        bumps = torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
+        field = F.interpolate(bumps, x.shape[-2:], mode="bicubic", align_corners=True)
+        grid = grid + field.permute(0, 2, 3, 1)
+    grid = grid.to(x.device, non_blocking=True)
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1
+
+
+def is_still(rotate: float, scale: float, shift: float, elastic: float) -> bool:
+    """Whether these amounts leave every image as it is."""
+    return math.isclose(max(rotate, scale, shift, elastic), 0)

@@ -1,0 +1,59 @@
+"""Where and how precisely to compute, decided once for a run."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from medaug.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (CUDA when there), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ConfigError: not a device, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is not known (accepted: auto, cpu, cuda)") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not supported (accepted: auto, cpu, cuda)")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r} is not on this machine; --device cpu is")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``auto`` made definite: bfloat16 where the device has it and a convolution gains by it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "float32"
+    return "bfloat16" if _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32) else "float32"
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    """The best of five runs of a typical convolution on the CPU."""
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+    x = torch.zeros(16, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(5):
+            start = time.perf_counter()
+            conv(x)
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision where ``precision`` is bfloat16, nothing otherwise."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

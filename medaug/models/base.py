@@ -1,0 +1,104 @@
+"""The contract that every generator keeps, and that the loop, the checkpoint and the tests rely on.
+
+A model is networks plus four answers: who plays (``players``), who moves when (``turns``), how
+each player steps (``optim``), and how a sample is drawn (``prior`` then ``decode``).  It computes
+no average, takes no step and writes no log; the loop does.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from medaug.tensors import Batch, Shape
+
+__all__ = ["Batch", "Model", "Move", "Optim", "Shape", "Turn"]
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What one player minimises in a turn.
+
+    Attributes:
+        terms: name to (weight, values); values have shape (b,) or, for batch statistics, ().
+        when: a boolean scalar on the device; where false the player keeps its parameters.
+    """
+
+    terms: Mapping[str, tuple[float, Tensor]]
+    when: Tensor | None = None
+
+    def total(self) -> Tensor:
+        """The weighted sum of the terms' means, in float32."""
+        return torch.stack([w * value.float().mean() for w, value in self.terms.values()]).sum()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One call of ``play`` on ``batches`` batches at once; two movers play simultaneously."""
+
+    play: Callable[[Batch], Mapping[str, Move]]
+    batches: int = 1
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How a player steps: Adam with decoupled decay, or RMSProp as Larsen et al. used it."""
+
+    lr: float
+    kind: Literal["adam", "rmsprop"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    max_norm: float | None = None
+
+
+class Model(nn.Module, ABC):
+    """A generator as data: see the module's docstring."""
+
+    noise_shape: tuple[int, ...]
+    """Shape of the standard normal noise of one sample."""
+    uncertainty: str = "a neighbour of the noise on the prior's shell"
+    """What ``vary`` draws, in words for the reader of a manifest."""
+
+    @abstractmethod
+    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+        """Player to the modules it owns; together they hold every parameter exactly once."""
+
+    @abstractmethod
+    def turns(self, progress: float) -> Sequence[Turn]:
+        """The turns of one round at ``progress`` in [0, 1), the share of images seen."""
+
+    @abstractmethod
+    def optim(self, progress: float) -> dict[str, Optim]:
+        """How each player steps at ``progress``."""
+
+    @abstractmethod
+    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        """Noise (b, *noise_shape) to codes as ``decode`` takes them."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        """Codes to (b, c, h, w) in [-1, 1]."""
+
+    def vary(
+        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        """Codes of plausible alternatives to a sample; here a neighbour on the prior's shell.
+
+        Args:
+            noise: the sample's own noise (b, *noise_shape).
+            z: its code, ``prior(noise, cond)``.
+            x: the sample, ``decode(z, cond)``.
+            fresh: new noise (b, *noise_shape).
+            cond: the sample's condition.
+            how: strength in (0, 1]; at 1 nothing of the sample's noise is left.
+        """
+        return self.prior((1 - how**2) ** 0.5 * noise + how * fresh, cond)
+
+    def shed(self) -> None:
+        """Drop the networks that only judge: what is left encodes, draws and decodes."""
+        for name, _ in list(self.named_children()):
+            if name.endswith("discriminator"):
+                delattr(self, name)

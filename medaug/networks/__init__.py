@@ -1,0 +1,1 @@
+"""Networks sized by arguments; they know no loss, data set or resolution."""

@@ -1,0 +1,50 @@
+"""Residual blocks and small parts shared by the modern networks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def with_condition(x: Tensor, cond: Tensor | None) -> Tensor:
+    """``x`` (b, c, h, w) with ``cond`` (b, k) as k constant planes behind its channels."""
+    if cond is None:
+        return x
+    planes = cond.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, planes], 1)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 8 groups, or fewer where 8 do not divide the channels."""
+    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv3, norm, SiLU, conv3, plus the identity or a 1 x 1 skip; (b, c, h, w)."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2, self.conv2 = group_norm(c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention over positions with a residual; (b, c, h, w) to the same."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))

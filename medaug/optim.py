@@ -1,0 +1,82 @@
+"""One optimiser a player, with settings that may change between rounds and a gate on the device."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.models.base import Optim
+
+RMS_DECAY = 0.9
+RMS_EPS = 1e-8
+
+
+class Stepper:
+    """Steps the parameters of one player; its state is a flat list of named tensors."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], kind: str) -> None:
+        self.parameters = list(parameters)
+        self.kind = kind
+        if kind == "adam":
+            self.adam = torch.optim.AdamW(self.parameters, lr=1.0, fused=True)
+        else:
+            self.square = [torch.zeros_like(p) for p in self.parameters]
+
+    def step(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
+        """Move the parameters; where ``when`` is false they and the state stay as they are.
+
+        Raises:
+            TypeError: a gate on a player that steps by Adam.
+        """
+        if self.kind == "rmsprop":
+            self._rmsprop(gradients, how, when)
+            return
+        if when is not None:
+            raise TypeError("a gated player steps by RMSProp: Adam's fused step takes no mask")
+        group = self.adam.param_groups[0]
+        group["lr"], group["betas"], group["weight_decay"] = how.lr, how.betas, how.weight_decay
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.adam.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def _rmsprop(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
+        slope = list(gradients)
+        if how.weight_decay:
+            slope = torch._foreach_add(slope, self.parameters, alpha=how.weight_decay)
+        change = torch._foreach_mul(slope, slope)
+        torch._foreach_sub_(change, self.square)
+        torch._foreach_mul_(change, 1 - RMS_DECAY)
+        if when is not None:
+            torch._foreach_mul_(change, when.float())
+        torch._foreach_add_(self.square, change)
+        root = torch._foreach_sqrt(self.square)
+        torch._foreach_add_(root, RMS_EPS)
+        update = torch._foreach_div(slope, root)
+        if when is not None:
+            torch._foreach_mul_(update, when.float())
+        torch._foreach_add_(self.parameters, update, alpha=-how.lr)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The state by name, empty before the first step."""
+        if self.kind == "rmsprop":
+            yield from ((f"{i}.square", value) for i, value in enumerate(self.square))
+            return
+        for i, parameter in enumerate(self.parameters):
+            for key, value in self.adam.state.get(parameter, {}).items():
+                yield f"{i}.{key}", value
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up the state that ``tensors`` gave."""
+        for name, value in tensors.items():
+            number, _, key = name.partition(".")
+            if self.kind == "rmsprop":
+                self.square[int(number)].copy_(value)
+                continue
+            parameter = self.parameters[int(number)]
+            place = value.clone() if key == "step" else value.to(parameter.device).clone()
+            if key != "step" and parameter.is_contiguous(memory_format=torch.channels_last):
+                place = place.to(memory_format=torch.channels_last)
+            self.adam.state[parameter][key] = place

@@ -1,0 +1,198 @@
+"""One round of the game: turns to moves, moves to gradients, gradients to steps, all guarded.
+
+Gradients of a turn are taken first, each with respect to its own player's parameters; then all
+movers step.  Players that share a move share its backward pass.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.device import autocast
+from medaug.errors import TrainingError
+from medaug.models.base import Model, Move, Optim, Turn
+from medaug.optim import Stepper
+from medaug.seeds import derive
+from medaug.tensors import Batch
+
+
+class Game:
+    """A model with its optimisers and the running account of every term.
+
+    Args:
+        model: whose players step.
+        seed: of the draws inside turns.
+        device: where the model is.
+        precision: ``float32`` or ``bfloat16``.
+    """
+
+    def __init__(self, model: Model, seed: int, device: torch.device, precision: str) -> None:
+        self.model, self.seed, self.device, self.precision = model, seed, device, precision
+        self.parameters = {
+            player: [p for module in modules for p in module.parameters()]
+            for player, modules in model.players().items()
+        }
+        self.steppers = {
+            player: Stepper(self.parameters[player], how.kind)
+            for player, how in model.optim(0.0).items()
+        }
+        self.account = Account(device)
+
+    def turn(self, turn: Turn, batch: Batch, position: int, optim: Mapping[str, Optim]) -> None:
+        """Play one turn on a batch that starts at image ``position``."""
+        torch.manual_seed(derive(self.seed, "turn", position))
+        with autocast(self.device, self.precision):
+            moves = turn.play(batch)
+        steps = self.gradients(moves)
+        for player, gradients in steps.items():
+            norm = total_norm(gradients)
+            self.account.add(player, "gradient", norm, position)
+            limit = optim[player].max_norm
+            if limit is not None:
+                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+            self.steppers[player].step(gradients, optim[player], moves[player].when)
+        for player, move in moves.items():
+            for term, (_, value) in move.terms.items():
+                self.account.add(player, term, value.detach().float().mean(), position)
+
+    def gradients(self, moves: Mapping[str, Move]) -> dict[str, list[Tensor]]:
+        """Each mover's gradient with respect to its own parameters, zeros where none reaches."""
+        groups: dict[int, list[str]] = {}
+        for player, move in moves.items():
+            groups.setdefault(id(move), []).append(player)
+        result: dict[str, list[Tensor]] = {}
+        for number, players in enumerate(groups.values(), 1):
+            wanted = [p for player in players for p in self.parameters[player]]
+            found = torch.autograd.grad(
+                moves[players[0]].total(),
+                wanted,
+                retain_graph=number < len(groups),
+                materialize_grads=True,
+            )
+            start = 0
+            for player in players:
+                end = start + len(self.parameters[player])
+                result[player] = list(found[start:end])
+                start = end
+        return result
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything the next round depends on, by name."""
+        result = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for player, stepper in self.steppers.items():
+            for name, value in stepper.tensors():
+                result[f"optim.{player}.{name}"] = value
+        return result
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what ``tensors`` gave."""
+        self.model.load_state_dict(below(tensors, "model."))
+        for player, stepper in self.steppers.items():
+            stepper.restore(below(tensors, f"optim.{player}."))
+
+
+class Average:
+    """An exponential moving average of a model's weights; buffers are copied.
+
+    Its half-life grows with the images seen, up to ``half_life``, so that a short run is not
+    averaged with its own beginning.
+    """
+
+    SHARE = 0.05
+
+    def __init__(self, shadow: Model, model: Model, half_life: int) -> None:
+        self.model, self.half_life = shadow, half_life
+        live = dict(model.named_parameters())
+        self.pairs = [(p, live[name]) for name, p in shadow.named_parameters()]
+        buffers = dict(model.named_buffers())
+        self.buffers = [(b, buffers[name]) for name, b in shadow.named_buffers()]
+
+    @torch.no_grad()
+    def update(self, images: int, seen: int) -> None:
+        """Move towards the live weights after ``images`` more of ``seen`` in all."""
+        half_life = min(self.half_life, max(self.SHARE * seen, 1.0))
+        keep = 0.5 ** (images / half_life)
+        shadow, live = (list(side) for side in zip(*self.pairs, strict=True))
+        torch._foreach_lerp_(shadow, live, 1 - keep)
+        for mine, theirs in self.buffers:
+            mine.copy_(theirs)
+
+    def copy(self) -> None:
+        """Start from the live weights."""
+        with torch.no_grad():
+            for mine, theirs in (*self.pairs, *self.buffers):
+                mine.copy_(theirs)
+
+
+class Account:
+    """Means of every player's terms, and where one of them first stopped being a number.
+
+    Everything stays on the device until ``close``, so that the loop never waits for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[tuple[str, str], Tensor] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        self.broken: dict[tuple[str, str], Tensor] = {}
+
+    def add(self, player: str, term: str, value: Tensor, position: int) -> None:
+        """Count ``value``, a scalar, towards a term's mean."""
+        key = (player, term)
+        if key not in self.sums:
+            self.sums[key] = torch.zeros((), device=self.device)
+            self.broken[key] = torch.full((), math.inf, device=self.device)
+            self.counts[key] = 0
+        self.sums[key] += value
+        at = torch.where(value.isfinite(), math.inf, float(position))
+        self.broken[key] = torch.minimum(self.broken[key], at)
+        self.counts[key] += 1
+
+    def check(self) -> None:
+        """Stop where a term was not finite.
+
+        Raises:
+            TrainingError: names the player, the term and the images seen at the first such value.
+        """
+        if not self.broken:
+            return
+        first = torch.stack(list(self.broken.values())).tolist()
+        at = min(first)
+        if at == math.inf:
+            return
+        player, term = list(self.broken)[first.index(at)]
+        raise TrainingError(
+            f"{player}/{term} stopped being a finite number at image {int(at)}; the last "
+            "checkpoint is sound: lower model.lr or set train.precision to float32"
+        )
+
+    def close(self) -> dict[str, float]:
+        """The means since the last call, by ``player/term``; checks first."""
+        self.check()
+        means = {
+            f"{player}/{term}": float(total) / max(self.counts[player, term], 1)
+            for (player, term), total in self.sums.items()
+        }
+        self.sums.clear(), self.counts.clear(), self.broken.clear()
+        return means
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm over all gradients together, a scalar."""
+    return torch.stack(list(torch._foreach_norm(list(gradients)))).norm()
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def shadow_of(build: Callable[[], Model], model: nn.Module) -> Model:
+    """A second model without judges, holding a copy of ``model``'s weights."""
+    shadow = build()
+    shadow.shed()
+    kept = shadow.state_dict()
+    shadow.load_state_dict({k: v for k, v in model.state_dict().items() if k in kept})
+    return shadow.requires_grad_(False).eval()

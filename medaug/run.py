@@ -1,0 +1,141 @@
+"""A run folder: what it was asked to be, where it stands, and who is working in it.
+
+runs/pancreas-vaegan/
+  config.yaml            the resolved config
+  run.json               versions, device, precision, the cache it learns from
+  metrics.jsonl          one line of means every so often
+  samples/0000051200.png what it draws, from the same noise each time
+  checkpoints/           the two newest training states
+  model.safetensors      the averaged generator with config, codec and geometry
+"""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medaug.config import Config, read_yaml
+from medaug.errors import RunError
+from medaug.files import explaining, write_bytes, write_json
+
+FREE = ("train.images", "train.snapshot_every")
+"""Settings that may change between one command and the next on the same run."""
+
+
+def weights_path(run: Path) -> Path:
+    """The exported generator of a run."""
+    return run / "model.safetensors"
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Make ``run`` the folder of ``config``, or confirm it; returns the facts it began with.
+
+    Args:
+        run: the folder; made where it is missing.
+        config: what is asked now.
+        facts: what else must not change under a run, such as the cache's fingerprint; a fact
+            whose key starts with ``_`` is recorded at the start and kept.
+
+    Raises:
+        RunError: the folder holds something else, or a run with other settings.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        strangers = [p.name for p in run.glob("*") if not p.name.startswith(".")]
+        if strangers:
+            raise RunError(
+                f"{run}: holds {sorted(strangers)[0]} but no run.json, so it is not a run; "
+                "choose a new or empty folder for --run"
+            )
+        write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
+        write_json(path, facts)
+        return facts
+    began = json.loads(path.read_text())
+    there, asked = flatten(read_yaml(run / "config.yaml")), flatten(config.dump())
+    for key in sorted(there.keys() | asked.keys()):
+        if key not in FREE and there.get(key) != asked.get(key):
+            raise RunError(
+                f"{run}: {key} is {there.get(key)} in this run and {asked.get(key)} was asked; "
+                "ask for the same, or choose another --run"
+            )
+    for key, value in facts.items():
+        if not key.startswith("_") and began.get(key) != value:
+            raise RunError(
+                f"{run}: {key} was {began.get(key)} when this run began and is {value} now; "
+                "choose another --run"
+            )
+    if there != asked:
+        write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
+    return began
+
+
+def truncate_metrics(run: Path, images: int) -> None:
+    """Drop the lines after ``images`` that a killed run left, and a broken last one."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["images"] <= images:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    write_bytes(path, "".join(line + "\n" for line in kept).encode())
+
+
+def append_metrics(run: Path, row: dict[str, Any]) -> None:
+    """Add one line to ``metrics.jsonl``."""
+    with explaining(run / "metrics.jsonl"), (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold ``run`` for this process.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    with explaining(run):
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{run}: another process is training this run; wait for it") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def newest(runs: Path) -> Path:
+    """The run below ``runs`` whose weights are newest; it is named on standard error.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = [p.parent for p in runs.glob("*/model.safetensors")]
+    if not found:
+        raise RunError(f"{runs}: no trained run there; train one first (medaug train --help)")
+    run = max(found, key=lambda path: weights_path(path).stat().st_mtime_ns)
+    print(f"run: {run}", file=sys.stderr)
+    return run

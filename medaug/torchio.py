@@ -1,0 +1,5 @@
+"""``medaug.torchio``: the transforms for torchio pipelines."""
+
+from medaug.transforms.torchio import RandomSynthesis, Synthesis
+
+__all__ = ["RandomSynthesis", "Synthesis"]
