@@ -1,0 +1,215 @@
+"""Which samples of a folder are finished: kept through kills, and beside other processes.
+
+``manifest.csv`` holds one row for each finished sample, in the order of their indices.  Rows reach
+it in two steps, so that finishing a sample costs one short append:
+
+1. A process that writes shard i of k opens ``.journal-i-of-k`` and holds a lock on it while it
+   lives.  Once all files of a sample are in place, its row is appended there in a single write.
+2. At its end, and whenever a process finds the journal of one that died, the rows are merged into
+   the manifest, which is replaced whole, and the journal is removed.
+
+Every step that touches more than one's own journal happens under the lock of the folder.  So at
+any moment a row is in the manifest, in a journal, or in both; a kill loses at most the rows of
+files just written (which are then found in place and kept) and leaves at most a broken last line
+(which is ignored) and hidden leftovers of half-written files (which the next process that owns
+their shard removes).  Locks belong to the operating system and die with their process.
+"""
+
+import csv
+import errno
+import fcntl
+import io
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medaug.errors import OutputError
+from medaug.files import explaining, write_bytes
+
+Row = dict[str, str]
+
+MANIFEST = "manifest.csv"
+COLUMNS = (
+    "index", "case", "kind", "class", "seed", "fingerprint",
+    "image", "label", "std", "entropy", "samples", "masks",
+    "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
+    "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits",
+)  # fmt: skip
+"""Columns of the manifest, in order.
+
+``mean_std`` is the standard deviation averaged over the whole slice, ``mean_std_in_mask`` over its
+mask, both in the image's unit (HU or grey levels).  ``mean_entropy_bits`` averages the vote entropy
+over the pixels that at least one draw labels.  What does not apply is empty.
+"""
+
+_LOCK = ".medaug.lock"
+_JOURNAL = re.compile(r"\.journal-(\d+)-of-(\d+)")
+_LEFTOVER = re.compile(r"\.(?:syn_(\d+)[^/]*|[^/]*)\.part")
+
+
+def case_name(index: int) -> str:
+    """The case id of a sample."""
+    return f"syn_{index:06d}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for a moment; other processes wait.
+
+    The lock file is removed before it is let go, so whoever waited for it looks again.
+    """
+    path = folder / _LOCK
+    while True:
+        with explaining(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def read(folder: Path) -> dict[int, Row]:
+    """All finished rows, by index, wherever they are; nothing is changed.
+
+    Raises:
+        OutputError: the manifest is not one of this version.
+    """
+    rows: dict[int, Row] = {}
+    for path in _journals(folder):
+        with suppress(FileNotFoundError):  # merged meanwhile, so the manifest read below has it
+            rows |= dict(_rows(path.read_bytes()))
+    return _manifest(folder) | rows
+
+
+class Journal:
+    """The rows of one shard while it is being written; made by ``enter``, which holds the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._guard = threading.Lock()
+        with explaining(path):
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+
+    def append(self, row: Row) -> None:
+        """Add one finished sample; safe to call from several threads."""
+        line = _line(row.values())
+        with self._guard, explaining(self.path):
+            if os.write(self._handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None:
+        """Let go of the journal; its rows stay for the next process to find."""
+        os.close(self._handle)
+
+
+def enter(folder: Path, shard: tuple[int, int], block_size: int) -> tuple[Journal, dict[int, Row]]:
+    """Open the journal of ``shard`` and gather what is finished; call under ``locked``.
+
+    Journals of dead processes are merged, and leftovers of half-written files of this shard's
+    blocks are removed.
+
+    Raises:
+        OutputError: a living process writes the same share, or another division into shards.
+    """
+    number, count = shard
+    stale = []
+    for path in _journals(folder):
+        if _dead(path):
+            stale.append(path)
+            continue
+        other, of = _JOURNAL.fullmatch(path.name).groups()  # type: ignore[union-attr]
+        if int(of) != count or int(other) == number:
+            raise OutputError(
+                f"{folder}: another process is writing shard {other}/{of} there, which overlaps "
+                f"shard {number}/{count}; wait for it to end"
+            )
+    rows = _merge(folder, stale)
+    _sweep(folder, lambda index: index // block_size % count == number)
+    return Journal(folder / f".journal-{number}-of-{count}"), rows
+
+
+def leave(folder: Path, journal: Journal) -> dict[int, Row]:
+    """Merge the journal into the manifest and remove it; call under ``locked``.
+
+    Returns:
+        All finished rows by index, those of other processes that still write excepted.
+    """
+    stale = [path for path in _journals(folder) if path == journal.path or _dead(path)]
+    rows = _merge(folder, stale)
+    if not (folder / MANIFEST).exists():
+        write_bytes(folder / MANIFEST, _table({}))
+    return rows
+
+
+def _merge(folder: Path, journals: list[Path]) -> dict[int, Row]:
+    rows = _manifest(folder)
+    merged = rows | {index: row for path in journals for index, row in _rows(path.read_bytes())}
+    if merged != rows:
+        write_bytes(folder / MANIFEST, _table(merged))
+    for path in journals:
+        path.unlink()
+    return merged
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _JOURNAL.fullmatch(path.name))
+
+
+def _dead(path: Path) -> bool:
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _sweep(folder: Path, owned: Callable[[int], bool]) -> None:
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for path in place.glob(".*.part"):
+            match = _LEFTOVER.fullmatch(path.name)
+            if match and (match[1] is None or owned(int(match[1]))):
+                path.unlink(missing_ok=True)
+
+
+def _line(values: Iterable[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode()
+
+
+def _table(rows: Mapping[int, Row]) -> bytes:
+    return _line(COLUMNS) + b"".join(_line(rows[index].values()) for index in sorted(rows))
+
+
+def _rows(content: bytes) -> Iterator[tuple[int, Row]]:
+    whole = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+    for values in csv.reader(whole.splitlines()):
+        sound = len(values) == len(COLUMNS) and values[0].isdigit()
+        if sound and values[1] == case_name(int(values[0])):
+            yield int(values[0]), dict(zip(COLUMNS, values, strict=True))
+
+
+def _manifest(folder: Path) -> dict[int, Row]:
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    if not content.startswith(_line(COLUMNS)):
+        raise OutputError(
+            f"{path}: not a manifest of this version (its first line lists other columns); "
+            "choose another folder"
+        )
+    return dict(_rows(content))

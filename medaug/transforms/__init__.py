@@ -1,0 +1,1 @@
+"""Synthetic pairs inside other libraries' augmentation pipelines."""

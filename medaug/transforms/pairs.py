@@ -1,0 +1,146 @@
+"""Synthetic image and label pairs by index, drawn by a model or read from a folder.
+
+A transform keeps the *name* of its source, which is cheap to pickle.  Models and manifests are
+opened when first used, once per process, and blocks of samples are kept, so that a worker pays for
+each block once.
+"""
+
+import csv
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from medaug.errors import DataError
+from medaug.types import Sample
+from medaug.writers import open_writer
+
+if TYPE_CHECKING:
+    from medaug.generator import Generator
+
+KEPT = 512
+"""Pairs kept per source and process: 15 MB at 64 x 64, 60 MB at 128 x 128 pixels."""
+
+POOL = 256
+"""How many samples of a model a transform draws from, unless told otherwise."""
+
+
+class Pairs(Protocol):
+    """A source of pairs; a pair is a ``Sample`` without alternatives."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What made the pairs: the weights' fingerprint, 12 characters."""
+        ...
+
+    def indices(self, pool: int) -> Sequence[int]:
+        """The samples to draw from: ``pool`` of a model, all of a folder."""
+        ...
+
+    def pair(self, index: int, seed: int) -> Sample:
+        """Sample ``index``; ``seed`` is the family of samples that a model draws from."""
+        ...
+
+
+def key_file(source: str | Path) -> Path:
+    """The file that makes ``source`` what it is: a weight file, or a manifest.
+
+    Raises:
+        DataError: neither a run, a weight file nor a synthesised folder.
+    """
+    path = Path(source)
+    if path.suffix == ".safetensors" and path.is_file():
+        return path
+    for name in ("model.safetensors", "manifest.csv"):
+        if (path / name).is_file():
+            return path / name
+    found = "holds neither weights nor a manifest" if path.is_dir() else "no such file or folder"
+    if path.is_file():
+        found = "not a weight file"
+    raise DataError(
+        f"{path}: {found}; give a run folder, its .safetensors file, or a folder written by "
+        "medaug synthesize"
+    )
+
+
+def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
+    """The pairs of ``source``, opened once per process and again when its files change.
+
+    Raises:
+        DataError, WeightsError: ``source`` is not one, or cannot be read.
+    """
+    key = key_file(source)
+    return _opened(key, device, key.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _opened(key: Path, device: str, changed_ns: int) -> Pairs:
+    if key.name == "manifest.csv":
+        return _Written(key.parent)
+    from medaug.generator import Generator
+
+    return _Drawn(Generator.from_pretrained(key, device=device))
+
+
+class _Drawn:
+    """Pairs that a model draws, a block at a time."""
+
+    def __init__(self, generator: "Generator") -> None:
+        self._generator = generator
+        self._kept: OrderedDict[tuple[int, int], Sample] = OrderedDict()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._generator.fingerprint[:12]
+
+    def indices(self, pool: int) -> Sequence[int]:
+        return range(pool)
+
+    def pair(self, index: int, seed: int) -> Sample:
+        if (seed, index) not in self._kept:
+            number = index // self._generator.block_size
+            for sample in self._generator.block(number, seed=seed, uncertainty=0):
+                self._kept[seed, sample.index] = sample
+            while len(self._kept) > max(KEPT, self._generator.block_size):
+                self._kept.popitem(last=False)
+        return self._kept[seed, index]
+
+
+class _Written:
+    """Pairs that ``medaug synthesize`` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            run = json.loads((folder / "run.json").read_bytes())
+            form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
+            self._fingerprint = str(run["settings"]["weights"])[:12]
+            with (folder / "manifest.csv").open(newline="") as lines:
+                self._rows = {int(row["index"]): row for row in csv.DictReader(lines)}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder}: not a folder written by medaug synthesize") from error
+        if not self._rows:
+            raise DataError(f"{folder}: its manifest lists no samples; finish medaug synthesize")
+        if form == "png" and run["kind"] == "ct":
+            raise DataError(
+                f"{folder}: holds PNG pictures, which have no HU; write it with --format nifti"
+            )
+        self._folder, self._indices = folder, sorted(self._rows)
+        _, self._writer = open_writer(form)
+        self._read = lru_cache(maxsize=KEPT)(self._load)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def indices(self, pool: int) -> Sequence[int]:
+        return self._indices
+
+    def pair(self, index: int, seed: int) -> Sample:
+        return self._read(index)
+
+    def _load(self, index: int) -> Sample:
+        if index not in self._rows:
+            raise DataError(f"{self._folder}: sample {index} is not in its manifest")
+        return self._writer.read(self._folder, self._rows[index])

@@ -1,0 +1,50 @@
+"""Samples to files: pure functions from a sample to named bytes, so that the caller owns the disk.
+
+A writer decides names, formats and what a folder says about itself.  Writing whole, skipping what
+is there, threads and errors belong to ``medaug.synthesize``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from medaug.registry import WRITERS, lookup
+from medaug.types import Sample
+
+ROLES = ("image", "label", "std", "entropy", "samples", "masks")
+"""What a sample's files hold: the case itself, the spread around it, and the K alternatives."""
+
+
+class Writer(Protocol):
+    """One output format."""
+
+    def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
+        """The files of ``sample``: role to path inside the folder and content.
+
+        Equal samples give equal bytes.  ``level`` is the compression, 0 (none) to 9 (smallest).
+        A role that the sample lacks (no mask, no alternatives) is left out.
+        """
+        ...
+
+    def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
+        """The sample whose manifest row is ``row``, without its alternatives.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        ...
+
+    def about(self, kind: str, labels: Mapping[str, int], count: int) -> dict[str, bytes]:
+        """Files that describe the folder, for ``count`` samples: path to content."""
+        ...
+
+
+def open_writer(name: str, kind: str = "ct") -> tuple[str, Writer]:
+    """The writer called ``name`` and its name; ``auto`` takes NIfTI for CT and PNG for pictures.
+
+    Raises:
+        ConfigError: no such format.
+    """
+    if name == "auto":
+        name = "nifti" if kind == "ct" else "png"
+    return name, lookup(WRITERS, name, "format").load()()

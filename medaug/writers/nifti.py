@@ -1,0 +1,124 @@
+"""NIfTI in the layout of nnU-Net v2: one slice thick, in register, HU and mm.
+
+    imagesTr/syn_000000_0000.nii.gz             (x, y, 1) int16 HU, or uint8 grey levels
+    labelsTr/syn_000000.nii.gz                  (x, y, 1) uint8 label ids
+    uncertainty/syn_000000_std.nii.gz           (x, y, 1) float32, the image's unit
+    uncertainty/syn_000000_entropy.nii.gz       (x, y, 1) float32 bits
+    uncertainty/syn_000000_samples.nii.gz       (x, y, 1, K) alternative images
+    uncertainty/syn_000000_masks.nii.gz         (x, y, 1, K) alternative label maps
+
+Every file carries the same affine as qform and sform.  The first 352 bytes come from nibabel and
+are kept per shape and type, since making them anew costs twice what compressing the data does.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+
+from medaug.errors import DataError
+from medaug.types import Affine, Sample
+
+SUFFIX = ".nii.gz"
+DESCRIPTION = "synthetic, made by medaug; not a patient"
+SCANNER = 1
+
+
+class Nifti:
+    """Compressed NIfTI files and the ``dataset.json`` that nnU-Net v2 asks for."""
+
+    def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
+        """See ``Writer.files``."""
+        arrays: dict[str, tuple[str, npt.NDArray[Any]]] = {
+            "image": (f"imagesTr/{case}_0000", sample.image)
+        }
+        if sample.label is not None:
+            arrays["label"] = (f"labelsTr/{case}", sample.label)
+        if len(sample.alternatives):
+            arrays["std"] = (f"uncertainty/{case}_std", sample.std)
+            if sample.entropy is not None:
+                arrays["entropy"] = (f"uncertainty/{case}_entropy", sample.entropy)
+            arrays["samples"] = (f"uncertainty/{case}_samples", sample.alternatives)
+            if sample.alternative_labels is not None:
+                arrays["masks"] = (f"uncertainty/{case}_masks", sample.alternative_labels)
+        return {
+            role: (name + SUFFIX, encode(array, sample.affine, level))
+            for role, (name, array) in arrays.items()
+        }
+
+    def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
+        """See ``Writer.read``."""
+        image, affine = read_slice(folder / row["image"])
+        label = read_slice(folder / row["label"])[0] if row["label"] else None
+        std = read_slice(folder / row["std"])[0] if row["std"] else np.zeros_like(image)
+        return Sample(
+            index=int(row["index"]),
+            image=image,
+            label=label,
+            affine=affine,
+            alternatives=image[None][:0],
+            alternative_labels=None,
+            std=std.astype(np.float32),
+            entropy=None,
+        )
+
+    def about(self, kind: str, labels: Mapping[str, int], count: int) -> dict[str, bytes]:
+        """See ``Writer.about``."""
+        content = {
+            "channel_names": {"0": "CT" if kind == "ct" else "grey"},
+            "labels": {"background": 0, **labels},
+            "numTraining": count,
+            "file_ending": SUFFIX,
+            "description": DESCRIPTION,
+        }
+        return {"dataset.json": (json.dumps(content, indent=2) + "\n").encode()}
+
+
+def encode(array: npt.NDArray[Any], affine: Affine, level: int) -> bytes:
+    """A slice [y, x] or a stack [k, y, x] as compressed NIfTI (x, y, 1) or (x, y, 1, k).
+
+    NIfTI stores x fastest and k slowest, which is the order of the array as it is.
+    """
+    little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    shape = (array.shape[-1], array.shape[-2], 1, *array.shape[:-2])
+    header = _header(shape, little.dtype.str, np.asarray(affine, np.float64).tobytes())
+    return zlib.compress(header + little.tobytes(), level, wbits=31)
+
+
+@lru_cache(maxsize=64)
+def _header(shape: tuple[int, ...], dtype: str, affine: bytes) -> bytes:
+    matrix = np.frombuffer(affine, np.float64).reshape(4, 4)
+    header = nib.Nifti1Header(endianness="<")
+    header.set_data_dtype(np.dtype(dtype))
+    header.set_data_shape(shape)
+    header.set_qform(matrix, code=SCANNER)
+    header.set_sform(matrix, code=SCANNER)
+    header.set_xyzt_units("mm")
+    header["descrip"] = DESCRIPTION.encode()
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["vox_offset"] = 352
+    no_extension = bytes(4)
+    return bytes(header.binaryblock) + no_extension
+
+
+def read_slice(path: Path) -> tuple[npt.NDArray[Any], Affine]:
+    """A file one slice thick as an array [y, x] and its affine (RAS+ mm).
+
+    Raises:
+        DataError: no such file, or not one that can be read.
+    """
+    try:
+        image = nib.load(path)
+        array = np.asarray(image.dataobj)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, though the manifest lists it") from error
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+    return np.ascontiguousarray(array.reshape(array.shape[:2]).T), np.asarray(image.affine)

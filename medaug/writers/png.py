@@ -1,0 +1,114 @@
+"""PNG for eyes and for pictures: 8 bits, one file for what a glance needs.
+
+    images/syn_000000.png                  grey levels; CT through the window, which loses HU
+    labels/syn_000000.png                  label ids
+    uncertainty/syn_000000_std.png         in the image's unit, at most 255
+    uncertainty/syn_000000_entropy.png     0 to 255 for 0 to 1 bit and more
+    uncertainty/syn_000000_samples.png     the K alternatives side by side
+    uncertainty/syn_000000_masks.png       their label maps side by side
+
+CT is turned so that anterior is up and the patient's right on the left; pictures stay as they are.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from medaug.errors import DataError
+from medaug.types import Sample
+
+WINDOW_HU = (-160.0, 240.0)
+
+Grey = npt.NDArray[np.uint8]
+
+
+class Png:
+    """8-bit PNG files."""
+
+    def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
+        """See ``Writer.files``."""
+        ct = sample.image.dtype != np.uint8
+        arrays: dict[str, tuple[str, Grey]] = {"image": (f"images/{case}", grey(sample.image))}
+        if sample.label is not None:
+            arrays["label"] = (f"labels/{case}", sample.label)
+        if len(sample.alternatives):
+            arrays["std"] = (f"uncertainty/{case}_std", _rounded(sample.std))
+            if sample.entropy is not None:
+                bits = _rounded(sample.entropy * 255)
+                arrays["entropy"] = (f"uncertainty/{case}_entropy", bits)
+            arrays["samples"] = (f"uncertainty/{case}_samples", grey(sample.alternatives))
+            if sample.alternative_labels is not None:
+                arrays["masks"] = (f"uncertainty/{case}_masks", sample.alternative_labels)
+        return {
+            role: (f"{name}.png", encode(strip(upright(array) if ct else array), level))
+            for role, (name, array) in arrays.items()
+        }
+
+    def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
+        """See ``Writer.read``; CT comes back as the grey levels that were written."""
+        turn = upright if row["kind"] == "ct" else np.asarray
+        image = turn(_decode(folder / row["image"]))
+        label = turn(_decode(folder / row["label"])) if row["label"] else None
+        std = turn(_decode(folder / row["std"])) if row["std"] else np.zeros_like(image)
+        spacing = float(row["spacing_x_mm"]), float(row["spacing_y_mm"])
+        return Sample(
+            index=int(row["index"]),
+            image=image,
+            label=label,
+            affine=np.diag([*spacing, 1.0, 1.0]),
+            alternatives=image[None][:0],
+            alternative_labels=None,
+            std=std.astype(np.float32),
+            entropy=None,
+        )
+
+    def about(self, kind: str, labels: Mapping[str, int], count: int) -> dict[str, bytes]:
+        """Nothing: the manifest says it all."""
+        return {}
+
+
+def upright(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """CT slices [..., y, x] as radiologists look at them: anterior up, patient's right on the left.
+
+    Both axes are reversed, since y grows to Anterior and x to Right; its own inverse.
+    """
+    return array[..., ::-1, ::-1]
+
+
+def grey(array: npt.NDArray[Any], window: tuple[float, float] = WINDOW_HU) -> Grey:
+    """HU through ``window`` to 0 to 255; arrays of uint8 are grey levels already."""
+    if array.dtype == np.uint8:
+        return array
+    low, high = window
+    return _rounded((array.astype(np.float32) - low) * (255 / (high - low)))
+
+
+def strip(array: Grey) -> Grey:
+    """A stack [k, y, x] as one picture, side by side; a slice stays as it is."""
+    return np.concatenate(list(array), axis=1) if array.ndim == 3 else array
+
+
+def _rounded(array: npt.NDArray[Any]) -> Grey:
+    return np.rint(array).clip(0, 255).astype(np.uint8)
+
+
+def encode(picture: Grey, level: int = 6) -> bytes:
+    """Grey (y, x) or RGB (y, x, 3) as PNG with nothing in it but pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "png", compress_level=level)
+    return buffer.getvalue()
+
+
+def _decode(path: Path) -> Grey:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, though the manifest lists it") from error
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: not a readable PNG file ({error})") from error
