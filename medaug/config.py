@@ -61,7 +61,7 @@ class DataConfig(_Section):
     require_label: bool = True
     min_label_pixels: int = Field(5, ge=1)
     classes: bool = Field(True, description="condition on the class where the source has one")
-    augment: Augment | None = Field(default_factory=Augment)
+    augment: Augment | None = Augment()
 
     @field_validator("window_hu")
     @classmethod
@@ -103,9 +103,9 @@ class TrainConfig(_Section):
 class Config(_Section):
     """The whole of what defines a run."""
 
-    data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
 
     def dump(self) -> dict[str, Any]:
         """Plain values that ``resolve`` maps back to an equal config."""
@@ -142,8 +142,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = merge(below, value)
+        merged[key] = value
     return merged
 
 

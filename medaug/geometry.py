@@ -69,8 +69,8 @@ def resampling_matrix(
     weights = np.zeros((n_out, n_in))
     rows = np.nonzero(inside)[0]
     np.add.at(weights, (rows, taps[inside].astype(int)), share[inside])
-    outside = 1 - np.where(inside, share, 0).sum(axis=1)
-    return weights.astype(np.float32), np.clip(outside, 0, 1).astype(np.float32)
+    outside = np.where(inside, 0, share).sum(axis=1)
+    return weights.astype(np.float32), outside.astype(np.float32)
 
 
 def _apply(

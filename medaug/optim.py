@@ -43,9 +43,9 @@ class Stepper:
 
     @torch.no_grad()
     def _rmsprop(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
-        slope = list(gradients)
+        slope, weights = list(gradients), [p.data for p in self.parameters]
         if how.weight_decay:
-            slope = torch._foreach_add(slope, self.parameters, alpha=how.weight_decay)
+            slope = list(torch._foreach_add(slope, weights, alpha=how.weight_decay))
         change = torch._foreach_mul(slope, slope)
         torch._foreach_sub_(change, self.square)
         torch._foreach_mul_(change, 1 - RMS_DECAY)
@@ -57,7 +57,7 @@ class Stepper:
         update = torch._foreach_div(slope, root)
         if when is not None:
             torch._foreach_mul_(update, when.float())
-        torch._foreach_add_(self.parameters, update, alpha=-how.lr)
+        torch._foreach_add_(weights, update, alpha=-how.lr)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The state by name, empty before the first step."""

@@ -175,7 +175,8 @@ class Account:
             f"{player}/{term}": float(total) / max(self.counts[player, term], 1)
             for (player, term), total in self.sums.items()
         }
-        self.sums.clear(), self.counts.clear(), self.broken.clear()
+        for table in (self.sums, self.counts, self.broken):
+            table.clear()
         return means
 
 

@@ -25,7 +25,7 @@ from medaug.codec import CTCodec
 from medaug.config import Config
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
-from medaug.device import choose_device, choose_precision
+from medaug.device import channels_last, choose_device, choose_precision
 from medaug.errors import RunError
 from medaug.models import build
 from medaug.models.base import Model
@@ -93,7 +93,7 @@ def fit(
         began = claim(run, config, _facts(cache, feed, config, where, init))
         precision = str(began["_precision"])
         if precision == "bfloat16":
-            model = model.to(memory_format=torch.channels_last)
+            channels_last(model)
         trainer = _Trainer(config, cache, feed, model.to(where), run, precision)
         trainer.shadow = Average(
             shadow_of(construct, model).to(where), model, config.train.ema_half_life

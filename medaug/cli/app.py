@@ -1,0 +1,77 @@
+"""The application: one line and exit status 2 for a user's mistake, and JSON on request."""
+
+import json
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from medaug.errors import MedaugError
+
+INCOMPLETE = 1
+MISTAKE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Annotated synthetic CT slices, with their uncertainty, from a handful of scans.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def version(show: bool) -> None:
+    """Print the version and leave."""
+    if show:
+        from medaug import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show: bool = typer.Option(
+        False, "--version", help="Show the version.", is_eager=True, callback=version
+    ),
+) -> None:
+    """Annotated synthetic CT slices, with their uncertainty, from a handful of scans."""
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: dataclasses as objects, paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(content) for key, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(content) for content in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def answer(as_json: bool, content: Any, text: str) -> None:
+    """The result of a command: one JSON object on standard output, or text for a reader."""
+    print(json.dumps(plain(content), indent=2) if as_json else text)
+
+
+def say(text: str) -> None:
+    """A line for a reader, on standard error."""
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and status 2."""
+    try:
+        app()
+    except MedaugError as error:
+        say(f"medaug: {error}")
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        say("medaug: interrupted; the same command goes on where it stopped")
+        sys.exit(INTERRUPTED)
+
+
+from medaug.cli import demo, inspect, models, prepare, synthesize, train  # noqa: E402, F401

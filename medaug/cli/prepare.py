@@ -1,0 +1,84 @@
+"""``medaug prepare``: scans to a slice cache."""
+
+from typing import Annotated, Any
+
+import typer
+
+from medaug.cli.app import INCOMPLETE, answer, app, say
+from medaug.cli.options import AsJson, Cache, Data, DryRun, Fov, Root, Size, Workers
+
+
+@app.command()
+def prepare(
+    data: Data,
+    root: Root = None,
+    cache: Cache = None,
+    size: Size = None,
+    fov: Fov = None,
+    center: Annotated[
+        str | None, typer.Option(help="What a slice is centred on: body, label or image.")
+    ] = None,
+    workers: Workers = None,
+    json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Slice every scan once into a cache; the same command goes on after a kill.
+
+    Exit status 1 when some scans could not be used: each is named with the reason.
+    """
+    from medaug.data.cache import SliceCache
+    from medaug.data.cache import prepare as fill
+    from medaug.workflow import cache_settings, plan
+
+    source, planned = plan(data, sized(size, fov, center), root=root, cache=cache)
+    settings = cache_settings(planned.config)
+    if dry_run:
+        listed = _listing(source)
+        content = {"cache": planned.cache, "settings": settings.relevant(source.kind), **listed}
+        answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
+        return
+    report = fill(source, planned.cache, settings, workers)
+    opened = SliceCache.open(planned.cache)
+    slices = sum(len(case.image) for case in opened.cases.values())
+    for name, reason in report.excluded.items():
+        say(f"excluded: {name}: {reason}")
+    for problem in report.failed:
+        say(f"failed: {problem}")
+    content = {
+        "cache": report.cache,
+        "done": report.done,
+        "skipped": report.skipped,
+        "failed": {problem.case: problem.reason for problem in report.failed},
+        "excluded": report.excluded,
+        "slices": slices,
+        "split": opened.split,
+        "seconds": round(report.seconds, 3),
+    }
+    text = (
+        f"{report.cache}: {slices} slices of {len(opened.cases)} cases, {len(report.done)} new, "
+        f"{len(report.failed)} failed; {len(opened.split['train'])} for training, "
+        f"{len(opened.split['heldout'])} held out"
+    )
+    answer(json, content, text)
+    if report.failed:
+        raise typer.Exit(INCOMPLETE)
+
+
+def sized(size: int | None, fov: float | None, center: str | None = None) -> dict[str, Any]:
+    """The options that shape a slice as a config section, those not given left out."""
+    asked = {"size": size, "fov_mm": fov, "center": center}
+    return {"data": {key: value for key, value in asked.items() if value is not None}}
+
+
+def _listing(source: Any) -> dict[str, Any]:
+    if source.kind == "image":
+        parts = {name: len(images) for name, (images, _) in source.parts().items()}
+        return {"found": len(parts), "parts": parts}
+    if hasattr(source, "planned"):
+        return {"found": len(source.planned()), "cases": source.planned(), "failed": {}}
+    cases, problems = source.cases()
+    return {
+        "found": len(cases),
+        "cases": [case.id for case in cases],
+        "failed": {problem.case: problem.reason for problem in problems},
+    }

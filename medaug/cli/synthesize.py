@@ -1,0 +1,60 @@
+"""``medaug synthesize``: samples to files."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medaug.cli.app import answer, app
+from medaug.cli.options import AsJson, Device, DryRun, Run
+
+
+@app.command()
+def synthesize(
+    n: Annotated[str, typer.Option("-n", help="How many samples the folder is to hold.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    run: Run = None,
+    seed: Annotated[int, typer.Option(help="Which family of samples.")] = 0,
+    uncertainty: Annotated[int, typer.Option(help="Alternatives drawn for each sample.")] = 8,
+    format: Annotated[str, typer.Option(help="nifti, png, or auto.")] = "auto",
+    shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
+    device: Device = "auto",
+    json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write image, mask and uncertainty of n samples; the same command goes on after a kill."""
+    from medaug.config import parse_count
+
+    count, part = parse_count(n, "n"), parse_shard(shard)
+
+    from medaug.generator import Generator
+    from medaug.run import newest
+    from medaug.synthesize import plan
+    from medaug.synthesize import synthesize as write
+
+    generator = Generator.from_pretrained(run or newest(Path("runs")), device)
+    if dry_run:
+        planned = plan(
+            generator, count, out, seed=seed, uncertainty=uncertainty, shard=part, format=format
+        )
+        answer(json, planned, f"would write {planned.missing} of {planned.total} samples to {out}")
+        return
+    report = write(
+        generator, count, out, seed=seed, uncertainty=uncertainty, shard=part, format=format
+    )
+    answer(json, report, str(report))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``i/k`` as two numbers.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    from medaug.errors import ConfigError
+
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise ConfigError(f"shard must be i/k, such as 0/8 for the first of eight, got {text!r}")
+    return int(match[1]), int(match[2])

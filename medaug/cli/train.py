@@ -1,0 +1,72 @@
+"""``medaug train``: prepare where needed, then train."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medaug.cli.app import INTERRUPTED, answer, app
+from medaug.cli.options import AsJson, Cache, Device, DryRun, Fov, Root, Size, Workers
+from medaug.cli.prepare import sized
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="pancreas, mnist, fashion-mnist, phantom, or a path.")],
+    root: Root = None,
+    model: Annotated[str | None, typer.Option(help="See medaug models.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Default runs/DATA-MODEL.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images to see in all: 50Ki, 2Mi.")] = None,
+    size: Size = None,
+    fov: Fov = None,
+    cache: Cache = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from these weights: a run or a file.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    set: Annotated[list[str] | None, typer.Option(help="A setting: model.width=48.")] = None,
+    json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Prepare the scans the first time, then train; the same command goes on after a kill."""
+    from medaug import workflow
+    from medaug.config import merge, parse_set, read_yaml
+
+    asked: dict[str, Any] = read_yaml(config) if config else {}
+    asked = merge(asked, sized(size, fov))
+    if model is not None:
+        asked = merge(asked, {"model": {"name": model}})
+    if images is not None:
+        asked = merge(asked, {"train": {"images": images}})
+    asked = merge(asked, parse_set(set or []))
+    if dry_run:
+        _, planned = workflow.plan(data, asked, root=root, cache=cache, run=run)
+        content = {"config": planned.config.dump(), "cache": planned.cache, "run": planned.run}
+        answer(json, content, _yaml(content))
+        return
+    prepared, report = workflow.train(
+        data, asked, root=root, cache=cache, run=run, device=device, init=init, workers=workers
+    )
+    content = {
+        "run": report.run,
+        "images": report.images,
+        "resumed": report.resumed,
+        "finished": report.finished,
+        "seconds": round(report.seconds, 3),
+        "waited_seconds": round(report.waited, 3),
+        "images_per_s": round((report.images - report.resumed) / max(report.seconds, 1e-9), 1),
+        "failed": {problem.case: problem.reason for problem in prepared.failed},
+    }
+    answer(json, content, f"{report.run}: {report.images} images seen")
+    if not report.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    import yaml
+
+    from medaug.cli.app import plain
+
+    return str(yaml.safe_dump(plain(content), sort_keys=False)).rstrip()

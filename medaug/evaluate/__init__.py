@@ -1,0 +1,1 @@
+"""What synthetic slices are worth, measured beside real ones."""

@@ -1,0 +1,147 @@
+"""What a path is, and whether it is sound: a source, a cache, a run, a weight file, an output."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from medaug.checkpoint import read_header, read_tensors, state_path
+from medaug.errors import DataError, MedaugError
+from medaug.run import weights_path
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Look at ``path``; the answer's ``what`` names it, ``problems`` lists what is not sound.
+
+    Raises:
+        DataError: no such path, or nothing that medaug knows.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _file(path)
+    if (path / "cache.json").exists():
+        return _cache(path)
+    if (path / "run.json").exists():
+        command = json.loads((path / "run.json").read_text()).get("command")
+        return _output(path) if command == "synthesize" else _run(path)
+    return _source(path)
+
+
+def _file(path: Path) -> dict[str, Any]:
+    if path.name.endswith((".nii", ".nii.gz")):
+        return _nifti(path)
+    if path.suffix == ".dcm":
+        return _source(path.parent)
+    return _weights(path)
+
+
+def _nifti(path: Path) -> dict[str, Any]:
+    import nibabel as nib
+    import numpy as np
+
+    try:
+        image = nib.load(path)
+        values = np.asanyarray(image.dataobj)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: not a NIfTI image ({error})") from error
+    return {
+        "what": "NIfTI image",
+        "shape": list(image.shape),
+        "spacing_mm": [round(float(s), 4) for s in image.header.get_zooms()],
+        "orientation": "".join(nib.aff2axcodes(image.affine)),
+        "dtype": str(image.get_data_dtype()),
+        "range": [float(values.min()), float(values.max())],
+        "problems": [],
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    tensors, header, checksum = read_tensors(path)
+    return {
+        "what": "training state" if "config" not in header else "weight file",
+        "fingerprint": checksum,
+        "weights": sum(t.numel() for t in tensors.values()),
+        "bytes": path.stat().st_size,
+        **{key: value for key, value in header.items() if key != "version"},
+        "problems": [],
+    }
+
+
+def _cache(path: Path) -> dict[str, Any]:
+    from medaug.data.cache import SliceCache
+
+    cache = SliceCache.open(path)
+    index = json.loads((path / "cache.json").read_text())
+    return {
+        "what": "slice cache",
+        "source": cache.source,
+        "kind": cache.kind,
+        "cases": len(cache.cases),
+        "slices": sum(len(case.image) for case in cache.cases.values()),
+        "labelled_slices": {
+            name: int(sum((c.label_pixels[name] > 0).sum() for c in cache.cases.values()))
+            for name in cache.labels
+        },
+        "settings": index["settings"],
+        "split": cache.split,
+        "fingerprint": cache.fingerprint,
+        "problems": [f"{case}: {reason}" for case, reason in index["failed"].items()],
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    problems, states = [], []
+    for file in sorted(state_path(path, 0).parent.glob("state-*.safetensors")):
+        try:
+            states.append(int(read_tensors(file)[1]["images"]))
+        except MedaugError as error:
+            problems.append(str(error))
+    content: dict[str, Any] = {"what": "run", "checkpoints": states}
+    file = weights_path(path)
+    if file.exists():
+        try:
+            read_tensors(file)
+            header = read_header(file)
+            content |= {"images": header["images"], "config": header["config"]}
+        except MedaugError as error:
+            problems.append(str(error))
+    else:
+        problems.append(f"{file}: not there yet; it appears at the first snapshot")
+    return {**content, "problems": problems}
+
+
+def _output(path: Path) -> dict[str, Any]:
+    manifest = path / "manifest.csv"
+    rows: list[dict[str, str]] = []
+    if manifest.exists():
+        with manifest.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    missing = [
+        f"{path / row[role]}: named in the manifest but not there"
+        for row in rows
+        for role in ("image", "label", "std", "entropy", "samples", "masks")
+        if row[role] and not (path / row[role]).is_file()
+    ]
+    if not manifest.exists():
+        missing.append(f"{manifest}: not there; run the same synthesize command again")
+    settings = json.loads((path / "run.json").read_text())
+    return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": missing}
+
+
+def _source(path: Path) -> dict[str, Any]:
+    from medaug.data import open_source
+
+    source = open_source(str(path))
+    if source.kind == "image":
+        parts = {name: list(images.shape) for name, (images, _) in source.parts().items()}
+        return {"what": "picture source", "name": source.name, "parts": parts, "problems": []}
+    cases, problems = source.cases()
+    return {
+        "what": "scan source",
+        "name": source.name,
+        "labels": dict(source.labels),
+        "cases": [case.id for case in cases],
+        "excluded": dict(getattr(source, "excluded", {})),
+        "problems": [str(problem) for problem in problems],
+    }

@@ -1,0 +1,126 @@
+"""From a name to a trained run: what the commands do, as functions.
+
+``resolve_for`` lays the user's wishes over what suits the source; ``train`` prepares the cache the
+first time and then trains; ``demo`` walks the whole road on the phantom.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medaug import registry
+from medaug.config import Config, resolve
+from medaug.data import Source, open_source
+from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
+from medaug.train import TrainReport, fit
+
+PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
+"""What suits pictures: their own size, no mask, no warps."""
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What ``train`` would do: the resolved config and the folders."""
+
+    config: Config
+    cache: Path
+    run: Path
+
+
+def short_name(data: str) -> str:
+    """A name for folders: the source's own, or the last part of a path."""
+    if data in registry.SOURCES:
+        return data
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(data).resolve().name) or "data"
+
+
+def resolve_for(source: Source, data: str, wishes: Mapping[str, Any]) -> Config:
+    """The config for a source: what suits its kind, then the user's wishes.
+
+    Raises:
+        ConfigError: a wish that is not accepted.
+    """
+    base = PICTURES if source.kind == "image" else {}
+    return resolve(base, {"data": {"name": short_name(data)}}, wishes)
+
+
+def cache_settings(config: Config) -> CacheSettings:
+    """The part of a config that decides what a cache holds."""
+    data = config.data
+    return CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center)
+
+
+def default_cache(source: Source, config: Config) -> Path:
+    """Where the cache for ``config`` is kept: below ``$MEDAUG_CACHE`` or ``cache``."""
+    data = config.data
+    name = data.name
+    if source.kind == "ct":
+        name += f"-{data.size}px-{data.fov_mm:g}mm"
+        name += "" if data.center == "body" else f"-{data.center}"
+    elif data.size is not None:
+        name += f"-{data.size}px"
+    return Path(os.environ.get("MEDAUG_CACHE", "cache")) / name
+
+
+def default_run(config: Config) -> Path:
+    """Where a run is kept unless told: ``runs/DATA-MODEL``."""
+    return Path("runs") / f"{config.data.name}-{config.model.name}"
+
+
+def plan(
+    data: str,
+    wishes: Mapping[str, Any],
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+    run: Path | None = None,
+) -> tuple[Source, TrainPlan]:
+    """Open the source and settle config and folders; nothing is written.
+
+    Raises:
+        ConfigError, DataError: as ``train`` would.
+    """
+    source = open_source(data, root)
+    config = resolve_for(source, data, wishes)
+    cache_settings(config).check(source.kind)
+    return source, TrainPlan(
+        config, cache or default_cache(source, config), run or default_run(config)
+    )
+
+
+def train(
+    data: str,
+    wishes: Mapping[str, Any] | None = None,
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+    run: Path | None = None,
+    device: str = "auto",
+    init: Path | None = None,
+    workers: int | None = None,
+) -> tuple[PrepareReport, TrainReport]:
+    """Prepare ``data`` where that is not done yet, then train; called again, both go on.
+
+    Args:
+        data: the name of a source, or a path.
+        wishes: config sections laid over the defaults, such as ``{"train": {"batch": 32}}``.
+        root: where the data called by name is.
+        cache: the slice cache; its own folder for each size and field where None.
+        run: the run folder; ``runs/DATA-MODEL`` where None.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        init: weights to start from.
+        workers: processes that prepare.
+
+    Raises:
+        MedaugError: anything the user can correct.
+    """
+    source, planned = plan(data, wishes or {}, root=root, cache=cache, run=run)
+    prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
+    for problem in prepared.failed:
+        print(f"left out: {problem}", file=sys.stderr)
+    opened = SliceCache.open(planned.cache)
+    return prepared, fit(planned.config, opened, planned.run, device=device, init=init)
