@@ -64,12 +64,14 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             f"unsigned bytes with {expected.hex()}"
         )
     start = 4 + 4 * dimensions
+    if len(raw) < start:
+        raise DataError(f"{path}: announces a shape that is cut off; get it again")
     shape = tuple(int(n) for n in np.frombuffer(raw[4:start], ">u4"))
     count = int(np.prod(shape, dtype=np.int64))
-    if len(shape) != dimensions or len(raw) - start != count:
+    if len(raw) - start != count:
         raise DataError(
             f"{path}: announces {' x '.join(map(str, shape))} = {count} bytes, "
-            f"holds {max(len(raw) - start, 0)}; get it again"
+            f"holds {len(raw) - start}; get it again"
         )
     return np.frombuffer(raw, np.uint8, count, start).reshape(shape)
 

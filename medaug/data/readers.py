@@ -44,6 +44,7 @@ _TAGS = [
     "SamplesPerPixel",
 ]
 _UNIFORM_MM = 0.01
+_ELEMENT_BYTES = 12  # of the longest element header: tag, type and length
 AGAIN = "download the series again"
 
 
@@ -76,12 +77,18 @@ def read_header(file: Path) -> Header:
     """
     try:
         with file.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size == 0:
+                raise EOFError
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
-            left = os.fstat(stream.fileno()).st_size - stream.tell()
+            left = size - stream.tell()
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
     except (EOFError, OSError, ValueError, KeyError, NotImplementedError, zlib.error) as error:
         raise DataError(f"{file.name} is truncated or damaged; {AGAIN}") from error
+    syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
+    if left < _ELEMENT_BYTES and not syntax.is_deflated:
+        raise DataError(f"{file.name} is truncated or damaged; {AGAIN}")
     modality = str(data.get("Modality") or "")
     instance = data.get("InstanceNumber")
     try:
@@ -100,7 +107,6 @@ def read_header(file: Path) -> Header:
         pixel_bytes = header.rows * header.columns * int(data.BitsAllocated) // 8
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{file.name} has no slice position or size in its header") from error
-    syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
     if not syntax.is_compressed and left < pixel_bytes:
         raise DataError(
             f"{file.name} is truncated: {max(left, 0)} bytes left for {pixel_bytes} bytes of "
@@ -109,11 +115,15 @@ def read_header(file: Path) -> Header:
     return header
 
 
-def check_series(files: Iterable[Path]) -> list[Header]:
+def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Header]:
     """The headers of one CT series in slice order, or what is wrong with the series.
 
     The order is that of InstanceNumber, which the positions along the slice normal must follow in
     even steps; file names play no part.
+
+    Args:
+        files: of the series, in any order.
+        starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
 
     Raises:
         DataError: a slice is missing, there twice, truncated, or not of this series.
@@ -136,7 +146,7 @@ def check_series(files: Iterable[Path]) -> list[Header]:
     if any(h.instance is None for h in headers):
         raise DataError("slices without InstanceNumber; their order cannot be checked")
     headers.sort(key=lambda h: h.instance or 0)
-    _check_numbers(headers)
+    _check_numbers(headers, starts_at)
     if len(headers) < 2:
         raise DataError("the series has a single slice; at least two are needed")
     along = np.array([np.dot(h.position, first.normal) for h in headers])
@@ -144,13 +154,14 @@ def check_series(files: Iterable[Path]) -> list[Header]:
     return headers
 
 
-def _check_numbers(headers: Sequence[Header]) -> None:
+def _check_numbers(headers: Sequence[Header], starts_at: int | None) -> None:
     numbers = [h.instance or 0 for h in headers]
     for number, count in Counter(numbers).items():
         if count > 1:
             names = ", ".join(h.file.name for h in headers if h.instance == number)
             raise DataError(f"slice {number} is there {_times(count)} ({names}); keep one of them")
-    missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+    starts_at = numbers[0] if starts_at is None else starts_at
+    missing = sorted(set(range(starts_at, numbers[-1] + 1)) - set(numbers))
     if missing:
         which = _ranges(missing)
         raise DataError(
@@ -230,10 +241,11 @@ class SeriesReader(ImageReader):
 
     Args:
         checked: the files come in the order of `check_series`, which need not be run again.
+        starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
     """
 
-    def __init__(self, checked: bool = False) -> None:
-        self.checked = checked
+    def __init__(self, checked: bool = False, starts_at: int | None = 1) -> None:
+        self.checked, self.starts_at = checked, starts_at
 
     def verify_suffix(self, filename: Sequence[os.PathLike] | os.PathLike) -> bool:
         """Whether the files could be a series of DICOM slices."""
@@ -256,7 +268,7 @@ class SeriesReader(ImageReader):
         if self.checked:
             files, ends = list(img), (read_header(img[0]), read_header(img[-1]))
         else:
-            headers = check_series(img)
+            headers = check_series(img, self.starts_at)
             files, ends = [h.file for h in headers], (headers[0], headers[-1])
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:

@@ -1,0 +1,135 @@
+"""Miniature scans in the real on-disk layout, and the real files where they are at hand."""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
+
+SHAPE = (48, 40, 16)
+SPACING = (6.0, 6.0, 2.5)
+
+
+def miniature(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """HU and pancreas mask [x, y, z] in DICOM order: x to Left, y to Anterior, z to Inferior.
+
+    A body with a spine, a liver on one side and a pancreas in fat that no mirror image matches.
+    """
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    body = (x / 0.8) ** 2 + (y / 0.7) ** 2 < 1
+    hu = np.where(body, -90, -1000)
+    hu[(x / 0.74) ** 2 + (y / 0.62) ** 2 < 1] = 20
+    hu[((x + 0.42) / 0.28) ** 2 + ((y - 0.1) / 0.42) ** 2 < 1] = 70
+    hu[(x / 0.14) ** 2 + ((y + 0.42) / 0.16) ** 2 < 1] = 500
+    dx, dy = rng.uniform(-0.04, 0.04, 2)
+    bend = 0.12 * z + dx
+    fat = ((x - 0.22 - bend) / 0.36) ** 2 + ((y - 0.12 - dy) / 0.26) ** 2 + (z - 0.1) ** 2 / 0.9 < 1
+    hu[fat] = -90
+    mask = ((x - 0.22 - bend) / 0.28) ** 2 + ((y - 0.12 - dy) / 0.18) ** 2 + (
+        z - 0.1
+    ) ** 2 / 0.6 < 1
+    hu[mask] = 105
+    hu = hu + rng.normal(0, 12, shape)
+    return np.rint(hu).astype(np.int16), mask.astype(np.uint8)
+
+
+def write_series(
+    folder: Path,
+    patient: str,
+    hu: np.ndarray,
+    spacing: tuple[float, float, float] = SPACING,
+    name: str = "1-{:03d}.dcm",
+) -> list[Path]:
+    """Write HU [x, y, z] as a DICOM series with the header peculiarities of Pancreas-CT."""
+    folder.mkdir(parents=True)
+    files = []
+    for k in range(hu.shape[2]):
+        data = pydicom.Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = (
+            f"1.2.826.0.1.{patient[-4:].lstrip('0')}.{k + 1}"
+        )
+        data.SOPClassUID = CTImageStorage
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID
+        data.SeriesInstanceUID = f"1.2.826.0.1.{patient[-4:].lstrip('0')}.0.1"
+        data.StudyInstanceUID = f"1.2.826.0.1.{patient[-4:].lstrip('0')}.0.2"
+        data.Modality, data.PatientID, data.PatientName = "CT", patient, patient
+        data.StudyDate, data.SliceThickness, data.SeriesNumber = "20151124", None, None
+        data.InstanceNumber = k + 1
+        data.ImagePositionPatient = [0, 0, -k * spacing[2]]
+        data.ImageOrientationPatient = [1, 0, 0, 0, -1, 0]
+        data.PixelSpacing = [spacing[1], spacing[0]]
+        data.Columns, data.Rows = hu.shape[:2]
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, 1
+        data.RescaleIntercept, data.RescaleSlope = 0, 1
+        data.PixelData = np.ascontiguousarray(hu[:, :, k].T).tobytes()
+        files.append(folder / name.format(k + 1))
+        data.save_as(files[-1], enforce_file_format=True)
+    return files
+
+
+def write_label(
+    path: Path, mask: np.ndarray, spacing: tuple[float, float, float] = SPACING
+) -> Path:
+    """Write a mask [x, y, z] as the NIfTI label of a series by `write_series`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-spacing[0], spacing[1], -spacing[2], 1.0])
+    nibabel.save(nibabel.Nifti1Image(mask, affine), path)
+    return path
+
+
+def write_patient(root: Path, number: int, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """Write one miniature patient below ``root`` as the NBIA Data Retriever lays it out."""
+    patient = f"PANCREAS_{number:04d}"
+    hu, mask = miniature(number, shape)
+    study = f"11-24-2015-PANCREAS{number:04d}-Pancreas-18957"
+    series = root / "Pancreas-CT" / patient / study / "Pancreas-99667"
+    write_series(series, patient, hu)
+    write_label(root / "TCIA_pancreas_labels-02-05-2017" / f"label{number:04d}.nii.gz", mask)
+    return series
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Callable[..., Path]:
+    """Make a miniature Pancreas-CT of the given patients and return its folder."""
+
+    def make(*numbers: int, root: Path = tmp_path / "pancreas") -> Path:
+        for number in numbers:
+            write_patient(root, number)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real files."""
+    folder = os.environ.get("MEDAUG_TEST_DATA")
+    if not folder:
+        pytest.skip("MEDAUG_TEST_DATA does not name a folder of real files")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_pancreas(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two real Pancreas-CT scans with their labels, unpacked."""
+    root = tmp_path_factory.mktemp("pancreas-ct")
+    for archive in sorted((real_data / "pancreas-ct").glob("*.tar.xz")):
+        with tarfile.open(archive) as packed:
+            packed.extractall(root, filter="data")
+    for archive in sorted((real_data / "pancreas-ct").glob("*.zip")):
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(root)
+    return root
