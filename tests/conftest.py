@@ -133,3 +133,43 @@ def real_pancreas(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four phantom patients, coarse but whole."""
+    from medaug.data import phantom
+
+    root = tmp_path_factory.mktemp("phantom")
+    phantom.write(root, 4, 7, (64, 64, 20), (6.0, 6.0, 9.5))
+    return root
+
+
+@pytest.fixture(scope="session")
+def phantom_cache(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their slices at 32 pixels, one patient held out."""
+    from medaug.data import open_source
+    from medaug.data.cache import CacheSettings, prepare
+
+    cache = tmp_path_factory.mktemp("cache") / "phantom"
+    prepare(open_source(str(phantom_root)), cache, CacheSettings(size=32, holdout=0.25), 0)
+    return cache
+
+
+TINY = {
+    "data": {"size": 32},
+    "model": {"width": 8, "flow_width": 16, "steps": 4, "phases": [0.4, 0.7]},
+    "train": {"images": 160, "batch": 8, "snapshot_every": 64, "precision": "float32"},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model in small, trained for a moment: its samples are noise, its files real."""
+    from medaug.config import resolve
+    from medaug.data.cache import SliceCache
+    from medaug.train import fit
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    fit(resolve(TINY), SliceCache.open(phantom_cache), run, device="cpu")
+    return run

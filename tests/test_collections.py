@@ -97,7 +97,8 @@ def test_a_strange_dataset_json_is_refused(tmp_path):
     write_pair(tmp_path / "images" / "a.nii.gz", tmp_path / "labels" / "a.nii.gz", 1)
     (tmp_path / "dataset.json").write_text('{"labels": ["background"]}')
     with refused(
-        f"{tmp_path / 'dataset.json'}: no labels as name: id (nnU-Net) or id: name (Decathlon) in it"
+        f"{tmp_path / 'dataset.json'}: no labels as name: id (nnU-Net) or id: name (Decathlon) "
+        "in it"
     ):
         NiftiFolder(tmp_path)
 
