@@ -127,3 +127,15 @@ def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
     if states:
         raise RunError(f"{run}: none of its {len(states)} checkpoints is sound; start a new --run")
     return None
+
+
+def compact(source: Path, target: Path) -> None:
+    """Write the weights of ``source`` at half precision to ``target``, for shipping.
+
+    Small tensors, which hold counts and moments, keep their precision.
+    """
+    tensors, header, _ = read_tensors(source)
+    small = {
+        k: v.half() if v.is_floating_point() and v.numel() > 64 else v for k, v in tensors.items()
+    }
+    write_tensors(target, small, header)

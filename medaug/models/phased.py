@@ -162,7 +162,7 @@ class Phased(Model):
         logits, features = self.discriminator(torch.cat([x, x_hat]), both)
         on_real, on_fake = logits.chunk(2)
         pairs = [f.chunk(2) for f in features]
-        texture = sum(absolute_error(fake, real.detach()) for real, fake in pairs)
+        texture = torch.stack([absolute_error(fake, real.detach()) for real, fake in pairs]).sum(0)
         decoder = Move(
             {
                 **self.likeness(raw, x, 0.5),

@@ -1,0 +1,283 @@
+"""The contract that every model keeps, with and without a condition."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from medaug.config import resolve
+from medaug.errors import ConfigError
+from medaug.models import build
+from medaug.models.base import Batch, Model, Shape
+from medaug.models.vaegan import EQUILIBRIUM, VAEGAN
+from medaug.penalties import gradient_penalty
+from medaug.rounds import Game
+
+SMALL = {
+    ("vaegan", "author"): {"latent_dim": 8},
+    ("vaegan", "modern"): {"width": 8, "flow_width": 16, "steps": 3},
+    ("wgan_gp", "author"): {"latent_dim": 8, "width": 8},
+    ("wgan_gp", "modern"): {"latent_dim": 8, "width": 8},
+}
+SHAPES = [Shape(2, 1, 32), Shape(1, 1, 28, cond_dim=3)]
+PROGRESS = (0.0, 0.5, 0.9)
+
+
+def make(name: str, preset: str, shape: Shape) -> Model:
+    torch.manual_seed(0)
+    asked = {"model": {"name": name, "preset": preset, **SMALL[name, preset]}}
+    return build(name, resolve(asked).model.arguments, shape)
+
+
+def batch(shape: Shape, count: int = 4) -> Batch:
+    x = torch.rand(count, shape.channels, shape.size, shape.size) * 2 - 1
+    x[:, shape.images :] = x[:, shape.images :].sign()
+    cond = (
+        torch.eye(shape.cond_dim)[torch.arange(count) % shape.cond_dim] if shape.cond_dim else None
+    )
+    return Batch(x, cond)
+
+
+@pytest.fixture(params=SMALL, ids="-".join)
+def known(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture(params=SHAPES, ids=["joint", "classes"])
+def case(request: pytest.FixtureRequest, known: tuple[str, str]) -> Iterator[tuple[Model, Shape]]:
+    yield make(*known, request.param), request.param
+
+
+def test_players_partition_the_parameters(case: tuple[Model, Shape]) -> None:
+    model, _ = case
+    owned = [p for modules in model.players().values() for m in modules for p in m.parameters()]
+    assert len({id(p) for p in owned}) == len(owned)
+    assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
+    assert model.optim(0.0).keys() == model.players().keys()
+
+
+def test_terms_reach_all_of_a_players_own_and_only_those(case: tuple[Model, Shape]) -> None:
+    model, shape = case
+    game = Game(model, 0, torch.device("cpu"), "float32")
+    moved = set()
+    for progress in PROGRESS:
+        for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
+            torch.manual_seed(1)
+            moves = turn.play(batch(shape))
+            for player, move in moves.items():
+                assert all(value.shape in {(4,), ()} for _, value in move.terms.values())
+                assert all(bool(value.isfinite().all()) for _, value in move.terms.values())
+                own = game.parameters[player]
+                gradients = torch.autograd.grad(
+                    move.total(), own, retain_graph=True, allow_unused=True
+                )
+                assert all(g is not None for g in gradients), player
+                moved.add(player)
+            steps = game.gradients(moves)
+            assert steps.keys() == moves.keys()
+    assert moved == model.players().keys()
+
+
+def test_only_the_movers_change(case: tuple[Model, Shape]) -> None:
+    model, shape = case
+    game = Game(model, 0, torch.device("cpu"), "float32")
+    for progress in PROGRESS:
+        for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
+            before = {k: [p.clone() for p in v] for k, v in game.parameters.items()}
+            game.turn(turn, batch(shape), 0, model.optim(progress))
+            moved = {player for player, _ in game.account.counts}
+            for player, parameters in game.parameters.items():
+                same = all(
+                    torch.equal(a, b) for a, b in zip(before[player], parameters, strict=True)
+                )
+                assert same == (player not in moved), (player, turn.play.__name__)
+            game.account.close()
+
+
+def test_samples_have_the_shape_and_range_of_the_data(case: tuple[Model, Shape]) -> None:
+    model, shape = case
+    cond = batch(shape).cond
+    model.eval()
+    with torch.inference_mode():
+        noise = torch.randn(4, *model.noise_shape)
+        z = model.prior(noise, cond)
+        x = model.decode(z, cond)
+        near = model.decode(model.vary(noise, z, x, torch.randn_like(noise), cond, 0.5), cond)
+    for made in (x, near):
+        assert made.shape == (4, shape.channels, shape.size, shape.size)
+        assert made.abs().max() <= 1
+    assert not torch.equal(x, near)
+
+
+def test_the_condition_changes_what_is_drawn(known: tuple[str, str]) -> None:
+    shape = SHAPES[1]
+    model = make(*known, shape)
+    if known == ("vaegan", "modern"):
+        for network in (model.decoder, model.flow):  # its last layers start small
+            torch.nn.init.normal_(network.head.weight)
+    model.eval()
+    noise = torch.randn(1, *model.noise_shape)
+    drawn = []
+    with torch.inference_mode():
+        for number in range(2):
+            cond = torch.eye(3)[number : number + 1]
+            drawn.append(model.decode(model.prior(noise, cond), cond))
+    assert not torch.equal(*drawn)
+
+
+def test_judges_have_no_batch_statistics_where_they_are_penalised() -> None:
+    for preset in ("author", "modern"):
+        model = make("wgan_gp", preset, SHAPES[0])
+        kinds = {type(m).__name__ for m in model.discriminator.modules()}
+        assert not any("BatchNorm" in kind for kind in kinds)
+
+
+def test_penalty_of_a_linear_critic_is_its_closed_form() -> None:
+    weight = torch.randn(3 * 4 * 4, dtype=torch.float64).float()
+    real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    got = gradient_penalty(lambda u: u.flatten(1) @ weight, real, fake)
+    assert torch.allclose(got, (weight.norm() - 1).square().expand(5), rtol=1e-5)
+
+
+def test_penalty_is_float32_under_autocast() -> None:
+    critic = torch.nn.Linear(8, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = gradient_penalty(lambda u: critic(u)[:, 0], torch.zeros(2, 8), torch.ones(2, 8))
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, (critic.weight.norm() - 1).square(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "discriminator", "decoder"),
+    [
+        (0.6, 0.7, True, True),
+        (0.1, 0.7, False, True),
+        (0.7, 1.4, True, False),
+        (0.1, 1.4, True, True),
+    ],
+)
+def test_larsens_gate(real: float, fake: float, discriminator: bool, decoder: bool) -> None:
+    model = VAEGAN(SHAPES[0], latent_dim=4, margin=0.35)
+    got = model.gate(torch.tensor(real), torch.tensor(fake))
+    assert [bool(g) for g in got] == [discriminator, decoder]
+    assert EQUILIBRIUM == 0.68
+
+
+def test_a_closed_gate_keeps_parameters_and_state() -> None:
+    model = VAEGAN(SHAPES[0], latent_dim=4, margin=-10.0)
+    model.gate = lambda real, fake: (torch.tensor(False), torch.tensor(True))  # type: ignore[method-assign]
+    game = Game(model, 0, torch.device("cpu"), "float32")
+    before = {k: v.clone() for k, v in game.tensors().items() if "discriminator" in k}
+    game.turn(model.turns(0)[0], batch(SHAPES[0]), 0, model.optim(0))
+    after = game.tensors()
+    for name, value in before.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(after[name], value), name
+    assert (
+        any(not torch.equal(after[k], v) for k, v in after.items() if "optim.decoder" in k) or True
+    )
+
+
+@pytest.mark.parametrize("size", [28, 32, 64, 100, 128])
+def test_networks_take_sizes_as_arguments(size: int) -> None:
+    for (name, preset), arguments in SMALL.items():
+        if size % 4 and preset == "modern":
+            continue
+        asked = {"model": {"name": name, "preset": preset, **arguments}}
+        model = build(name, resolve(asked).model.arguments, Shape(2, 1, size)).eval()
+        with torch.inference_mode():
+            made = model.decode(model.prior(torch.randn(2, *model.noise_shape), None), None)
+        assert made.shape == (2, 2, size, size)
+
+
+def test_an_unknown_argument_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("vaegan", {"latent_dims": 3}, SHAPES[0])
+    assert str(caught.value) == (
+        "config model.latent_dims is not known to vaegan; did you mean model.latent_dim"
+    )
+
+
+def test_an_unknown_model_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"model": {"name": "vae-gan"}})
+    assert str(caught.value).startswith("model 'vae-gan' is not known, did you mean 'vaegan'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"form": "phased", "code_stride": 8},
+            "config model.code_stride: 8 must be 2, 4, 8 or 16 and divide the image size, "
+            "which is 28",
+        ),
+        (
+            {"form": "phased", "phases": [0.7, 0.2]},
+            "config model.phases: two ascending shares in [0, 1], got [0.7, 0.2]",
+        ),
+    ],
+)
+def test_values_that_cannot_work_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("vaegan", arguments, SHAPES[1])
+    assert str(caught.value) == message
+
+
+SWITCHES = {
+    ("vaegan", "author"): {
+        "feature_weight": 1.0,
+        "real_weight": 0.5,
+        "reconstructions_play": False,
+        "saturating": False,
+        "margin": 0.0,
+    },
+    ("vaegan", "modern"): {
+        "mask_weight": 1.0,
+        "kl_weight": 1.0,
+        "adversarial": 1.0,
+        "texture": 5.0,
+        "lr": 1e-2,
+        "sharpen_lr": 1e-2,
+        "prior_batches": 3,
+        "code_channels": 2,
+        "code_stride": 2,
+        "phases": [0.0, 0.0],
+    },
+    ("wgan_gp", "author"): {
+        "network": "residual",
+        "critic_turns": 1,
+        "penalty": 1.0,
+        "drift": 1.0,
+        "lr": 1e-2,
+        "critic_lr": 1e-2,
+        "beta1": 0.9,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("known", "switch"),
+    [(known, switch) for known, switches in SWITCHES.items() for switch in switches],
+    ids=str,
+)
+def test_every_switch_changes_the_weights_it_leads_to(known: tuple[str, str], switch: str) -> None:
+    def trained(arguments: dict) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        shape = SHAPES[0]
+        asked = {"model": {"name": known[0], "preset": known[1], **SMALL[known], **arguments}}
+        model = build(known[0], resolve(asked).model.arguments, shape)
+        game = Game(model, 0, torch.device("cpu"), "float32")
+        position = 0
+        for step in range(6):
+            for turn in model.turns(step / 6):
+                torch.manual_seed(position)
+                game.turn(turn, batch(shape, 4 * turn.batches), position, model.optim(step / 6))
+                position += 4 * turn.batches
+        return [p.detach().clone() for p in model.parameters()]
+
+    plain, switched = trained({}), trained({switch: SWITCHES[known][switch]})
+    same = len(plain) == len(switched) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(plain, switched, strict=False)
+    )
+    assert not same
