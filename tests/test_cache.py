@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import SHAPE, SPACING, miniature, write_label
 
 from medaug.data import filling, open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.pancreas import PancreasCT
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
+from tests.conftest import SHAPE, SPACING, miniature, write_label
 
 SETTINGS = CacheSettings(size=32, fov_mm=300.0)
 

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import miniature, write_label
 
 from medaug.data import open_source
 from medaug.data.collections import NiftiFolder
 from medaug.data.pancreas import PancreasCT
 from medaug.errors import DataError
+from tests.conftest import miniature, write_label
 
 
 def refused(message: str):

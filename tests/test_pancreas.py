@@ -7,13 +7,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import SHAPE, SPACING, miniature, write_label, write_patient, write_series
 
 from medaug.data import alignment, open_source
 from medaug.data.alignment import check_alignment
 from medaug.data.pancreas import PAGE, PancreasCT
 from medaug.data.readers import LabelReader, SeriesReader
 from medaug.errors import DataError
+from tests.conftest import SHAPE, SPACING, miniature, write_label, write_patient, write_series
 
 AFFINE = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
 

@@ -11,7 +11,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from conftest import SHAPE, SPACING, miniature, write_label, write_series
 from monai.transforms import LoadImaged
 
 from medaug.data.readers import (
@@ -23,6 +22,7 @@ from medaug.data.readers import (
     nifti_header,
 )
 from medaug.errors import DataError
+from tests.conftest import SHAPE, SPACING, miniature, write_label, write_series
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """What fills a slice cache: cases cut in parallel by the MONAI pipeline and written whole."""
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +26,7 @@ from medaug.files import explaining
 from medaug.types import Affine, Case
 
 PART = ".part-"
+_SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,17 @@ def _outcome(case: str, error: BaseException) -> Outcome:
     return Outcome(case, failed=f"unexpected {type(last).__name__}: {last}")
 
 
+def _die_with(parent: int, worker: int) -> None:
+    """Have this worker end with its parent, killed or not.
+
+    The check that torch makes misses a parent that dies while its workers start.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_DIES, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _only(outcome: Outcome) -> Outcome:
     return outcome
 
@@ -163,6 +179,7 @@ def outcomes(cases: Sequence[Case], slicer: Slice, workers: int) -> Iterator[Out
         in_order=False,
         prefetch_factor=1 if workers else None,
         generator=torch.Generator(),
+        worker_init_fn=partial(_die_with, os.getpid()),
     )
     return _watched(iter(loader))
 
