@@ -58,7 +58,8 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     """
     path = run / "run.json"
     if not path.exists():
-        strangers = [p.name for p in run.glob("*") if not p.name.startswith(".")]
+        # a kill between the two writes below leaves the config alone
+        strangers = [p.name for p in run.glob("*") if p.name != "config.yaml" and p.name[0] != "."]
         if strangers:
             raise RunError(
                 f"{run}: holds {sorted(strangers)[0]} but no run.json, so it is not a run; "

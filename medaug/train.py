@@ -212,11 +212,9 @@ class _Trainer:
         means = self.game.account.close()
         row = {"images": self.images, "images_per_s": round(speed, 1), **means}
         append_metrics(self.run, row)
-        self.note = " ".join(
-            f"{key.partition('/')[2]} {value:.3g}"
-            for key, value in means.items()
-            if not key.endswith("/gradient")
-        )
+        terms = {key.partition("/")[2]: value for key, value in means.items()}
+        terms.pop("gradient", None)
+        self.note = " ".join(f"{term} {value:.3g}" for term, value in terms.items())
 
     def snapshot(self) -> None:
         """Keep the training state, the exported generator and a picture of what it draws."""

@@ -10,8 +10,12 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
+
+torch.set_num_threads(1)  # the networks of the tests are too small to share
+os.environ["OMP_NUM_THREADS"] = "1"
 
 SHAPE = (48, 40, 16)
 SPACING = (6.0, 6.0, 2.5)

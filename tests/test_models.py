@@ -1,7 +1,5 @@
 """The contract that every model keeps, with and without a condition."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -44,8 +42,8 @@ def known(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture(params=SHAPES, ids=["joint", "classes"])
-def case(request: pytest.FixtureRequest, known: tuple[str, str]) -> Iterator[tuple[Model, Shape]]:
-    yield make(*known, request.param), request.param
+def case(request: pytest.FixtureRequest, known: tuple[str, str]) -> tuple[Model, Shape]:
+    return make(*known, request.param), request.param
 
 
 def test_players_partition_the_parameters(case: tuple[Model, Shape]) -> None:
@@ -80,6 +78,8 @@ def test_terms_reach_all_of_a_players_own_and_only_those(case: tuple[Model, Shap
 
 def test_only_the_movers_change(case: tuple[Model, Shape]) -> None:
     model, shape = case
+    if isinstance(model, VAEGAN):
+        model.margin = 10.0  # the gate stays open
     game = Game(model, 0, torch.device("cpu"), "float32")
     for progress in PROGRESS:
         for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
@@ -181,8 +181,8 @@ def test_a_closed_gate_keeps_parameters_and_state() -> None:
 @pytest.mark.parametrize("size", [28, 32, 64, 100, 128])
 def test_networks_take_sizes_as_arguments(size: int) -> None:
     for (name, preset), arguments in SMALL.items():
-        if size % 4 and preset == "modern":
-            continue
+        if size == 100 and name == "vaegan":
+            arguments = arguments | ({"code_stride": 4} if preset == "modern" else {})
         asked = {"model": {"name": name, "preset": preset, **arguments}}
         model = build(name, resolve(asked).model.arguments, Shape(2, 1, size)).eval()
         with torch.inference_mode():
@@ -269,10 +269,13 @@ def test_every_switch_changes_the_weights_it_leads_to(known: tuple[str, str], sw
         model = build(known[0], resolve(asked).model.arguments, shape)
         game = Game(model, 0, torch.device("cpu"), "float32")
         position = 0
-        for step in range(6):
-            for turn in model.turns(step / 6):
+        rounds = 2 if known == ("vaegan", "author") else 6
+        for step in range(rounds):
+            for turn in model.turns(step / rounds):
                 torch.manual_seed(position)
-                game.turn(turn, batch(shape, 4 * turn.batches), position, model.optim(step / 6))
+                game.turn(
+                    turn, batch(shape, 4 * turn.batches), position, model.optim(step / rounds)
+                )
                 position += 4 * turn.batches
         return [p.detach().clone() for p in model.parameters()]
 
