@@ -123,18 +123,22 @@ def resample_labels(
         for n, start, step in zip(volume.shape, starts, steps, strict=False)
     ]
     result = np.zeros((size, size, volume.shape[2]), np.uint8)
-    boxes = ndimage.find_objects(volume)
-    found = [(i, box) for i, box in enumerate(boxes, 1) if box is not None]
-    largest = np.zeros(result.shape, np.float32)
-    foreground = np.zeros(result.shape, np.float32)
-    for value, (x, y, z) in found:
-        share = _apply(volume[x, y, z] == value, along[0][:, x], along[1][:, y], None)
-        foreground[:, :, z] += share
-        wins = share > largest[:, :, z]
+    box = bounding_box(volume)
+    if box is None:
+        return np.zeros(result.shape[::-1], np.uint8)
+    x, y, z = box
+    along_x, along_y = along[0][:, x], along[1][:, y]
+    marked = volume[box]
+    largest = np.zeros((size, size, z.stop - z.start), np.float32)
+    foreground = np.zeros_like(largest)
+    for value in np.flatnonzero(np.bincount(marked.ravel())[1:]) + 1:
+        share = _apply(marked == value, along_x, along_y, None)
+        foreground += share
+        wins = share > largest
         result[:, :, z][wins] = value
-        largest[:, :, z][wins] = share[wins]
+        largest[wins] = share[wins]
     # float32 sums of weights that add to one stay within 1e-6 of it; a tie is background
-    result[largest <= 1 - foreground + 1e-6] = 0
+    result[:, :, z][largest <= 1 - foreground + 1e-6] = 0
     return np.ascontiguousarray(result.transpose(2, 1, 0))
 
 
@@ -163,10 +167,24 @@ def body_center(volume: HU, affine: Affine) -> tuple[float, float]:
     return centre[0], centre[1]
 
 
+def bounding_box(labels: LabelMap) -> tuple[slice, slice, slice] | None:
+    """The smallest box around all labels, or None where there are none."""
+    across = np.asarray(labels.any(axis=2))
+    if not across.any():
+        return None
+    x, y = (_extent(across, 1 - axis) for axis in (0, 1))
+    return x, y, _extent(labels[x, y], (0, 1))
+
+
+def _extent(marked: npt.NDArray[Any], over: int | tuple[int, int]) -> slice:
+    first, last = np.flatnonzero(marked.any(axis=over))[[0, -1]]
+    return slice(int(first), int(last) + 1)
+
+
 def label_center(labels: LabelMap) -> tuple[float, float] | None:
     """The middle of the in-plane box around all labels (x, y), or None where there are none."""
-    marked = np.asarray(labels.any(axis=2))
-    if not marked.any():
+    box = bounding_box(labels)
+    if box is None:
         return None
-    ends = [np.flatnonzero(marked.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
-    return float(ends[0].mean()), float(ends[1].mean())
+    x, y = ((s.start + s.stop - 1) / 2 for s in box[:2])
+    return x, y

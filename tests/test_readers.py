@@ -13,14 +13,8 @@ import pytest
 import SimpleITK as sitk
 from monai.transforms import LoadImaged
 
-from medaug.data.readers import (
-    LabelReader,
-    SeriesReader,
-    VolumeReader,
-    check_series,
-    dicom_files,
-    nifti_header,
-)
+from medaug.data.readers import LabelReader, SeriesReader, VolumeReader, nifti_header
+from medaug.data.series import check_series, dicom_files
 from medaug.errors import DataError
 from tests.conftest import SHAPE, SPACING, miniature, write_label, write_series
 

@@ -69,18 +69,16 @@ def explained(values: HU, groups: LabelMap) -> float:
     return float((count[present] * (means - clipped.mean()) ** 2).sum() / total)
 
 
-def _groups(labels: LabelMap, affine: Affine) -> tuple[LabelMap, tuple[slice, ...]]:
+def _groups(
+    labels: LabelMap, tight: tuple[slice, ...], affine: Affine
+) -> tuple[LabelMap, tuple[slice, ...]]:
     """Labels and their in-plane shell as groups, cut to their box; the shell is the last group."""
     widths = [max(1, round(SHELL_MM / pitch)) for pitch in geometry.spacing(affine)[:2]]
-    marked = np.nonzero(labels.any(axis=(1, 2)))[0], np.nonzero(labels.any(axis=(0, 2)))[0]
-    along_z = np.nonzero(labels.any(axis=(0, 1)))[0]
-    box = (
-        *(
-            slice(max(0, m[0] - w), min(n, m[-1] + w + 1))
-            for m, w, n in zip(marked, widths, labels.shape[:2], strict=True)
-        ),
-        slice(along_z[0], along_z[-1] + 1),
-    )
+    around = [
+        slice(max(0, s.start - w), min(n, s.stop + w))
+        for s, w, n in zip(tight, widths, labels.shape, strict=False)
+    ]
+    box = (*around, tight[2])
     cut = labels[box].astype(np.uint16)
     near = ndimage.maximum_filter(cut > 0, size=(2 * widths[0] + 1, 2 * widths[1] + 1, 1))
     return np.where((cut == 0) & near, cut.max() + 1, cut), box
@@ -127,9 +125,10 @@ def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
     Raises:
         DataError: some other placement explains more than the one given.
     """
-    if np.count_nonzero(labels) < FEWEST_VOXELS:
+    tight = geometry.bounding_box(labels)
+    if tight is None or np.count_nonzero(labels[tight]) < FEWEST_VOXELS:
         return
-    groups, box = _groups(labels, affine)
+    groups, box = _groups(labels, tight, affine)
     given = explained(image[box], groups)
     best, name = max(
         (explained(image[where], placed), name)

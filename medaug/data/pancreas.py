@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from medaug.data.alignment import check_geometry
-from medaug.data.readers import (
-    Header,
-    check_series,
-    dicom_files,
-    nifti_header,
-    read_header,
-    series_affine,
-)
+from medaug.data.readers import nifti_header
+from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
 from medaug.errors import DataError
 from medaug.types import Case, Problem
 
