@@ -200,6 +200,8 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return f"config {where}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
         return f"config {where}: {first['msg']}, got {first['input']!r}"
     known = sorted(_keys(Config))

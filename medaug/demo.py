@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from medaug.data.cache import SliceCache
+from medaug.data.phantom import Phantom
 from medaug.evaluate.anatomy import Masks, real_masks, synthetic_masks
 from medaug.files import write_json
 from medaug.generator import Generator
 from medaug.synthesize import synthesize
 from medaug.train import TrainReport
-from medaug.workflow import train
+from medaug.workflow import train_on
 
 SHIPPED = Path(__file__).parent / "weights" / "phantom.safetensors"
 LABEL = "pancreas"
+PATIENTS = 20
 
 WISHES: dict[str, Any] = {
     "data": {"size": 64, "augment": {"shift": 0.04}},
@@ -88,10 +90,10 @@ def demo(
         )
     )
     trained: TrainReport
-    _, trained = train(
+    _, trained = train_on(
+        Phantom(out / "phantom", PATIENTS),
         "phantom",
         wishes,
-        root=out / "phantom",
         cache=out / "cache",
         run=out / "run",
         device=device,

@@ -72,24 +72,21 @@ def default_run(config: Config) -> Path:
 
 
 def plan(
+    source: Source,
     data: str,
     wishes: Mapping[str, Any],
     *,
-    root: Path | None = None,
     cache: Path | None = None,
     run: Path | None = None,
-) -> tuple[Source, TrainPlan]:
-    """Open the source and settle config and folders; nothing is written.
+) -> TrainPlan:
+    """Settle config and folders for a source; nothing is written.
 
     Raises:
-        ConfigError, DataError: as ``train`` would.
+        ConfigError: a wish that is not accepted.
     """
-    source = open_source(data, root)
     config = resolve_for(source, data, wishes)
     cache_settings(config).check(source.kind)
-    return source, TrainPlan(
-        config, cache or default_cache(source, config), run or default_run(config)
-    )
+    return TrainPlan(config, cache or default_cache(source, config), run or default_run(config))
 
 
 def train(
@@ -118,7 +115,31 @@ def train(
     Raises:
         MedaugError: anything the user can correct.
     """
-    source, planned = plan(data, wishes or {}, root=root, cache=cache, run=run)
+    return train_on(
+        open_source(data, root),
+        data,
+        wishes or {},
+        cache=cache,
+        run=run,
+        device=device,
+        init=init,
+        workers=workers,
+    )
+
+
+def train_on(
+    source: Source,
+    data: str,
+    wishes: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    run: Path | None = None,
+    device: str = "auto",
+    init: Path | None = None,
+    workers: int | None = None,
+) -> tuple[PrepareReport, TrainReport]:
+    """``train`` on a source that is open already; ``data`` is its name."""
+    planned = plan(source, data, wishes, cache=cache, run=run)
     prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
     for problem in prepared.failed:
         print(f"left out: {problem}", file=sys.stderr)

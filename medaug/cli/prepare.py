@@ -26,11 +26,13 @@ def prepare(
 
     Exit status 1 when some scans could not be used: each is named with the reason.
     """
+    from medaug.data import open_source
     from medaug.data.cache import SliceCache
     from medaug.data.cache import prepare as fill
     from medaug.workflow import cache_settings, plan
 
-    source, planned = plan(data, sized(size, fov, center), root=root, cache=cache)
+    source = open_source(data, root)
+    planned = plan(source, data, sized(size, fov, center), cache=cache)
     settings = cache_settings(planned.config)
     if dry_run:
         listed = _listing(source)

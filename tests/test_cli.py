@@ -1,0 +1,273 @@
+"""The command line as a user meets it: what it prints, writes and returns."""
+
+import csv
+import json
+import shutil
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import pytest
+
+from medaug.cli import main
+from tests.conftest import TINY
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Medaug = Callable[..., Result]
+
+
+@pytest.fixture
+def medaug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Medaug:
+    """Runs a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDAUG_DATA", raising=False)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["medaug", *map(str, arguments)])
+        code = 0
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+SETTINGS = [
+    *("--size", 32, "--images", 48, "--device", "cpu"),
+    *("--set", "model.width=8", "--set", "model.flow_width=16", "--set", "model.steps=3"),
+    *("--set", "train.batch=8"),
+]
+
+
+def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> None:
+    train = ["train", "--data", phantom_root, "--run", "runs/a", *SETTINGS, "--json"]
+    first = medaug(*train)
+    assert first.code == 0, first.err
+    assert first.json["finished"] is True
+    assert first.json["images"] == 48
+    again = medaug(*train)
+    assert again.json["resumed"] == 48
+
+    made = medaug("synthesize", "-n", 5, "--out", "nifti", "--uncertainty", 3, "--json")
+    assert made.code == 0, made.err
+    assert made.json["written"] == 5
+    assert "run: runs/a" in made.err
+    image = nibabel.load("nifti/imagesTr/syn_000004_0000.nii.gz")
+    label = nibabel.load("nifti/labelsTr/syn_000004.nii.gz")
+    assert image.shape == label.shape == (32, 32, 1)
+    assert np.allclose(image.affine, label.affine)
+    assert nibabel.load("nifti/uncertainty/syn_000004_samples.nii.gz").shape == (32, 32, 1, 3)
+    with Path("nifti/manifest.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 5
+    for name in ("dataset.json", "run.json", "preview.png"):
+        assert Path("nifti", name).exists()
+
+    assert medaug("synthesize", "-n", 8, "--out", "nifti", "--uncertainty", 3).code == 0
+    assert len(list(Path("nifti/imagesTr").iterdir())) == 8
+
+
+def test_a_dry_run_writes_nothing(
+    medaug: Medaug, phantom_root: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    planned = medaug("train", "--data", phantom_root, *SETTINGS, "--dry-run", "--json")
+    assert planned.json["config"]["model"]["width"] == 8
+    assert planned.json["config"]["train"]["images"] == 48
+    assert planned.json["config"]["data"]["size"] == 32
+    prepared = medaug("prepare", phantom_root, "--size", 32, "--dry-run", "--json")
+    assert prepared.json["found"] == 4
+    would = medaug(
+        "synthesize", "-n", "1Ki", "--out", "nifti", "--run", tiny_run, "--dry-run", "--json"
+    )
+    assert (would.json["total"], would.json["already"]) == (1024, 0)
+    assert "write 1024 of 1024" in medaug(
+        "synthesize", "-n", "1Ki", "--out", "nifti", "--run", tiny_run, "--dry-run"
+    ).out  # fmt: skip
+    assert medaug("demo", "--dry-run", "--json").json["n"] == 64
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_train_with_their_class_and_become_png(medaug: Medaug, tmp_path: Path) -> None:
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 40), ("t10k", 10)):
+        images = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8)
+        header = struct.pack(">IIII", 0x803, n, 28, 28)
+        (digits / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = struct.pack(">II", 0x801, n)
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        (digits / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    for model in ("wgan_gp", "vaegan"):
+        settings = ["--images", 32, "--set", "train.batch=8", "--set", "model.width=8"]
+        if model == "vaegan":
+            settings += ["--set", "model.flow_width=16", "--set", "model.steps=2"]
+        trained = medaug(
+            "train", "--data", digits, "--model", model, "--device", "cpu", *settings, "--json"
+        )
+        assert trained.code == 0, trained.err
+        assert trained.json["run"] == f"runs/digits-{model}"
+        out = tmp_path / f"{model}-out"
+        made = medaug("synthesize", "-n", 12, "--out", out, "--run", trained.json["run"])
+        assert made.code == 0, made.err
+        with (out / "manifest.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["class"]) for row in rows] == [i % 10 for i in range(12)]
+        assert (out / rows[0]["image"]).suffix == ".png"
+
+
+def test_models_are_listed_from_the_registry(medaug: Medaug) -> None:
+    listed = medaug("models", "--json").json
+    assert set(listed) == {"vaegan", "wgan_gp"}
+    assert all(row["presets"] == ["author", "modern"] for row in listed.values())
+    text = medaug("models").out.splitlines()
+    assert len(text) == 2
+
+
+def test_inspect_knows_everything_that_is_made(
+    medaug: Medaug, phantom_root: Path, phantom_cache: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run)
+    paths = {
+        phantom_root: "scan source",
+        phantom_cache: "slice cache",
+        tiny_run: "run",
+        tiny_run / "model.safetensors": "weight file",
+        next((tiny_run / "checkpoints").iterdir()): "training state",
+        tmp_path / "nifti": "synthesised folder",
+        tmp_path / "nifti/labelsTr/syn_000000.nii.gz": "NIfTI image",
+    }
+    for path, what in paths.items():
+        found = medaug("inspect", path, "--json")
+        assert found.code == 0, (path, found)
+        assert found.json["what"] == what
+        assert found.json["problems"] == []
+    assert medaug("inspect", tiny_run).out.startswith("what: run\n")
+    (tmp_path / "nifti/labelsTr/syn_000001.nii.gz").unlink()
+    broken = medaug("inspect", tmp_path / "nifti", "--json")
+    assert broken.code == 1
+    assert broken.json["problems"] == [
+        f"{tmp_path / 'nifti/labelsTr/syn_000001.nii.gz'}: named in the manifest but not there"
+    ]
+
+
+def test_a_failed_scan_is_named_and_the_exit_status_says_so(
+    medaug: Medaug, phantom_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "scans"
+    shutil.copytree(phantom_root / "Pancreas-CT", root / "Pancreas-CT")
+    shutil.copytree(
+        phantom_root / "TCIA_pancreas_labels-02-05-2017",
+        root / "TCIA_pancreas_labels-02-05-2017",
+    )
+    series = sorted((root / "Pancreas-CT/PANCREAS_0002").rglob("*.dcm"))
+    series[7].unlink()
+    done = medaug("prepare", root, "--size", 32, "--json")
+    assert done.code == 1
+    assert list(done.json["failed"]) == ["PANCREAS_0002"]
+    assert "failed: PANCREAS_0002: " in done.err
+    assert len(done.json["done"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["synthesize", "-n", "0", "--out", "x"],
+            "medaug: n must be at least 1, got 0",
+        ),
+        (
+            ["synthesize", "-n", "-5", "--out", "x"],
+            "medaug: n must be at least 1, got -5",
+        ),
+        (
+            ["synthesize", "-n", "some", "--out", "x"],
+            "medaug: n must be a number such as 5000, 50Ki or 2Mi, got 'some'",
+        ),
+        (
+            ["synthesize", "-n", "5", "--out", "x", "--shard", "8"],
+            "medaug: shard must be i/k, such as 0/8 for the first of eight, got '8'",
+        ),
+        (
+            ["synthesize", "-n", "5", "--out", "x"],
+            "medaug: runs: no trained run there; train one first (medaug train --help)",
+        ),
+        (
+            ["synthesize", "-n", "5", "--out", "x", "--run", "none"],
+            "medaug: none: no such run or weight file",
+        ),
+        (
+            ["inspect", "none"],
+            "medaug: none: no such file or folder",
+        ),
+        (
+            ["train", "--data", "phantom", "--set", "train.bach=3"],
+            "medaug: config train.bach is not known; did you mean train.batch",
+        ),
+        (
+            ["train", "--data", "phantom", "--images", "0"],
+            "medaug: images must be at least 1, got 0",
+        ),
+        (
+            ["train", "--data", "phantom", "--size", "4"],
+            "medaug: config data.size: Input should be greater than or equal to 8, got 4",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_mistake_is_one_line_and_status_2(
+    medaug: Medaug, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = medaug(*arguments)
+    assert result.code == 2
+    assert result.err == message + "\n"
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_of_another_run_is_refused(medaug: Medaug, tiny_run: Path) -> None:
+    assert medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run).code == 0
+    other = medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run, "--seed", 3)
+    assert other.code == 2
+    assert other.err.startswith("medaug: nifti: ")
+    assert "seed" in other.err
+
+
+def test_an_unknown_setting_of_a_file_names_itself(medaug: Medaug, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("trian: {batch: 3}\n")
+    result = medaug("train", "--data", "phantom", "--config", path)
+    assert result.code == 2
+    assert result.err == "medaug: config trian is not known; did you mean train\n"
+
+
+def test_the_demo_from_noise_in_small(medaug: Medaug, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medaug import demo
+
+    small = {**TINY, "train": {**TINY["train"], "images": 64}}
+    monkeypatch.setattr(demo, "WISHES", small)
+    monkeypatch.setattr(demo, "PATIENTS", 3)
+    done = medaug("demo", "--out", "d", "--scratch", "-n", 3, "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "nobody was scanned" in done.err
+    assert "shipped" not in done.err
+    assert Path(done.json["preview"]).exists()
+    assert done.json["real"]["sound"] > 0.9
