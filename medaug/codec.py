@@ -46,13 +46,15 @@ class CTCodec:
     def encode(self, image: Tensor, label: Tensor | None) -> Tensor:
         """HU (b, h, w) and label ids (b, h, w) to (b, channels, h, w) in [-1, 1]."""
         low, high = self.window_hu
-        grey = (image.float() - low) * (2 / (high - low)) - 1
-        planes = [grey.clamp(-1, 1)]
-        if self.labels:
-            if label is None:
-                raise ValueError("a label map is needed: this codec has mask channels")
-            planes += [(label == number).float() * 2 - 1 for number in self.labels.values()]
-        return torch.stack(planes, 1)
+        x = torch.empty(len(image), self.channels, *image.shape[1:], device=image.device)
+        x[:, 0] = image
+        x[:, 0].sub_(low).mul_(2 / (high - low)).sub_(1).clamp_(-1, 1)
+        if self.labels and label is None:
+            raise ValueError("a label map is needed: this codec has mask channels")
+        for channel, number in enumerate(self.labels.values(), 1):
+            x[:, channel] = label == number
+            x[:, channel].mul_(2).sub_(1)
+        return x
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """(b, channels, h, w) to HU int16 (b, h, w) and label ids uint8, or None without masks."""

@@ -76,7 +76,7 @@ class Stepper:
                 self.square[int(number)].copy_(value)
                 continue
             parameter = self.parameters[int(number)]
-            place = value.clone() if key == "step" else value.to(parameter.device).clone()
-            if key != "step" and parameter.is_contiguous(memory_format=torch.channels_last):
+            place = value.to(parameter.device, copy=True)
+            if place.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
                 place = place.to(memory_format=torch.channels_last)
             self.adam.state[parameter][key] = place

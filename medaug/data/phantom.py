@@ -17,7 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -58,7 +58,7 @@ class Phantom:
     """
 
     name = "phantom"
-    kind = "ct"
+    kind: Literal["ct"] = "ct"
     labels: Mapping[str, int] = {"pancreas": 1}
 
     def __init__(

@@ -1,6 +1,7 @@
 """Random smooth warps of training slices: small affine motions and an elastic field, no flips."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,14 +34,23 @@ def warp(
     angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
     dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(b, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    h, w = x.shape[-2:]
+    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * b, 3)
+    grid = (theta @ _pixels(h, w)).reshape(b, 2, h, w)
     if elastic:
         bumps = torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
         field = F.interpolate(bumps, x.shape[-2:], mode="bicubic", align_corners=True)
-        grid = grid + field.permute(0, 2, 3, 1)
-    grid = grid.to(x.device, non_blocking=True)
+        grid += field
+    grid = grid.permute(0, 2, 3, 1).to(x.device, non_blocking=True)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
+
+
+@lru_cache(maxsize=4)
+def _pixels(h: int, w: int) -> Tensor:
+    """Homogeneous pixel centres (3, h * w): across and down in [-1, 1], and ones."""
+    across = ((torch.arange(w) * 2 + 1) / w - 1).expand(h, w)
+    down = ((torch.arange(h) * 2 + 1) / h - 1)[:, None].expand(h, w)
+    return torch.stack([across, down, torch.ones(h, w)]).flatten(1)
 
 
 def is_still(rotate: float, scale: float, shift: float, elastic: float) -> bool:
