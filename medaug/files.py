@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and a full disk is told as such."""
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -62,3 +63,23 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON with stable key order, whole or not at all."""
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold ``folder``, made where needed, for this process; the lock dies with it.
+
+    Raises:
+        OutputError: another process holds it, or the folder cannot be made.
+    """
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{folder}: another process is working in it; wait for it") from error
+        yield
+    finally:
+        os.close(handle)

@@ -9,12 +9,8 @@ runs/pancreas-vaegan/
   model.safetensors      the averaged generator with config, codec and geometry
 """
 
-import fcntl
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,26 +102,6 @@ def append_metrics(run: Path, row: dict[str, Any]) -> None:
     """Add one line to ``metrics.jsonl``."""
     with explaining(run / "metrics.jsonl"), (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-
-
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold ``run`` for this process.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    with explaining(run):
-        run.mkdir(parents=True, exist_ok=True)
-        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"{run}: another process is training this run; wait for it") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def newest(runs: Path) -> Path:

@@ -27,12 +27,13 @@ from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision
 from medaug.errors import RunError
+from medaug.files import held
 from medaug.models import build
 from medaug.models.base import Model
 from medaug.preview import grid
 from medaug.progress import progress
 from medaug.rounds import Average, Game, below, shadow_of
-from medaug.run import append_metrics, claim, locked, truncate_metrics, weights_path
+from medaug.run import append_metrics, claim, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
 
 GRID = 16
@@ -89,7 +90,7 @@ def fit(
     construct = partial(build, config.model.name, config.model.arguments, feed.shape)
     torch.manual_seed(derive(config.train.seed, "weights"))
     model = construct()
-    with locked(run):
+    with held(run):
         began = claim(run, config, _facts(cache, feed, config, where, init))
         precision = str(began["_precision"])
         if precision == "bfloat16":

@@ -17,9 +17,10 @@ import pytest
 import SimpleITK as sitk
 
 from medaug.data import filling, open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
+from medaug.data.cache import CacheSettings, SliceCache, prepare, split_patients
 from medaug.data.pancreas import PancreasCT
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
+from medaug.files import held
 from tests.conftest import SHAPE, SPACING, miniature, write_label
 
 SETTINGS = CacheSettings(size=32, fov_mm=300.0)
@@ -30,11 +31,11 @@ def refused(kind: type[Exception], message: str):
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """A hash of every file below ``folder``, hidden ones included."""
+    """A hash of every file below ``folder``, hidden ones included, but for the lock."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != ".lock"
     }
 
 
@@ -360,6 +361,25 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
     with refused(OutputError, f"{folder}: {FULL}"):
         filling.write_case(folder, {"image": array}, np.eye(4), {})
     assert list((tmp_path / "cases").iterdir()) == []
+
+
+def test_a_patient_stays_on_its_side_when_others_join():
+    ids = [f"P{i:02d}" for i in range(30)]
+    first = split_patients(ids[:10], 0.2, 0)
+    second = split_patients(ids, 0.2, 0, first)
+    assert len(first["heldout"]) == 2
+    assert len(second["heldout"]) == 6
+    assert set(first["heldout"]) <= set(second["heldout"])
+    assert set(first["train"]) <= set(second["train"])
+    assert split_patients(ids[::-1], 0.2, 0) == split_patients(ids, 0.2, 0)
+
+
+def test_two_processes_do_not_fill_one_cache(source, tmp_path):
+    with held(tmp_path / "cache"), pytest.raises(OutputError) as caught:
+        prepare(source, tmp_path / "cache", SETTINGS, 0)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cache'}: another process is working in it; wait for it"
+    )
 
 
 def test_the_split_is_by_name(source, cache, tmp_path):

@@ -20,8 +20,9 @@ from medaug.checkpoint import load_state, read_tensors, state_path
 from medaug.config import Config, resolve
 from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError, DataError, OutputError, RunError, TrainingError
+from medaug.files import held
 from medaug.models import phased
-from medaug.run import locked, newest
+from medaug.run import newest
 from medaug.train import fit
 from tests.conftest import TINY
 
@@ -221,9 +222,9 @@ def test_a_loss_that_is_no_number_names_player_and_term(
 
 def test_one_process_at_a_time(cache: SliceCache, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with locked(run), pytest.raises(RunError) as caught:
+    with held(run), pytest.raises(OutputError) as caught:
         fit(resolve(TINY), cache, run, device="cpu")
-    assert str(caught.value) == f"{run}: another process is training this run; wait for it"
+    assert str(caught.value) == f"{run}: another process is working in it; wait for it"
 
 
 def test_the_newest_run_is_found_and_named(

@@ -24,7 +24,7 @@ from medaug.data.stored import (
     read_index,
 )
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import write_json
+from medaug.files import held, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -101,23 +101,25 @@ def prepare(
     if not work:
         raise DataError(_nothing_usable(source.name, problems))
 
-    index |= {"expected": sorted(work), "failed": {}, "split": {}, "fingerprint": ""}
+    known = before["split"] if before is not None else {}
+    index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
     if todo or before is None or not before["complete"] or before["expected"] != sorted(work):
-        write_json(cache / INDEX, index | {"complete": False})
-        for outcome in _fill(source, cache, settings, todo, workers, len(there)):
-            if outcome.stop:
-                raise OutputError(outcome.stop)
-            if outcome.failed:
-                index["failed"][outcome.case] = outcome.failed
-            else:
-                done.append(outcome.case)
-        problems += [Problem(id, reason) for id, reason in index["failed"].items()]
-        if not done and not there:
-            raise DataError(_nothing_usable(source.name, problems))
-        write_json(cache / INDEX, _finished(cache, index))
+        with held(cache):
+            write_json(cache / INDEX, index | {"complete": False})
+            for outcome in _fill(source, cache, settings, todo, workers, len(there)):
+                if outcome.stop:
+                    raise OutputError(outcome.stop)
+                if outcome.failed:
+                    index["failed"][outcome.case] = outcome.failed
+                else:
+                    done.append(outcome.case)
+            problems += [Problem(id, reason) for id, reason in index["failed"].items()]
+            if not done and not there:
+                raise DataError(_nothing_usable(source.name, problems))
+            write_json(cache / INDEX, _finished(cache, index))
     return PrepareReport(
         cache=cache,
         done=sorted(done),
@@ -190,19 +192,31 @@ def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
         split = {"train": ["train"], "heldout": ["test"]}
     else:
         settings = index["settings"]
-        split = split_patients(list(digests), settings["holdout"], settings["seed"])
+        split = split_patients(list(digests), settings["holdout"], settings["seed"], index["split"])
     seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
     canonical = json.dumps([seen, digests, split], sort_keys=True)
     fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
     return index | {"split": split, "fingerprint": fingerprint, "complete": True}
 
 
-def split_patients(ids: Sequence[str], holdout: float, seed: int) -> dict[str, list[str]]:
+def split_patients(
+    ids: Sequence[str],
+    holdout: float,
+    seed: int,
+    known: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[str]]:
     """Hold out the patients whose names rank lowest under ``seed``; order and count play no part.
 
+    Patients of an earlier split, ``known``, stay on their side, so that nobody who was held out
+    enters training when scans are added.
+
     Returns:
-        ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients.
+        ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients, or fewer
+        where the earlier split leaves no more to choose from.
     """
-    ranked = sorted(ids, key=lambda id: seeds.derive(seed, "split", id))
-    held = round(holdout * len(ranked))
-    return {"train": sorted(ranked[held:]), "heldout": sorted(ranked[:held])}
+    known = known or {}
+    kept = [id for id in known.get("heldout", ()) if id in ids]
+    free = [id for id in ids if not any(id in side for side in known.values())]
+    ranked = sorted(free, key=lambda id: seeds.derive(seed, "split", id))
+    out = {*kept, *ranked[: max(round(holdout * len(ids)) - len(kept), 0)]}
+    return {"train": sorted(set(ids) - out), "heldout": sorted(out)}
