@@ -20,6 +20,8 @@ from medaug.writers.png import WINDOW_HU, encode, grey, upright
 RGB = npt.NDArray[np.uint8]
 
 CELL_PX = 160
+"""Cells are at least this large, by a whole factor."""
+
 GAP_PX = 2
 OUTLINE = np.array([255, 196, 0], np.uint8)
 SHADES = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
@@ -86,7 +88,7 @@ def _cell(
 
 def _enlarge(picture: npt.NDArray[np.uint8], smooth: bool) -> npt.NDArray[np.uint8]:
     height, width = picture.shape
-    factor = max(1, round(CELL_PX / max(height, width)))
+    factor = -(-CELL_PX // max(height, width))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     enlarged = Image.fromarray(np.ascontiguousarray(picture)).resize(
         (width * factor, height * factor), how

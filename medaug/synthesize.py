@@ -21,20 +21,18 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 import medaug
 from medaug import journal
 from medaug.errors import ConfigError, OutputError
 from medaug.files import explaining, write_bytes
-from medaug.journal import Journal, Row, case_name
+from medaug.journal import Journal, Row, Rows, case_name
 from medaug.progress import progress
 from medaug.types import Sample
 from medaug.writers import ROLES, Writer, open_writer
@@ -124,14 +122,10 @@ class _Job:
         blocks = range(number, -(-self.n // size), count)
         return [i for b in blocks for i in range(b * size, min(b * size + size, self.n))]
 
-    def missing(self, rows: Mapping[int, Row]) -> list[int]:
+    def missing(self, rows: Rows) -> list[int]:
         """The samples of this shard that lack a row, or a file that their row names."""
         there = _listing(self.out)
-        return [
-            i
-            for i in self.indices()
-            if i not in rows or not {rows[i][role] for role in ROLES if rows[i][role]} <= there
-        ]
+        return [i for i in self.indices() if i not in rows or not _named(rows[i]) <= there]
 
 
 def plan(
@@ -152,7 +146,7 @@ def plan(
     """
     job = _job(generator, n, out, seed, uncertainty, shard, format, compress_level)
     _claimed(job)
-    rows = journal.read(out) if out.is_dir() else {}
+    rows = journal.read(out) if out.is_dir() else Rows({})
     total = len(job.indices())
     return SynthesisPlan(out, total, total - len(job.missing(rows)), job.settings)
 
@@ -244,6 +238,10 @@ def _job(
         "compress_level": level,
     }
     return _Job(generator, n, Path(out), shard, writer, level, settings)
+
+
+def _named(row: Row) -> set[str]:
+    return {row[role] for role in ROLES if row[role]}
 
 
 def _claimed(job: _Job) -> dict[str, Any] | None:
@@ -341,7 +339,9 @@ def _write(job: _Job, log: Journal, sample: Sample) -> None:
     files = job.writer.files(sample, case_name(sample.index), job.level)
     for name, content in files.values():
         _write_once(job.out / name, content)
-    log.append(_row(job, sample, {role: name for role, (name, _) in files.items()}))
+    names = {role: name for role, (name, _) in files.items()}
+    made = job.generator
+    log.append(journal.describe(sample, made.kind, job.seed, made.fingerprint, names))
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -349,42 +349,14 @@ def _write_once(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def _row(job: _Job, sample: Sample, names: Mapping[str, str]) -> Row:
-    x_mm, y_mm = np.linalg.norm(sample.affine[:3, :2], axis=0)
-    values = {
-        "index": str(sample.index),
-        "case": case_name(sample.index),
-        "kind": job.generator.kind,
-        "class": str(sample.origin.get("class", "")),
-        "seed": str(job.seed),
-        "fingerprint": job.generator.fingerprint[:12],
-        "spacing_x_mm": f"{x_mm:.6f}",
-        "spacing_y_mm": f"{y_mm:.6f}",
-        **names,
-    }
-    mask = None if sample.label is None else sample.label > 0
-    if mask is not None:
-        values["mask_area_mm2"] = f"{mask.sum() * x_mm * y_mm:.2f}"
-    if len(sample.alternatives):
-        values["uncertainty_source"] = str(sample.origin.get("source", "latent"))
-        values["mean_std"] = f"{sample.std.mean(dtype=np.float64):.4f}"
-        if mask is not None and mask.any():
-            values["mean_std_in_mask"] = f"{sample.std[mask].mean(dtype=np.float64):.4f}"
-        if sample.entropy is not None and sample.alternative_labels is not None:
-            voted = (sample.alternative_labels > 0).any(0)
-            mean = sample.entropy[voted].mean(dtype=np.float64) if voted.any() else 0.0
-            values["mean_entropy_bits"] = f"{mean:.4f}"
-    return {column: values.get(column, "") for column in journal.COLUMNS}
-
-
-def _describe_folder(job: _Job, rows: Mapping[int, Row]) -> None:
+def _describe_folder(job: _Job, rows: Rows) -> None:
     from medaug.preview import preview_png
 
     about = job.writer.about(job.generator.kind, job.generator.labels, len(rows))
     for name, content in about.items():
         _write_once(job.out / name, content)
-    there = _listing(job.out)
-    shown = [rows[i] for i in sorted(rows)[:PREVIEW] if rows[i]["image"] in there]
+    first = (rows[i] for i in list(rows)[:PREVIEW])
+    shown = [row for row in first if (job.out / row["image"]).exists()]
     if shown:
         picture = preview_png([job.writer.read(job.out, row) for row in shown])
         _write_once(job.out / "preview.png", picture)

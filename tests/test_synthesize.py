@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medaug import files, journal
 from medaug.errors import ConfigError, OutputError
@@ -88,13 +89,12 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def start(out: Path, n: int, shard: tuple[int, int] = (0, 1), pause_s: float = 0.0) -> Any:
     """``synthesize`` from a process of its own."""
     code = (
-        "import sys; from pathlib import Path; from test_synthesize import Toy, synthesize;"
+        "import sys; from pathlib import Path; from tests.test_synthesize import Toy, synthesize;"
         f"synthesize(Toy(pause_s={pause_s}), {n}, Path(sys.argv[1]), uncertainty=2, shard={shard})"
     )
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     return subprocess.Popen(
         [sys.executable, "-c", code, str(out)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -457,3 +457,21 @@ def test_a_failing_generator_leaves_the_folder_to_be_continued(tmp_path: Path) -
     assert not list(tmp_path.rglob("*.part"))
     assert synthesize(Toy(), 40, tmp_path, uncertainty=1).written <= 40
     assert len(journal.read(tmp_path)) == 40
+
+
+def test_a_trained_generator_gives_the_same_folder_in_shards_and_in_steps(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    from medaug.generator import Generator
+
+    def fresh() -> Generator:
+        return Generator.from_pretrained(tiny_run, device="cpu")
+
+    synthesize(fresh(), 40, tmp_path / "once", uncertainty=2)
+    for number in (2, 0, 1):
+        synthesize(fresh(), 40, tmp_path / "shards", uncertainty=2, shard=(number, 3))
+    for n in (5, 20, 40):
+        synthesize(fresh(), n, tmp_path / "steps", uncertainty=2)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "steps") == tree(tmp_path / "once")
+    with Image.open(tmp_path / "once" / "preview.png") as picture:
+        assert picture.width > picture.height > 400

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
-from test_synthesize import Toy, synthesize
 from torch.utils.data import DataLoader
 
 from medaug.errors import ConfigError, DataError
 from medaug.torchio import RandomSynthesis, Synthesis
+from tests.test_synthesize import Toy, synthesize
 
 HU = torch.float32
 
