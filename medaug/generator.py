@@ -17,7 +17,7 @@ from torch import Tensor
 from medaug.checkpoint import read_tensors
 from medaug.codec import Codec, CTCodec, from_dict
 from medaug.config import Config, ModelConfig
-from medaug.device import autocast, choose_device, choose_precision
+from medaug.device import autocast, choose_device
 from medaug.errors import ConfigError, RunError
 from medaug.models import build
 from medaug.models.base import Model
@@ -60,6 +60,7 @@ class Generator:
         classes: names of the classes it was conditioned on, or empty.
         config: the resolved config of its training.
         fingerprint: sha256 of weights and header.
+        precision: that of the training, for samples to depend on nothing else.
         affine: (4, 4), of every sample: (x, y, z=0) to RAS+ mm.
         block_size: how many consecutive indices are decoded at once.
         uncertainty_source: what the alternatives are, in words.
@@ -71,7 +72,7 @@ class Generator:
         self, model: Model, codec: Codec, header: Mapping[str, Any], fingerprint: str, device: str
     ) -> None:
         self.device = choose_device(device)
-        self.precision = choose_precision("auto", self.device)
+        self.precision = str(header["precision"])
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.codec = codec
         self.kind = str(header["kind"])

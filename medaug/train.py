@@ -232,6 +232,7 @@ class _Trainer:
         shape = self.feed.shape
         return {
             "kind": self.cache.kind,
+            "precision": self.game.precision,
             "images": self.images,
             "config": self.config.dump(),
             "codec": self.feed.codec.to_dict(),
