@@ -64,10 +64,10 @@ class TrainReport:
 def fit(
     config: Config,
     cache: SliceCache,
-    run: Path,
+    run: str | Path,
     *,
     device: str = "auto",
-    init: Path | None = None,
+    init: str | Path | None = None,
 ) -> TrainReport:
     """Train ``config`` on ``cache`` in the folder ``run``; called again it goes on.
 
@@ -84,6 +84,7 @@ def fit(
         TrainingError: a loss or gradient is not finite.
         OutputError: the disk does not take the result.
     """
+    run, init = Path(run), None if init is None else Path(init)
     where = choose_device(device)
     codec = codec_for(cache, config.data)
     feed = Feed(cache, config.data, codec, seed=config.train.seed, device=where)

@@ -16,6 +16,8 @@ from medaug import registry
 from medaug.config import Config, resolve
 from medaug.data import Source, open_source
 from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
+from medaug.data.stored import INDEX
+from medaug.errors import ConfigError
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
@@ -38,14 +40,36 @@ def short_name(data: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(data).resolve().name) or "data"
 
 
-def resolve_for(source: Source, data: str, wishes: Mapping[str, Any]) -> Config:
-    """The config for a source: what suits its kind, then the user's wishes.
+def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any]) -> Config:
+    """The config for a source or a cache: what suits it, then the user's wishes.
 
     Raises:
-        ConfigError: a wish that is not accepted.
+        ConfigError: a wish that is not accepted, or that a finished cache cannot grant.
     """
     base = PICTURES if source.kind == "image" else {}
-    return resolve(base, {"data": {"name": short_name(data)}}, wishes)
+    if not isinstance(source, SliceCache):
+        return resolve(base, {"data": {"name": short_name(data)}}, wishes)
+    have = source.settings.relevant(source.kind)
+    sizes = {key: have[key] for key in ("size", "fov_mm", "center") if key in have}
+    config = resolve(base, {"data": {"name": short_name(data), **sizes}}, wishes)
+    for key, value in sizes.items():
+        if getattr(config.data, key) != value:
+            raise ConfigError(
+                f"{source.path}: the cache has data.{key} {value}, "
+                f"{getattr(config.data, key)} was asked; name the scans instead of the cache"
+            )
+    return config
+
+
+def open_data(data: str, root: str | Path | None = None) -> Source | SliceCache:
+    """A source by name or path, or a finished slice cache by its path.
+
+    Raises:
+        DataError, CacheError: nothing usable there.
+    """
+    if root is None and (Path(data) / INDEX).is_file():
+        return SliceCache.open(Path(data))
+    return open_source(data, None if root is None else Path(root))
 
 
 def cache_settings(config: Config) -> CacheSettings:
@@ -54,8 +78,10 @@ def cache_settings(config: Config) -> CacheSettings:
     return CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center)
 
 
-def default_cache(source: Source, config: Config) -> Path:
+def default_cache(source: Source | SliceCache, config: Config) -> Path:
     """Where the cache for ``config`` is kept: below ``$MEDAUG_CACHE`` or ``cache``."""
+    if isinstance(source, SliceCache):
+        return source.path
     data = config.data
     name = data.name
     if source.kind == "ct":
@@ -72,12 +98,12 @@ def default_run(config: Config) -> Path:
 
 
 def plan(
-    source: Source,
+    source: Source | SliceCache,
     data: str,
     wishes: Mapping[str, Any],
     *,
-    cache: Path | None = None,
-    run: Path | None = None,
+    cache: str | Path | None = None,
+    run: str | Path | None = None,
 ) -> TrainPlan:
     """Settle config and folders for a source; nothing is written.
 
@@ -86,24 +112,28 @@ def plan(
     """
     config = resolve_for(source, data, wishes)
     cache_settings(config).check(source.kind)
-    return TrainPlan(config, cache or default_cache(source, config), run or default_run(config))
+    return TrainPlan(
+        config,
+        Path(cache or default_cache(source, config)),
+        Path(run or default_run(config)),
+    )
 
 
 def train(
     data: str,
     wishes: Mapping[str, Any] | None = None,
     *,
-    root: Path | None = None,
-    cache: Path | None = None,
-    run: Path | None = None,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
+    run: str | Path | None = None,
     device: str = "auto",
-    init: Path | None = None,
+    init: str | Path | None = None,
     workers: int | None = None,
 ) -> tuple[PrepareReport, TrainReport]:
     """Prepare ``data`` where that is not done yet, then train; called again, both go on.
 
     Args:
-        data: the name of a source, or a path.
+        data: the name of a source, or the path of scans, pictures or a finished cache.
         wishes: config sections laid over the defaults, such as ``{"train": {"batch": 32}}``.
         root: where the data called by name is.
         cache: the slice cache; its own folder for each size and field where None.
@@ -116,7 +146,7 @@ def train(
         MedaugError: anything the user can correct.
     """
     return train_on(
-        open_source(data, root),
+        open_data(data, root),
         data,
         wishes or {},
         cache=cache,
@@ -128,20 +158,23 @@ def train(
 
 
 def train_on(
-    source: Source,
+    source: Source | SliceCache,
     data: str,
     wishes: Mapping[str, Any],
     *,
-    cache: Path | None = None,
-    run: Path | None = None,
+    cache: str | Path | None = None,
+    run: str | Path | None = None,
     device: str = "auto",
-    init: Path | None = None,
+    init: str | Path | None = None,
     workers: int | None = None,
 ) -> tuple[PrepareReport, TrainReport]:
     """``train`` on a source that is open already; ``data`` is its name."""
     planned = plan(source, data, wishes, cache=cache, run=run)
-    prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
-    for problem in prepared.failed:
-        print(f"left out: {problem}", file=sys.stderr)
-    opened = SliceCache.open(planned.cache)
+    if isinstance(source, SliceCache):
+        opened, prepared = source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
+    else:
+        prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
+        for problem in prepared.failed:
+            print(f"left out: {problem}", file=sys.stderr)
+        opened = SliceCache.open(planned.cache)
     return prepared, fit(planned.config, opened, planned.run, device=device, init=init)

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,29 @@ def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> N
 
     assert medaug("synthesize", "-n", 8, "--out", "nifti", "--uncertainty", 3).code == 0
     assert len(list(Path("nifti/imagesTr").iterdir())) == 8
+
+
+def test_a_finished_cache_trains_without_the_scans(medaug: Medaug, phantom_cache: Path) -> None:
+    trained = medaug("train", "--data", phantom_cache, "--run", "r", *SETTINGS, "--json")
+    assert trained.code == 0, trained.err
+    other = medaug("train", "--data", phantom_cache, "--run", "s", "--size", 64)
+    assert other.code == 2
+    assert other.err == (
+        f"medaug: {phantom_cache}: the cache has data.size 32, 64 was asked; "
+        "name the scans instead of the cache\n"
+    )
+
+
+def test_training_from_a_cache_needs_few_packages(phantom_cache: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from medaug.workflow import train\n"
+        "train(sys.argv[1], {'train': {'images': 8, 'batch': 8}, 'model': {'width': 8}},"
+        " run=sys.argv[2])\n"
+        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, str(phantom_cache), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert {"torchio", "SimpleITK", "nibabel", "pydicom"}.isdisjoint(done.stdout.split())
 
 
 def test_a_dry_run_writes_nothing(

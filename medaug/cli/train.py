@@ -33,7 +33,6 @@ def train(
     """Prepare the scans the first time, then train; the same command goes on after a kill."""
     from medaug import workflow
     from medaug.config import merge, parse_count, parse_set, read_yaml
-    from medaug.data import open_source
 
     asked: dict[str, Any] = read_yaml(config) if config else {}
     asked = merge(asked, sized(size, fov))
@@ -43,7 +42,7 @@ def train(
         asked = merge(asked, {"train": {"images": parse_count(images, "images")}})
     asked = merge(asked, parse_set(set or []))
     if dry_run:
-        source = open_source(data, root)
+        source = workflow.open_data(data, root)
         planned = workflow.plan(source, data, asked, cache=cache, run=run)
         content = {"config": planned.config.dump(), "cache": planned.cache, "run": planned.run}
         answer(json, content, _yaml(content))
