@@ -65,6 +65,16 @@ def test_an_unknown_row_is_refused() -> None:
     assert f"no row 'trian' (rows: {', '.join(ROWS)})" in done.stderr
 
 
+@pytest.mark.parametrize(("row_ends", "bench_says"), [(0, 0), (3, 1), (1, 2), (2, 2), (-9, 2)])
+def test_a_crash_is_not_a_row_that_falls_short(
+    row_ends: int, bench_says: int, row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = row("bench")
+    done = subprocess.CompletedProcess([], row_ends)
+    monkeypatch.setattr(bench.subprocess, "run", lambda *a, **k: done)
+    assert bench.run("demo", quick=True) == bench_says
+
+
 def test_a_claim_keeps_its_bound_or_falls_short(results: ModuleType) -> None:
     assert results.Claim("time", 0.39, "<", 0.4, "s").verdict == "pass"
     assert results.Claim("time", 0.4, "<", 0.4, "s").verdict == "FALLS SHORT"
@@ -87,7 +97,7 @@ def test_a_report_is_a_line_a_file_and_a_row_of_the_table(
     (tmp_path / "results" / "other.json").write_text('{"not": "a row"}')
     figures = {"scans": str(tmp_path / "data" / "a"), "log": str(ROOT / "build" / "log")}
     claims = [results.Claim("time", 1.5, "<", 2, "s"), results.Claim("peak", 3, "<", 2, "GB")]
-    assert results.report(how, "demo", claims, figures, n=4, seed=7) == 1
+    assert results.report(how, "demo", claims, figures, n=4, seed=7) == 3
     assert results.report(how, "wait", claims[:1], {}, n=1, seed=None) == 0
     assert capsys.readouterr().out.splitlines() == [
         "demo: time: 1.5 s (< 2 s): pass",

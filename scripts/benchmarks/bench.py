@@ -1,0 +1,53 @@
+"""Run benchmark rows, each as a process of its own; the exit status says whether all are reached.
+
+0: every claim is reached.  1: one falls short.  2: a row could not be measured.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHORT = 3
+"""The exit status of a row that falls short, so that a crash, which is 1, is not taken for one."""
+
+ROWS = {
+    "demo": "scripts/demo, installed already: wall time",
+    "prepare": "a real scan into the cache against SimpleITK reading it; a worker's memory",
+    "wait": "share of training time spent waiting for data",
+    "train": "training speed against a bare loop of the same networks, losses and batch",
+    "synthesize": "what writing adds to generating; memory as n grows",
+    "startup": "medaug --help, and what import medaug loads",
+    "phantom": "the demo's masks against unseen phantom patients",
+}
+
+
+def main() -> int:
+    """Parse the command line and run the rows asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="row", help=", ".join(ROWS))
+    parser.add_argument("--list", action="store_true", help="name the rows and leave")
+    parser.add_argument("--quick", action="store_true", help="little of each; results in build/")
+    asked = parser.parse_args()
+    if unknown := [row for row in asked.rows if row not in ROWS]:
+        parser.error(f"no row {unknown[0]!r} (rows: {', '.join(ROWS)})")
+    if asked.list:
+        print("\n".join(f"{row:11} {what}" for row, what in ROWS.items()))
+        return 0
+    return max(run(row, asked.quick) for row in asked.rows or ROWS)
+
+
+def run(row: str, quick: bool) -> int:
+    """Measure ``row`` in a fresh process; 0 if reached, 1 if it falls short, 2 if it failed."""
+    print(f"measuring {row}: {ROWS[row]}", file=sys.stderr)
+    command = [sys.executable, str(HERE / f"{row}.py"), *(["--quick"] if quick else [])]
+    status = subprocess.run(command, check=False).returncode
+    if status not in (0, SHORT):
+        print(f"{row}: could not be measured (exit status {status})", file=sys.stderr)
+        return 2
+    return 1 if status == SHORT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
