@@ -43,21 +43,20 @@ class Stepper:
 
     @torch.no_grad()
     def _rmsprop(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
+        """One step in place of the gradients, which nobody reads afterwards."""
         slope, weights = list(gradients), [p.data for p in self.parameters]
         if how.weight_decay:
-            slope = list(torch._foreach_add(slope, weights, alpha=how.weight_decay))
-        change = torch._foreach_mul(slope, slope)
-        torch._foreach_sub_(change, self.square)
-        torch._foreach_mul_(change, 1 - RMS_DECAY)
-        if when is not None:
-            torch._foreach_mul_(change, when.float())
-        torch._foreach_add_(self.square, change)
+            torch._foreach_add_(slope, weights, alpha=how.weight_decay)
+        if when is None:
+            torch._foreach_mul_(self.square, RMS_DECAY)
+        else:  # a closed gate: no slope, and the mean square keeps its value
+            moves = when.float()
+            torch._foreach_mul_(slope, moves)
+            torch._foreach_mul_(self.square, 1 - (1 - RMS_DECAY) * moves)
+        torch._foreach_addcmul_(self.square, slope, slope, value=1 - RMS_DECAY)
         root = torch._foreach_sqrt(self.square)
         torch._foreach_add_(root, RMS_EPS)
-        update = torch._foreach_div(slope, root)
-        if when is not None:
-            torch._foreach_mul_(update, when.float())
-        torch._foreach_add_(weights, update, alpha=-how.lr)
+        torch._foreach_addcdiv_(weights, slope, root, value=-how.lr)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The state by name, empty before the first step."""

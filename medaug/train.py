@@ -94,12 +94,12 @@ def fit(
     with held(run):
         began = claim(run, config, _facts(cache, feed, config, where, init))
         precision = str(began["_precision"])
+        shadow = shadow_of(construct, model)
         if precision == "bfloat16":
             channels_last(model)
+            channels_last(shadow)
         trainer = _Trainer(config, cache, feed, model.to(where), run, precision)
-        trainer.shadow = Average(
-            shadow_of(construct, model).to(where), model, config.train.ema_half_life
-        )
+        trainer.shadow = Average(shadow.to(where), model, config.train.ema_half_life)
         trainer.begin(init)
         return trainer.work()
 

@@ -43,7 +43,7 @@ class Phased(Model):
     Args:
         shape: what the data dictate.
         code_channels: channels of the code.
-        code_stride: pixels a code cell covers along a side; 0 chooses 8 from 64 pixels on, else 4.
+        code_stride: pixels a code covers along a side; 0 chooses 8 from 128 pixels on, else 4.
         width: channels of the autoencoder's first level.
         flow_width: channels of the flow.
         phases: shares of the images at which sharpening and the prior begin.
@@ -76,7 +76,7 @@ class Phased(Model):
         sharpen_lr: float = 2e-4,
     ) -> None:
         super().__init__()
-        stride = code_stride or (8 if shape.size >= 64 else 4)
+        stride = code_stride or (8 if shape.size >= 128 else 4)
         if shape.size % stride or stride not in (2, 4, 8, 16):
             raise ConfigError(
                 f"config model.code_stride: {stride} must be 2, 4, 8 or 16 and divide the image "
@@ -90,7 +90,8 @@ class Phased(Model):
         sizes = (shape.channels, code_channels, width, stride, shape.cond_dim)
         self.encoder, self.decoder = SpatialEncoder(*sizes), SpatialDecoder(*sizes)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
-        self.flow = Velocity(code_channels, grid, flow_width, shape.cond_dim)
+        patch = 2 if grid >= 16 and grid % 2 == 0 else 1
+        self.flow = Velocity(code_channels, grid, patch, flow_width, shape.cond_dim)
         self.noise_shape = (code_channels, grid, grid)
         for name, start in (("seen", 0.0), ("mean", 0.0), ("square", 1.0)):
             self.register_buffer(f"code_{name}", torch.full((1, code_channels, 1, 1), start))

@@ -17,10 +17,13 @@ class Velocity(nn.Module):
     """v(z_t, t): codes (b, code, g, g) and times (b,) in [0, 1] to velocities of the same shape.
 
     Six residual blocks, the time embedding added before each; attention after the third and fifth.
+    They work on cells of ``patch`` x ``patch`` codes at once.
     """
 
-    def __init__(self, code: int, grid: int, width: int, cond_dim: int) -> None:
+    def __init__(self, code: int, grid: int, patch: int, width: int, cond_dim: int) -> None:
         super().__init__()
+        self.patch = patch
+        code, grid = code * patch**2, grid // patch
         self.stem = nn.Conv2d(code, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         self.embed = nn.Sequential(
@@ -33,13 +36,13 @@ class Velocity(nn.Module):
         self.head = nn.Conv2d(width, code, 3, padding=1)
 
     def forward(self, z: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.stem(z) + self.position
+        h = self.stem(F.pixel_unshuffle(z, self.patch)) + self.position
         when = self.embed(torch.cat([_waves(t), *([] if cond is None else [cond])], 1))
         for i, (shift, block) in enumerate(zip(self.shifts, self.blocks, strict=True)):
             h = block(h + shift(F.silu(when))[:, :, None, None])
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
-        return self.head(F.silu(self.norm(h))).float()
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch).float()
 
 
 def _waves(t: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """An autoencoder whose code is a small grid, and a patch discriminator.
 
-At 64 pixels with stride 8 and width 24 these are the networks of the recipe the defaults come
-from: codes of 8 x 8 x 4, 0.6 M weights in encoder and decoder together.
+At 64 pixels, stride 4 and width 24 the code is 16 x 16 x 4 and the two networks together have about
+half a million weights.
 """
 
 import math
@@ -28,9 +28,9 @@ class SpatialEncoder(nn.Module):
         widths = _widths(width, stride)
         self.stem = nn.Conv2d(channels + cond_dim, width, 4, 2, 1)
         self.levels = nn.ModuleList(ResBlock(c_in, c_out) for c_in, c_out in pairwise(widths))
-        self.body = ResBlock(widths[-1], widths[-1])
-        self.norm = group_norm(widths[-1])
-        self.head = nn.Conv2d(widths[-1], 2 * code, 3, padding=1)
+        self.body = ResBlock(widths[-1], 4 * width)
+        self.norm = group_norm(4 * width)
+        self.head = nn.Conv2d(4 * width, 2 * code, 3, padding=1)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         h = self.stem(with_condition(x, cond))
@@ -46,8 +46,8 @@ class SpatialDecoder(nn.Module):
     def __init__(self, channels: int, code: int, width: int, stride: int, cond_dim: int) -> None:
         super().__init__()
         widths = _widths(width, stride)[::-1]
-        self.stem = nn.Conv2d(code + cond_dim, widths[0], 3, padding=1)
-        self.body = ResBlock(widths[0], widths[0])
+        self.stem = nn.Conv2d(code + cond_dim, 4 * width, 3, padding=1)
+        self.body = ResBlock(4 * width, widths[0])
         self.levels = nn.ModuleList(ResBlock(c_in, c_out) for c_in, c_out in pairwise(widths))
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width, 4 * channels, 3, padding=1)
