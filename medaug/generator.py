@@ -18,7 +18,7 @@ from medaug.checkpoint import read_tensors
 from medaug.codec import Codec, CTCodec, from_dict
 from medaug.config import Config, ModelConfig
 from medaug.device import autocast, choose_device
-from medaug.errors import ConfigError, RunError
+from medaug.errors import ConfigError, RunError, WeightsError
 from medaug.models import build
 from medaug.models.base import Model
 from medaug.run import weights_path
@@ -107,7 +107,13 @@ class Generator:
         settings = ModelConfig.model_validate(header["config"]["model"])
         model = build(settings.name, settings.arguments, Shape(**header["shape"]))
         model.shed()
-        model.load_state_dict(tensors)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{file}: its weights do not fit the networks of this medaug; "
+                "use the version that wrote it, or train anew"
+            ) from error
         return cls(model, from_dict(header["codec"]), header, fingerprint, device)
 
     @property

@@ -121,6 +121,19 @@ def test_weights_of_another_format_are_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: written in format 99, this medaug reads 1"
 
 
+def test_weights_that_do_not_fit_the_networks_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    tensors, header, _ = read_tensors(tiny_run / "model.safetensors")
+    tensors.pop("encoder.stem.weight")
+    write_tensors(path, tensors, header)
+    with pytest.raises(WeightsError) as caught:
+        Generator.from_pretrained(path)
+    assert str(caught.value) == (
+        f"{path}: its weights do not fit the networks of this medaug; "
+        "use the version that wrote it, or train anew"
+    )
+
+
 def test_compact_weights_draw_nearly_the_same(
     generator: Generator, tiny_run: Path, tmp_path: Path
 ) -> None:
