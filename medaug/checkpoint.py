@@ -55,15 +55,16 @@ def read_header(path: Path) -> dict[str, Any]:
 def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
     try:
         with path.open("rb") as file:
-            start = file.read(8)
-            if start[:2] == b"PK" or start[:1] == b"\x80":
+            start = file.read(9)  # safetensors: the header's length in 8 bytes, then the header
+            if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
                 raise WeightsError(
                     f"{path}: a pickle, which can run code when it is loaded; "
                     "medaug reads safetensors files only"
                 )
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            length = struct.unpack("<Q", start[:8])[0] if start[8:] == b"{" else 0
             if not 2 <= length <= path.stat().st_size - 8:
                 raise WeightsError(f"{path}: not a safetensors file")
+            file.seek(8)
             metadata = json.loads(file.read(length)).get("__metadata__", {})
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error

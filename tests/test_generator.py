@@ -92,6 +92,13 @@ def test_a_pickle_is_refused(tmp_path: Path, how: str) -> None:
     )
 
 
+@pytest.mark.parametrize("fill", range(0, 256, 8))
+def test_no_length_of_the_header_is_taken_for_a_pickle(tmp_path: Path, fill: int) -> None:
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"a": torch.zeros(2)}, {"note": "x" * fill})
+    assert read_header(path)["note"] == "x" * fill
+
+
 def test_damaged_and_strange_weight_files_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     sound = (tiny_run / "model.safetensors").read_bytes()
     path = tmp_path / "w.safetensors"
