@@ -20,7 +20,7 @@ from medaug.evaluate.anatomy import Masks
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
-ROWS = ["demo", "prepare", "wait", "train", "synthesize", "startup", "phantom"]
+ROWS = ["demo", "prepare", "wait", "train", "synthesize", "startup", "phantom", "real"]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "flow_width": 16},
     "vaegan author": {"latent_dim": 8},
