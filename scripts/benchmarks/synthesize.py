@@ -24,9 +24,9 @@ from medaug.run import weights_path
 from medaug.synthesize import synthesize
 from medaug.train import fit
 
-SAMPLES = 256
+SAMPLES = 128
 ALTERNATIVES = 8
-GROWING = (64, 256, 1024)
+GROWING = (64, 256, 768)
 FEW_STEPS = 2
 
 
