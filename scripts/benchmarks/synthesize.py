@@ -24,9 +24,9 @@ from medaug.run import weights_path
 from medaug.synthesize import synthesize
 from medaug.train import fit
 
-SAMPLES = 128
+SAMPLES = 256
 ALTERNATIVES = 8
-GROWING = (64, 256, 768)
+GROWING = (64, 256, 1024)
 FEW_STEPS = 2
 
 

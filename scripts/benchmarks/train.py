@@ -25,8 +25,8 @@ from medaug.data.cache import SliceCache
 from medaug.models import build
 
 BATCH = 32
-PAIRS = 5
-BLOCK_SECONDS = 1.2
+PAIRS = 7
+BLOCK_SECONDS = 2.5
 
 GAMES: dict[str, dict[str, Any]] = {
     "vaegan modern, autoencode": {"phases": [1, 1]},
