@@ -20,10 +20,13 @@ class Batch:
 class Shape:
     """What the data dictate: channels in all, how many are intensities, pixels a side, condition.
 
-    Channels from ``images`` on are masks, -1 outside and +1 inside.
+    Channels from ``images`` on are masks, -1 outside and +1 inside.  A condition is ``cond_dim``
+    numbers, of which the first ``classes`` are the class, one-hot.
     """
 
     channels: int
     images: int
     size: int
     cond_dim: int = 0
+    classes: int = 0
+    spatial_dims: int = 2
