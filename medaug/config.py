@@ -61,6 +61,8 @@ class DataConfig(_Section):
     require_label: bool = True
     min_label_pixels: int = Field(5, ge=1)
     classes: bool = Field(True, description="condition on the class where the source has one")
+    attributes: list[str] | None = Field(None, description="labels whose presence is a condition")
+    height: bool = Field(False, description="condition on the height of a CT slice")
     augment: Augment | None = Augment()
 
     @field_validator("window_hu")
@@ -183,18 +185,25 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         raise ConfigError(f"config model: a mapping is wanted, got {model!r}")
     defaults = ModelConfig()
     name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
-    path = preset_folder() / f"{name}-{preset}.yaml"
-    if not path.exists():
-        known = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.yaml"))
-        if not known:
-            from medaug.registry import MODELS, lookup
-
-            lookup(MODELS, str(name), "model")
-        raise ConfigError(f"model.preset {preset!r} is not known (known: {', '.join(known)})")
     try:
-        return Config.model_validate(merge(read_yaml(path), asked))
+        return Config.model_validate(merge(_preset(str(name), str(preset)), asked))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
+
+
+def _preset(name: str, preset: str) -> dict[str, Any]:
+    """The shipped settings of a model; those of other packages rest on their own defaults."""
+    path = preset_folder() / f"{name}-{preset}.yaml"
+    if path.exists():
+        return read_yaml(path)
+    known = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.yaml"))
+    if not known:
+        from medaug.registry import model
+
+        model(name)
+    if known or preset != ModelConfig().preset:
+        raise ConfigError(f"model.preset {preset!r} is not known (known: {', '.join(known)})")
+    return {}
 
 
 def _sentence(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ indices, since convolutions round differently at another batch size; alternative
 block by block as well, so the sample itself does not depend on how many there are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from torch import Tensor
 from medaug.checkpoint import read_tensors
 from medaug.codec import Codec, CTCodec, from_dict
 from medaug.config import Config, ModelConfig
+from medaug.data.condition import Asked, Condition
 from medaug.device import autocast, choose_device
 from medaug.errors import ConfigError, RunError, WeightsError
 from medaug.models import build
 from medaug.models.base import Model
+from medaug.registry import MODELS
 from medaug.run import weights_path
 from medaug.seeds import generator
 from medaug.tensors import Shape
@@ -39,6 +41,7 @@ class Samples:
     start: int
     seed: int
     uncertainty: int
+    condition: Asked
 
     def __len__(self) -> int:
         return self.n
@@ -46,7 +49,8 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         size = self.source.block_size
         for number in range(self.start // size, (self.start + self.n - 1) // size + 1):
-            for sample in self.source.block(number, self.seed, self.uncertainty):
+            block = self.source.block(number, self.seed, self.uncertainty, self.condition)
+            for sample in block:
                 if self.start <= sample.index < self.start + self.n:
                     yield sample
 
@@ -58,6 +62,8 @@ class Generator:
         kind: ``ct`` or ``image``.
         labels: name to id of the labels it draws.
         classes: names of the classes it was conditioned on, or empty.
+        condition: all that it was conditioned on, by name.
+        size: pixels a side.
         config: the resolved config of its training.
         fingerprint: sha256 of weights and header.
         precision: that of the training, for samples to depend on nothing else.
@@ -77,7 +83,10 @@ class Generator:
         self.codec = codec
         self.kind = str(header["kind"])
         self.classes = tuple(header["classes"])
+        rows = tuple(tuple(row) for row in header.get("conditions", ()))
+        self.condition = Condition(self.classes, tuple(header.get("condition", ())), rows)
         self.config = dict(header["config"])
+        self.size = int(header["shape"]["size"])
         self.images = int(header["images"])
         self.source = str(header["source"])
         self.labels = dict(codec.labels) if isinstance(codec, CTCodec) else {}
@@ -105,7 +114,8 @@ class Generator:
             )
         tensors, header, fingerprint = read_tensors(file)
         settings = ModelConfig.model_validate(header["config"]["model"])
-        model = build(settings.name, settings.arguments, Shape(**header["shape"]))
+        shape = Shape(**{"classes": len(header["classes"]), **header["shape"]})
+        model = build(settings.name, settings.arguments, shape)
         model.shed()
         try:
             model.load_state_dict(tensors)
@@ -121,11 +131,27 @@ class Generator:
         """The config as a validated object."""
         return Config.model_validate(self.config)
 
-    def generate(self, n: int, *, seed: int = 0, uncertainty: int = 8, start: int = 0) -> Samples:
+    def generate(
+        self,
+        n: int,
+        seed: int = 0,
+        uncertainty: int = 8,
+        start: int = 0,
+        condition: Asked | None = None,
+    ) -> Samples:
         """Samples ``start`` to ``start + n``, each with ``uncertainty`` alternatives.
 
+        Args:
+            n: how many.
+            seed: of all draws.
+            uncertainty: how many alternatives a sample has.
+            start: index of the first.
+            condition: what all of them share, such as ``{"class": "coat"}`` or
+                ``{"liver": 1, "height": 0.2}``; the rest is drawn, see `medaug.data.condition`.
+
         Raises:
-            ConfigError: n below 1, or a negative start or uncertainty.
+            ConfigError: n below 1, a negative start or uncertainty, or a condition that the model
+                was not trained with.
         """
         if n < 1:
             raise ConfigError(f"n must be at least 1, got {n}")
@@ -133,27 +159,39 @@ class Generator:
             raise ConfigError(
                 f"uncertainty and start must not be negative, got {uncertainty} and {start}"
             )
-        return Samples(self, n, start, seed, uncertainty)
+        return Samples(self, n, start, seed, uncertainty, self.fix(condition))
+
+    def fix(self, condition: Asked | None) -> dict[str, float]:
+        """A condition in its one canonical form: the class by number, in a fixed order.
+
+        Raises:
+            ConfigError: the model was not trained with it.
+        """
+        return self.condition.fix(condition or {})
 
     @torch.inference_mode()
-    def block(self, number: int, seed: int = 0, uncertainty: int = 8) -> list[Sample]:
+    def block(
+        self, number: int, seed: int = 0, uncertainty: int = 8, condition: Asked | None = None
+    ) -> list[Sample]:
         """The samples of one block of consecutive indices.
 
         Args:
             number: block k holds samples k * block_size to (k + 1) * block_size.
             seed: of all draws.
             uncertainty: how many alternatives a sample has.
+            condition: see ``generate``.
         """
         indices = [number * BLOCK + i for i in range(BLOCK)]
-        noise = self._noise(seed, indices, "code")
-        cond = self._condition(indices)
-        with autocast(self.device, self.precision):
-            z = self.model.prior(noise, cond)
-        x = self.model.decode(z.float(), cond)
+        fixed = self.fix(condition)
+        noise = self.noise(seed, indices, "code")
+        told = [self.condition.of(seed, i, fixed) for i in indices]
+        cond = self.rows(told)
+        z = self.prior(noise, cond)
+        x = self.model.decode(z, cond)
         image, label = self._stored(x)
         images, labels = [], []
         for k in range(uncertainty):
-            fresh = self._noise(seed, indices, f"alternative {k}")
+            fresh = self.noise(seed, indices, f"alternative {k}")
             with autocast(self.device, self.precision):
                 near = self.model.vary(noise, z, x, fresh, cond, STRENGTH)
             other, mask = self._stored(self.model.decode(near.float(), cond))
@@ -166,28 +204,102 @@ class Generator:
             masks = np.stack(kept, 1) if kept else label[:, None][:, :0]
         return [
             self._sample(
-                index, seed, image[i], None if label is None else label[i], stack[i],
+                index, seed, told[i], image[i], None if label is None else label[i], stack[i],
                 None if masks is None else masks[i],
             )
             for i, index in enumerate(indices)
         ]  # fmt: skip
 
-    def _noise(self, seed: int, indices: list[int], purpose: str) -> Tensor:
+    def noise(self, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
+        """Noise (n, *noise_shape) by address, so that each row depends on its own index only."""
         draws = [
             torch.randn(self.model.noise_shape, generator=generator(seed, purpose, i))
             for i in indices
         ]
         return torch.stack(draws).to(self.device)
 
-    def _condition(self, indices: list[int]) -> Tensor | None:
-        if not self.classes:
+    def rows(self, told: Iterable[Mapping[str, float]]) -> Tensor | None:
+        """Conditions by name, all of each, as the model takes them (n, dim)."""
+        if not self.condition.dim:
             return None
-        numbers = torch.tensor([self.class_of(i) for i in indices], device=self.device)
-        return torch.nn.functional.one_hot(numbers, len(self.classes)).float()
+        return torch.stack([self.condition.row(values) for values in told]).to(self.device)
 
-    def class_of(self, index: int) -> int:
-        """The class of sample ``index``: all classes take turns."""
-        return index % len(self.classes)
+    @torch.no_grad()
+    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        """Noise (n, *noise_shape) and rows (n, dim) to codes."""
+        with autocast(self.device, self.precision):
+            return self.model.prior(noise, cond).float()
+
+    def need_encoder(self) -> None:
+        """Refuse a model that cannot ``encode``.
+
+        Raises:
+            ConfigError: naming the models that can.
+        """
+        if not hasattr(self.model, "encode"):
+            able = (name for name, entry in MODELS.items() if hasattr(entry.load(), "encode"))
+            names = dict.fromkeys(name.partition(".")[0] for name in able)
+            asked = self.config["model"]["name"]
+            raise ConfigError(f"{asked} has no encoder; these have one: {', '.join(names)}")
+
+    @torch.no_grad()
+    def encode(
+        self, images: np.ndarray, labels: np.ndarray | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """Means of q(z | x) for slices in stored units.
+
+        Args:
+            images: HU or grey levels (n, y, x).
+            labels: label maps (n, y, x), where the model draws masks.
+            cond: rows (n, dim), where the model was conditioned.
+
+        Returns:
+            Codes (n, ...), float32 on the model's device.
+
+        Raises:
+            ConfigError: the model has no encoder, or slices or rows do not fit it.
+        """
+        self.need_encoder()
+        self._check(images, labels, cond)
+        encode: Any = self.model.encode
+        codes = []
+        for start in range(0, len(images), BLOCK):
+            part = slice(start, start + BLOCK)
+            image = torch.from_numpy(np.array(images[part])).to(self.device)
+            label = None
+            if labels is not None:
+                label = torch.from_numpy(np.array(labels[part])).to(self.device)
+            told = None if cond is None else cond[part].to(self.device)
+            with autocast(self.device, self.precision):
+                mu, _ = encode(self.codec.encode(image, label), told)
+            codes.append(mu.float())
+        return torch.cat(codes)
+
+    def _check(self, images: np.ndarray, labels: np.ndarray | None, cond: Tensor | None) -> None:
+        n, side, dim = len(images), self.size, self.condition.dim
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {"images": (images, (n, side, side))}
+        if self.labels:
+            expected["labels"] = labels, (n, side, side)
+        if dim:
+            expected["cond"] = cond, (n, dim)
+        for what, (given, shape) in expected.items():
+            found = None if given is None else tuple(given.shape)
+            if found != shape:
+                raise ConfigError(f"{what}: this model takes the shape {shape}, got {found}")
+
+    @torch.no_grad()
+    def decode(
+        self, codes: Tensor, cond: Tensor | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Codes (n, ...) to images (n, y, x) in stored units and label maps, or None."""
+        parts = []
+        for start in range(0, len(codes), BLOCK):
+            part = slice(start, start + BLOCK)
+            told = None if cond is None else cond[part].to(self.device)
+            parts.append(self._stored(self.model.decode(codes[part].to(self.device), told)))
+        images, labels = zip(*parts, strict=True)
+        kept = [label for label in labels if label is not None]
+        return np.concatenate(images), np.concatenate(kept) if kept else None
 
     def _stored(self, x: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         image, label = self.codec.decode(x)
@@ -197,6 +309,7 @@ class Generator:
         self,
         index: int,
         seed: int,
+        told: dict[str, float],
         image: np.ndarray,
         label: np.ndarray | None,
         alternatives: np.ndarray,
@@ -206,7 +319,9 @@ class Generator:
         std = alternatives.std(0, ddof=1, dtype=np.float64) if several else np.zeros(image.shape)
         origin: dict[str, Any] = {"seed": seed, "source": "latent", "how": self.uncertainty_source}
         if self.classes:
-            origin["class"] = self.class_of(index)
+            origin["class"] = told["class"]
+        if self.condition.names:
+            origin["condition"] = {name: told[name] for name in self.condition.names}
         return Sample(
             index=index,
             image=image,

@@ -63,7 +63,7 @@ def _weights(path: Path) -> dict[str, Any]:
         "fingerprint": checksum,
         "weights": sum(t.numel() for t in tensors.values()),
         "bytes": path.stat().st_size,
-        **{key: value for key, value in header.items() if key != "version"},
+        **{key: value for key, value in header.items() if key not in ("version", "conditions")},
         "problems": [],
     }
 

@@ -34,7 +34,7 @@ Row = dict[str, str]
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
-    "index", "case", "kind", "class", "seed", "fingerprint",
+    "index", "case", "kind", "class", "condition", "seed", "fingerprint",
     "image", "label", "std", "entropy", "samples", "masks",
     "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
     "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits",
@@ -43,7 +43,8 @@ COLUMNS = (
 
 ``mean_std`` is the standard deviation averaged over the whole slice, ``mean_std_in_mask`` over its
 mask, both in the image's unit (HU or grey levels).  ``mean_entropy_bits`` averages the vote entropy
-over the pixels that at least one draw labels.  What does not apply is empty.  No value holds a
+over the pixels that at least one draw labels.  ``condition`` is what the model was told beside the
+class, such as ``liver=1;height=0.25``.  What does not apply is empty.  No value holds a
 comma, a quote or a line end.
 """
 
@@ -106,6 +107,7 @@ def describe(
         "case": case_name(sample.index),
         "kind": kind,
         "class": str(sample.origin.get("class", "")),
+        "condition": spell(sample.origin.get("condition", {})),
         "seed": str(seed),
         "fingerprint": fingerprint[:12],
         "spacing_x_mm": f"{x_mm:.6f}",
@@ -125,6 +127,12 @@ def describe(
             mean = sample.entropy[voted].mean(dtype=np.float64) if voted.any() else 0.0
             values["mean_entropy_bits"] = f"{mean:.4f}"
     return {column: values.get(column, "") for column in COLUMNS}
+
+
+def spell(condition: Mapping[str, float]) -> str:
+    """A condition as one value of the manifest."""
+    text = ";".join(f"{name}={value:g}" for name, value in condition.items())
+    return re.sub(r'[,"\r\n]', "_", text)
 
 
 def read(folder: Path) -> Rows:

@@ -31,7 +31,7 @@ def half_squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def mask_error(logits: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy in nats per pixel of masks in [-1, 1] under ``logits``."""
+    """Binary cross-entropy in nats per pixel of masks, or of shares, in [-1, 1] under ``logits``."""
     target = (mask.float() + 1) / 2
     return per_sample(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"))
 
@@ -60,6 +60,26 @@ def hinge_real(logits: Tensor) -> Tensor:
 def hinge_fake(logits: Tensor) -> Tensor:
     """max(0, 1 + D(x)), over patches."""
     return per_sample(F.relu(1 + logits.float()))
+
+
+def imq_mmd(codes: Tensor, prior: Tensor) -> Tensor:
+    """Squared MMD of two batches of codes (b, d) under inverse multiquadratics, a scalar.
+
+    Tolstikhin et al. 2018: kernels C / (C + distance^2) with C = 2 d s summed over seven scales
+    s; unbiased within each batch.  It may be negative.
+    """
+    codes, prior = codes.float().flatten(1), prior.float().flatten(1)
+    count, dim = codes.shape
+    apart = 1 - torch.eye(count, device=codes.device)
+    total = codes.new_zeros(())
+    within = [torch.cdist(side, side).square() * apart for side in (codes, prior)]
+    across = torch.cdist(codes, prior).square()
+    for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+        c = 2.0 * dim * scale
+        for distance in within:
+            total = total + (apart * c / (c + distance)).sum() / (count * (count - 1))
+        total = total - 2 * (c / (c + across)).mean()
+    return total
 
 
 def reparametrise(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -30,7 +30,14 @@ class Stepper:
         """
         if self.kind == "rmsprop":
             self._rmsprop(gradients, how, when)
-            return
+        else:
+            self._adam(gradients, how, when)
+        if how.clip is not None:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(self.parameters, -how.clip)
+                torch._foreach_clamp_max_(self.parameters, how.clip)
+
+    def _adam(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
         if when is not None:
             raise TypeError("a gated player steps by RMSProp: Adam's fused step takes no mask")
         group = self.adam.param_groups[0]

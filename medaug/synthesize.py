@@ -1,11 +1,11 @@
 """A generator's samples as files: sharded, resumable, extendable, with a manifest.
 
-The promise: for one generator, seed and format, the folder is a function of ``n``.  However the
-work was cut into shards, runs and kills, and in whatever order, the finished folder holds the same
-bytes.  It rests on four rules:
+The promise: for one generator, seed, condition and format, the folder is a function of ``n``.
+However the work was cut into shards, runs and kills, and in whatever order, the finished folder
+holds the same bytes.  It rests on four rules:
 
-1. Sample i depends on weights, seed and i only, and blocks of consecutive samples are always
-   decoded whole.  Shard i of k owns the blocks whose number is i modulo k.
+1. Sample i depends on weights, seed, condition and i only, and blocks of consecutive samples are
+   always decoded whole.  Shard i of k owns the blocks whose number is i modulo k.
 2. ``run.json`` claims the folder before the first sample is written, and says nothing that depends
    on time, place or shard.  Who asks for other settings is refused.  The versions in it are those
    of the command that came first.
@@ -21,7 +21,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,6 +44,9 @@ COMPRESS_LEVEL = 1
 """Level 1 takes 1 ms for a 64 x 64 sample with 8 alternatives and leaves 40 kB; level 6 takes
 2.7 times as long to save 5 %, since what remains is noise."""
 
+Asked = Mapping[str, str | float]
+"""What all samples share, by name."""
+
 
 class Blocks(Protocol):
     """What ``synthesize`` needs of a generator."""
@@ -60,7 +63,10 @@ class Blocks(Protocol):
     def config(self) -> dict[str, Any]: ...
     @property
     def block_size(self) -> int: ...
-    def block(self, number: int, seed: int = 0, uncertainty: int = 8) -> list[Sample]: ...
+    def fix(self, condition: Asked | None) -> dict[str, float]: ...
+    def block(
+        self, number: int, seed: int = 0, uncertainty: int = 8, condition: Asked | None = None
+    ) -> list[Sample]: ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ def plan(
     *,
     seed: int = 0,
     uncertainty: int = 8,
+    condition: Asked | None = None,
     shard: tuple[int, int] = (0, 1),
     format: str = "auto",
     compress_level: int = COMPRESS_LEVEL,
@@ -144,7 +151,7 @@ def plan(
     Raises:
         ConfigError, OutputError: as ``synthesize`` would.
     """
-    job = _job(generator, n, out, seed, uncertainty, shard, format, compress_level)
+    job = _job(generator, n, out, seed, uncertainty, condition, shard, format, compress_level)
     _claimed(job)
     rows = journal.read(out) if out.is_dir() else Rows({})
     total = len(job.indices())
@@ -158,6 +165,7 @@ def synthesize(
     *,
     seed: int = 0,
     uncertainty: int = 8,
+    condition: Asked | None = None,
     shard: tuple[int, int] = (0, 1),
     format: str = "auto",
     compress_level: int = COMPRESS_LEVEL,
@@ -173,6 +181,7 @@ def synthesize(
         out: a folder that is new, empty, or holds part of the same samples.
         seed: which family of samples.
         uncertainty: K, the alternatives drawn for each sample.
+        condition: what all samples share, such as ``{"class": 3}``; see ``Generator.generate``.
         shard: (i, k) for part i of k, counted from 0.
         format: ``nifti``, ``png``, or ``auto`` for what suits the generator's kind.
         compress_level: 0 (none) to 9 (smallest).
@@ -183,7 +192,7 @@ def synthesize(
     """
     started = time.monotonic()
     out = Path(out)
-    job = _job(generator, n, out, seed, uncertainty, shard, format, compress_level)
+    job = _job(generator, n, out, seed, uncertainty, condition, shard, format, compress_level)
     _claimed(job)
     with explaining(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -215,6 +224,7 @@ def _job(
     out: Path,
     seed: int,
     uncertainty: int,
+    condition: Asked | None,
     shard: tuple[int, int],
     format: str,
     level: int,
@@ -234,6 +244,7 @@ def _job(
         "weights": generator.fingerprint,
         "seed": seed,
         "uncertainty": uncertainty,
+        "condition": generator.fix(condition),
         "format": name,
         "compress_level": level,
     }
@@ -276,12 +287,18 @@ def _claimed(job: _Job) -> dict[str, Any] | None:
     for name, asked in job.settings.items():
         if there.get(name) != asked:
             pair = (there.get(name), asked)
-            seen, wanted = (str(v)[:12] if name == "weights" else v for v in pair)
+            seen, wanted = (_spelt(name, value) for value in pair)
             raise OutputError(
                 f"{out}: holds samples made with {name} {seen}, asked for {name} {wanted}; "
                 "choose another folder, or the settings it was made with"
             )
     return dict(run)
+
+
+def _spelt(name: str, value: Any) -> Any:
+    if name == "condition":
+        return journal.spell(value or {}) or "none"
+    return str(value)[:12] if name == "weights" else value
 
 
 def _claim(job: _Job) -> None:
@@ -318,7 +335,10 @@ def _produce(job: _Job, log: Journal, missing: Sequence[int]) -> float:
             for number in sorted({index // size for index in missing}):
                 started = time.monotonic()
                 samples = job.generator.block(
-                    number, seed=job.seed, uncertainty=job.settings["uncertainty"]
+                    number,
+                    seed=job.seed,
+                    uncertainty=job.settings["uncertainty"],
+                    condition=job.settings["condition"],
                 )
                 seconds += time.monotonic() - started
                 for sample in samples:

@@ -35,9 +35,12 @@ from medaug.progress import progress
 from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
+from medaug.tensors import Batch
 
 GRID = 16
 METRICS_PER_SNAPSHOT = 5
+SETTLE = 10_000
+SETTLE_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -222,15 +225,24 @@ class _Trainer:
         """Keep the training state, the exported generator and a picture of what it draws."""
         self.game.account.check()
         tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
+        self.shadow.model.settle(self.still())
         average = self.shadow.model.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
         save_state(self.run, self.images, tensors)
         write_tensors(weights_path(self.run), average, self.header())
         self.draw()
 
+    def still(self) -> Iterator[Batch]:
+        """Unwarped training images, the same at every call."""
+        count = min(SETTLE, len(self.feed))
+        draws = generator(self.config.train.seed, "settle")
+        chosen = torch.randperm(len(self.feed), generator=draws)[:count]
+        for index in chosen.split(SETTLE_BATCH):
+            yield Batch(*self.feed.at(index))
+
     def header(self) -> dict[str, Any]:
         """What a reader of the weights needs to know: config, codec, shape and geometry."""
-        shape = self.feed.shape
+        shape, condition = self.feed.shape, self.feed.condition
         return {
             "kind": self.cache.kind,
             "precision": self.game.precision,
@@ -238,7 +250,9 @@ class _Trainer:
             "config": self.config.dump(),
             "codec": self.feed.codec.to_dict(),
             "shape": vars(shape),
-            "classes": list(self.feed.class_names),
+            "classes": list(condition.classes),
+            "condition": list(condition.names),
+            "conditions": [list(row) for row in condition.rows],
             "affine": typical_affine(self.cache).tolist(),
             "source": self.cache.source,
         }
@@ -249,10 +263,8 @@ class _Trainer:
         model = self.shadow.model
         draws = generator(self.config.train.seed, "grid")
         noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(self.feed.device)
-        cond = None
-        if self.feed.class_names:
-            numbers = torch.arange(GRID, device=self.feed.device) % len(self.feed.class_names)
-            cond = torch.nn.functional.one_hot(numbers, len(self.feed.class_names)).float()
+        cond = self.feed.condition.at(self.config.train.seed, range(GRID))
+        cond = None if cond is None else cond.to(self.feed.device)
         image, label = self.feed.codec.decode(model.decode(model.prior(noise, cond), cond))
         path = self.run / "samples" / f"{self.images:010d}.png"
         window = (0.0, 255.0)

@@ -1,5 +1,6 @@
 """Batches by position, the slices they are drawn from, and their warps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,4 +102,72 @@ def test_labels_that_are_not_there_are_refused(cache: SliceCache) -> None:
         feed(cache, labels=["spleen"])
     assert str(caught.value) == (
         f"config data.labels: 'spleen' is not in {cache.path} (there: pancreas)"
+    )
+
+
+def test_a_condition_is_attributes_and_height_and_no_warp_changes_it(cache: SliceCache) -> None:
+    asked: dict[str, Any] = {"attributes": ["pancreas"], "height": True, "require_label": False}
+    warped, still = feed(cache, **asked), feed(cache, **asked, augment=None)
+    assert warped.shape.cond_dim == 2
+    assert warped.shape.classes == 0
+    batch, plain = warped.batch(5, 8), still.batch(5, 8)
+    assert batch.cond is not None
+    assert plain.cond is not None
+    assert torch.equal(batch.cond, plain.cond)
+    assert not torch.allclose(batch.x, plain.x)
+    shown = (plain.x[:, 1] > 0).flatten(1).sum(1) >= 5
+    assert torch.equal(plain.cond[:, 0] == 1, shown)
+    _, cond = still.at(torch.arange(len(still)))
+    assert cond is not None
+    first = cache.cases[cache.split["train"][0]]
+    expected = torch.linspace(-1, 1, len(first.image))
+    assert torch.allclose(cond[: len(expected), 1], expected, atol=1e-6)
+
+
+def test_with_require_label_height_is_a_place_in_the_labelled_extent(cache: SliceCache) -> None:
+    train, heldout = feed(cache, height=True), feed(cache, "heldout", height=True)
+    _, cond = train.at(torch.arange(len(train)))
+    assert cond is not None
+    case = cache.cases[cache.split["train"][0]]
+    z = np.flatnonzero(case.label_pixels["pancreas"] >= 5)
+    expected = np.interp(z, [z[0], z[-1]], [-1, 1])
+    assert cond[: len(z), 0].numpy() == pytest.approx(expected, abs=1e-6)
+    _, cond = heldout.at(torch.arange(len(heldout)))
+    assert cond is not None
+    heights = cond[:, 0]
+    assert bool((heights.diff() >= 0).all())
+    assert (heights == -1).sum() > 1
+    assert (heights == 1).sum() > 1
+
+
+def test_the_rows_are_the_training_slices_and_the_same_each_time(cache: SliceCache) -> None:
+    asked: dict[str, Any] = {"attributes": ["pancreas"], "height": True, "require_label": False}
+    one = feed(cache, **asked)
+    assert one.condition == feed(cache, **asked).condition
+    assert one.condition.names == ("pancreas", "height")
+    _, cond = one.at(torch.arange(len(one)))
+    assert cond is not None
+    assert torch.allclose(torch.tensor(one.condition.rows), cond, atol=1e-4)
+
+
+def test_conditions_that_are_not_there_are_refused(cache: SliceCache) -> None:
+    with pytest.raises(ConfigError) as caught:
+        feed(cache, attributes=["liver"])
+    assert str(caught.value) == (
+        f"config data.attributes: 'liver' is not in {cache.path} (there: pancreas)"
+    )
+    with pytest.raises(ConfigError) as caught:
+        feed(cache, attributes=["pancreas"])
+    assert str(caught.value) == (
+        f"config data.attributes: 'pancreas' is present in all {len(feed(cache))} training slices, "
+        "so it tells nothing; leave it out or see data.require_label"
+    )
+    pictures = replace(cache, kind="image", labels={})
+    with pytest.raises(ConfigError) as caught:
+        feed(pictures, height=True)
+    assert str(caught.value) == "config data.height: pictures have no height; false is accepted"
+    with pytest.raises(ConfigError) as caught:
+        feed(pictures, attributes=["smile"])
+    assert str(caught.value) == (
+        f"config data.attributes: 'smile' is not in {cache.path} (there: none)"
     )

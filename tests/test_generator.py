@@ -9,8 +9,12 @@ import torch
 
 from medaug import Generator
 from medaug.checkpoint import compact, read_header, read_tensors, write_tensors
+from medaug.config import resolve
+from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError, RunError, WeightsError
 from medaug.generator import vote_entropy
+from medaug.train import fit
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,61 @@ def test_vote_entropy_closed_forms() -> None:
     votes[:, 0, 2] = [0, 1, 2, 2]
     assert np.allclose(vote_entropy(votes, [1, 2]), [[0.0, 1.0, 1.5]])
     assert vote_entropy(votes[:0], [1]).shape == (1, 3)
+
+
+@pytest.fixture(scope="module")
+def told_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A moment of training on whole scans, told whether the pancreas shows, and the height."""
+    data = {"attributes": ["pancreas"], "height": True, "require_label": False}
+    config = resolve(TINY, {"data": data, "train": {"images": 16}})
+    run = tmp_path_factory.mktemp("told") / "run"
+    fit(config, SliceCache.open(phantom_cache), run, device="cpu")
+    return run
+
+
+def test_conditions_come_from_the_training_slices_unless_fixed(told_run: Path) -> None:
+    header = read_header(told_run / "model.safetensors")
+    assert header["condition"] == ["pancreas", "height"]
+    assert header["shape"]["cond_dim"] == 2
+    rows = {tuple(row) for row in header["conditions"]}
+    told = Generator.from_pretrained(told_run, "cpu")
+    free = list(told.generate(20, uncertainty=1))
+    values = [tuple(sample.origin["condition"].values()) for sample in free]
+    assert set(values) <= rows
+    assert len(set(values)) > 5
+    asked = {"pancreas": 1, "height": "0.25"}
+    fixed = list(told.generate(20, uncertainty=1, condition=asked))
+    assert all(s.origin["condition"] == {"pancreas": 1, "height": 0.25} for s in fixed)
+    assert not np.array_equal(free[0].image, fixed[0].image)
+    (alone,) = told.generate(1, start=17, condition=asked)
+    assert np.array_equal(alone.image, fixed[17].image)
+    half = list(told.generate(16, uncertainty=0, condition={"pancreas": 0}))
+    assert {(0.0, s.origin["condition"]["height"]) for s in half} <= rows
+
+
+def test_a_condition_the_model_does_not_know_is_refused(
+    told_run: Path, generator: Generator
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Generator.from_pretrained(told_run, "cpu").generate(1, condition={"class": 3})
+    assert str(caught.value) == (
+        "condition 'class' is not known; this model was conditioned on pancreas, height"
+    )
+    with pytest.raises(ConfigError) as caught:
+        generator.generate(1, condition={"height": 0})
+    assert str(caught.value) == "condition 'height' is not known; this model was not conditioned"
+
+
+def test_weights_from_before_conditions_still_load(tiny_run: Path, tmp_path: Path) -> None:
+    tensors, header, _ = read_tensors(tiny_run / "model.safetensors")
+    for name in ("condition", "conditions"):
+        del header[name]
+    header["shape"] = {key: header["shape"][key] for key in ("channels", "images", "size")}
+    write_tensors(tmp_path / "old.safetensors", tensors, header)
+    old = Generator.from_pretrained(tmp_path / "old.safetensors", "cpu")
+    new = Generator.from_pretrained(tiny_run, "cpu")
+    assert old.condition == new.condition
+    assert np.array_equal(old.block(0, 0, 0)[3].image, new.block(0, 0, 0)[3].image)
 
 
 @pytest.mark.parametrize("n", [0, -1])

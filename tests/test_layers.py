@@ -16,7 +16,7 @@ LAYERS = [
     {"cli"},
     {"demo", "inspection"},
     {"workflow", "torchio"},
-    {"evaluate", "synthesize", "transforms", "train"},
+    {"evaluate", "explore", "synthesize", "transforms", "train"},
     {"rounds", "generator", "journal"},
     {"optim"},
     {"models", "preview"},

@@ -23,7 +23,7 @@ from medaug.workflow import PICTURES
 COUNT = 256
 FLOOR = 0.5
 MODELS: dict[str, dict[str, Any]] = {
-    "vaegan-modern": {"flow_width": 32, "steps": 12},
+    "vaegan-modern": {"prior_width": 32, "prior_steps": 12},
     "vaegan-author": {"preset": "author", "latent_dim": 16},
     "wgan_gp-modern": {"name": "wgan_gp", "width": 16},
     "wgan_gp-author": {

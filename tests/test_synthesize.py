@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,16 @@ class Toy:
         self.labels = {"pancreas": 1} if kind == "ct" else {}
         self.config: dict[str, Any] = {"data": {"size": size, "fov_mm": 400.0}}
 
-    def block(self, number: int, seed: int = 0, uncertainty: int = 8) -> list[Sample]:
+    def fix(self, condition: Mapping[str, str | float] | None) -> dict[str, float]:
+        return {name: float(value) for name, value in (condition or {}).items()}
+
+    def block(
+        self,
+        number: int,
+        seed: int = 0,
+        uncertainty: int = 8,
+        condition: Mapping[str, str | float] | None = None,
+    ) -> list[Sample]:
         time.sleep(self.pause_s)
         start = number * self.block_size
         return [self._sample(i, seed, uncertainty) for i in range(start, start + self.block_size)]
@@ -233,6 +242,7 @@ def test_the_result_of_something_else(tmp_path: Path, content: str, message: str
         (Toy(), {"uncertainty": 2}, ("uncertainty", 1, 2)),
         (Toy(), {"format": "png"}, ("format", "nifti", "png")),
         (Toy(), {"compress_level": 9}, ("compress_level", 1, 9)),
+        (Toy(), {"condition": {"class": "3"}}, ("condition", "none", "class=3")),
     ],
 )
 def test_another_runs_folder_is_refused(
@@ -250,6 +260,21 @@ def test_another_runs_folder_is_refused(
             "choose another folder, or the settings it was made with"
         )
     assert tree(tmp_path) == before
+
+
+def test_the_manifest_says_what_a_sample_was_told(tmp_path: Path) -> None:
+    class Told(Toy):
+        def _sample(self, index: int, seed: int, uncertainty: int) -> Sample:
+            sample = super()._sample(index, seed, uncertainty)
+            sample.origin["condition"] = {"liver, left": 1.0, "height": 0.25}
+            return sample
+
+    synthesize(Told(), 2, tmp_path, uncertainty=0, condition={"height": "0.25"})
+    assert journal.read(tmp_path)[1]["condition"] == "liver_ left=1;height=0.25"
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["settings"]["condition"] == {"height": 0.25}
+    again = synthesize(Told(), 2, tmp_path, uncertainty=0, condition={"height": 0.25})
+    assert again.written == 0
 
 
 def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
@@ -447,10 +472,10 @@ def test_a_refused_write_leaves_nothing_half_written(
 
 def test_a_failing_generator_leaves_the_folder_to_be_continued(tmp_path: Path) -> None:
     class Failing(Toy):
-        def block(self, number: int, seed: int = 0, uncertainty: int = 8) -> list[Sample]:
+        def block(self, number: int, *rest: Any, **options: Any) -> list[Sample]:
             if number == 1:
                 raise KeyboardInterrupt
-            return super().block(number, seed, uncertainty)
+            return super().block(number, *rest, **options)
 
     with pytest.raises(KeyboardInterrupt):
         synthesize(Failing(), 40, tmp_path, uncertainty=1)

@@ -74,4 +74,12 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-from medaug.cli import demo, inspect, models, prepare, synthesize, train  # noqa: E402, F401
+from medaug.cli import (  # noqa: E402, F401
+    demo,
+    explore,
+    inspect,
+    models,
+    prepare,
+    synthesize,
+    train,
+)

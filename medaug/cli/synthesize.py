@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,12 @@ def synthesize(
     run: Run = None,
     seed: Annotated[int, typer.Option(help="Which family of samples.")] = 0,
     uncertainty: Annotated[int, typer.Option(help="Alternatives drawn for each sample.")] = 8,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="One class for all, by name or number.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None, typer.Option(help="What all share, as height=0.2 or liver=1; repeatable.")
+    ] = None,
     format: Annotated[str, typer.Option(help="nifti, png, or auto.")] = "auto",
     shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
     device: Device = "auto",
@@ -27,6 +33,8 @@ def synthesize(
     from medaug.config import parse_count
 
     count, part = parse_count(n, "n"), parse_shard(shard)
+    of_class = [] if class_ is None else [f"class={class_}"]
+    shared = parse_condition([*(condition or []), *of_class])
 
     from medaug.generator import Generator
     from medaug.run import newest
@@ -34,15 +42,18 @@ def synthesize(
     from medaug.synthesize import synthesize as write
 
     generator = Generator.from_pretrained(run or newest(Path("runs")), device)
+    options: dict[str, Any] = {
+        "seed": seed,
+        "uncertainty": uncertainty,
+        "condition": shared,
+        "shard": part,
+        "format": format,
+    }
     if dry_run:
-        planned = plan(
-            generator, count, out, seed=seed, uncertainty=uncertainty, shard=part, format=format
-        )
+        planned = plan(generator, count, out, **options)
         answer(json, planned, f"would write {planned.missing} of {planned.total} samples to {out}")
         return
-    report = write(
-        generator, count, out, seed=seed, uncertainty=uncertainty, shard=part, format=format
-    )
+    report = write(generator, count, out, **options)
     answer(json, report, str(report))
 
 
@@ -58,3 +69,24 @@ def parse_shard(text: str) -> tuple[int, int]:
     if match is None:
         raise ConfigError(f"shard must be i/k, such as 0/8 for the first of eight, got {text!r}")
     return int(match[1]), int(match[2])
+
+
+def parse_condition(assignments: list[str]) -> dict[str, str]:
+    """``["height=0.2"]`` as name to value.
+
+    Raises:
+        ConfigError: one without a name or ``=``, or a name given twice.
+    """
+    from medaug.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = (part.strip() for part in assignment.partition("="))
+        if not equals or not name:
+            raise ConfigError(
+                f"condition must be name=value, such as height=0.2, got {assignment!r}"
+            )
+        if name in found:
+            raise ConfigError(f"condition {name} is given twice, {found[name]} and {value}")
+        found[name] = value
+    return found

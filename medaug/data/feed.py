@@ -3,13 +3,18 @@
 The slices rest on the device where they fit; codec and warps run there.
 """
 
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from medaug.codec import Codec, CTCodec, GreyCodec
 from medaug.config import DataConfig
 from medaug.data.cache import CachedCase, SliceCache
+from medaug.data.condition import KEPT_ROWS, declared, heights
 from medaug.data.warp import is_still, warp
 from medaug.errors import ConfigError, DataError
 from medaug.seeds import generator
@@ -37,6 +42,15 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
     return CTCodec(data.window_hu, chosen)
 
 
+def _must_vary(name: str, values: Tensor) -> None:
+    if values.min() == values.max():
+        state = "present" if values[0] else "absent"
+        raise ConfigError(
+            f"config data.attributes: {name!r} is {state} in all {len(values)} training slices, "
+            "so it tells nothing; leave it out or see data.require_label"
+        )
+
+
 class Feed:
     """The slices of one split of a cache, addressed by position.
 
@@ -48,7 +62,11 @@ class Feed:
         device: where batches are wanted.
         split: ``train`` or ``heldout``; the filter and the warps apply to ``train`` only.
 
+    Attributes:
+        condition: what each slice comes with beside its pixels.
+
     Raises:
+        ConfigError: a condition that the cache does not have, or that never changes.
         DataError: no slice of the split qualifies.
     """
 
@@ -62,14 +80,20 @@ class Feed:
         device: torch.device,
         split: str = "train",
     ) -> None:
+        self.cache, self.data = cache, data
         self.codec, self.seed, self.device = codec, seed, device
         self.labels = codec.labels if isinstance(codec, CTCodec) else {}
         training = split == "train"
         self.augment = data.augment if training and cache.kind == "ct" else None
-        images, labels, classes = [], [], []
+        condition = declared(cache, data)
+        self._kept: list[tuple[CachedCase, npt.NDArray[np.intp]]] = []
+        images, labels, classes, height = [], [], [], []
         for name in cache.split[split]:
             case = cache.cases[name]
-            keep = self._chosen(case, data, training)
+            usable = self._usable(case)
+            keep = np.flatnonzero(usable) if training else np.arange(len(usable))
+            self._kept.append((case, keep))
+            height.append(torch.from_numpy(heights(usable)[keep]))
             images.append(torch.from_numpy(np.ascontiguousarray(case.image[keep])))
             if self.labels and case.label is not None:
                 labels.append(torch.from_numpy(np.ascontiguousarray(case.label[keep])))
@@ -83,19 +107,38 @@ class Feed:
         self.images = self._place(torch.cat(images))
         self.label_maps = self._place(torch.cat(labels)) if labels else None
         self.classes = self._place(torch.cat(classes).long()) if classes else None
-        self.class_names = cache.classes if data.classes and self.classes is not None else ()
+        columns = []
+        for name in data.attributes or ():
+            columns.append(self.shows(name).float())
+            if training:
+                _must_vary(name, columns[-1])
+        if data.height:
+            columns.append(torch.cat(height))
+        self.values = self._place(torch.stack(columns, 1)) if columns else None
+        self.condition = replace(condition, rows=self._rows())
         self._order: dict[int, Tensor] = {}
 
-    def _chosen(self, case: CachedCase, data: DataConfig, training: bool) -> np.ndarray:
-        count = len(case.image)
-        if not self.labels:
-            return np.arange(count)
-        if case.label is None:
-            return np.arange(0)
-        if not (training and data.require_label):
-            return np.arange(count)
+    def _usable(self, case: CachedCase) -> npt.NDArray[np.bool_]:
+        """Which slices of a case training may use, (z,)."""
+        if not (self.labels and self.data.require_label):
+            return np.ones(len(case.image), dtype=bool)
         pixels = sum(case.label_pixels[name] for name in self.labels)
-        return np.flatnonzero(np.asarray(pixels) >= data.min_label_pixels)
+        return np.asarray(pixels) >= self.data.min_label_pixels
+
+    def shows(self, name: str) -> Tensor:
+        """Whether each slice is of the class ``name`` or shows the label ``name``, bool (n,)."""
+        if self.classes is not None:
+            return self.classes.cpu() == self.cache.classes.index(name)
+        pixels = [np.asarray(case.label_pixels[name])[keep] for case, keep in self._kept]
+        return torch.from_numpy(np.concatenate(pixels) >= self.data.min_label_pixels)
+
+    def _rows(self) -> tuple[tuple[float, ...], ...]:
+        """The condition beyond the class of some slices, the same at every call."""
+        if self.values is None:
+            return ()
+        order = torch.randperm(len(self), generator=generator(self.seed, "conditions"))
+        some = self.values[order[:KEPT_ROWS].sort().values.to(self.values.device)]
+        return tuple(tuple(round(value, 4) for value in row) for row in some.tolist())
 
     def _place(self, stack: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -111,7 +154,8 @@ class Feed:
     def shape(self) -> Shape:
         """What the data dictate to a model."""
         size = self.images.shape[-1]
-        return Shape(self.codec.channels, 1, size, len(self.class_names))
+        condition = self.condition
+        return Shape(self.codec.channels, 1, size, condition.dim, len(condition.classes))
 
     def batch(self, position: int, count: int) -> Batch:
         """Images ``position`` to ``position + count`` of an endless, reshuffled walk."""
@@ -135,11 +179,13 @@ class Feed:
         where = index.to(self.images.device, non_blocking=True)
         image = self.images[where].to(self.device)
         label = None if self.label_maps is None else self.label_maps[where].to(self.device)
-        cond = None
-        if self.class_names and self.classes is not None:
+        parts = []
+        if self.condition.classes and self.classes is not None:
             numbers = self.classes[where].to(self.device)
-            cond = torch.nn.functional.one_hot(numbers, len(self.class_names)).float()
-        return self.codec.encode(image, label), cond
+            parts.append(one_hot(numbers, len(self.condition.classes)).float())
+        if self.values is not None:
+            parts.append(self.values[where].to(self.device))
+        return self.codec.encode(image, label), torch.cat(parts, 1) if parts else None
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._order:

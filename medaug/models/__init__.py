@@ -7,7 +7,7 @@ from typing import Any
 
 from medaug.errors import ConfigError
 from medaug.models.base import Model
-from medaug.registry import MODELS, lookup
+from medaug.registry import model
 from medaug.tensors import Shape
 
 
@@ -19,11 +19,12 @@ def build(name: str, arguments: Mapping[str, Any], shape: Shape) -> Model:
     """
     arguments = dict(arguments)
     form = arguments.pop("form", None)
-    model = lookup(MODELS, f"{name}.{form}" if form else name, "model").load()
-    known = [key for key in inspect.signature(model).parameters if key != "shape"]
+    maker = model(f"{name}.{form}" if form else name).load()
+    known = [key for key in inspect.signature(maker).parameters if key != "shape"]
     for key in arguments:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean model.{near[0]}" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"config model.{key} is not known to {name}; {hint}")
-    return model(shape, **arguments)
+    made: Model = maker(shape, **arguments)
+    return made

@@ -6,7 +6,7 @@ no average, takes no step and writes no log; the loop does.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,13 +45,23 @@ class Turn:
 
 @dataclass(frozen=True)
 class Optim:
-    """How a player steps: Adam with decoupled decay, or RMSProp as Larsen et al. used it."""
+    """How a player steps: Adam with decoupled decay, or RMSProp as Larsen et al. used it.
+
+    Attributes:
+        lr: rate.
+        kind: which rule.
+        betas: Adam's decays.
+        weight_decay: decoupled under Adam, added to the gradient under RMSProp.
+        max_norm: of the gradient before the step; None leaves it.
+        clip: bound on every weight after the step (Arjovsky et al. 2017); None leaves them.
+    """
 
     lr: float
     kind: Literal["adam", "rmsprop"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     max_norm: float | None = None
+    clip: float | None = None
 
 
 class Model(nn.Module, ABC):
@@ -97,8 +107,16 @@ class Model(nn.Module, ABC):
         """
         return self.prior((1 - how**2) ** 0.5 * noise + how * fresh, cond)
 
+    def settle(self, batches: Iterable[Batch]) -> None:
+        """Fit what is fitted in one go, such as a mixture on the codes of training images.
+
+        The loop calls it on the averaged weights before it exports them.  ``batches`` are lazy,
+        unwarped and the same every time; a model with nothing to fit does not iterate them.
+        """
+
     def shed(self) -> None:
         """Drop the networks that only judge: what is left encodes, draws and decodes."""
-        for name, _ in list(self.named_children()):
-            if name.endswith("discriminator"):
-                delattr(self, name)
+        for module in list(self.modules()):
+            for name, _ in list(module.named_children()):
+                if name.endswith(("discriminator", "critic")):
+                    delattr(module, name)

@@ -8,14 +8,14 @@ of Xu et al. 2019 (AAAE) of learning the distribution of codes afterwards, done 
    cross-entropy of the masks, and a weak KL.
 2. *sharpen*: the encoder rests; the decoder plays against a spectral-norm patch discriminator
    (hinge), whose features are the learned distance.
-3. *prior*: encoder and decoder rest; a flow learns the codes, whitened per channel.
+3. *prior*: encoder and decoder rest; a flow, or another prior, learns the codes.
 
 Healthy: ``image`` and ``mask`` fall in phase 1 and stay in phase 2, where ``texture`` falls and
 ``real`` and ``fake`` stay between 0.5 and 1; ``velocity`` falls from about 2 towards 1 or below.
 ``real`` and ``fake`` near 0: the discriminator has won and the decoder invents texture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ from medaug.losses import (
     reparametrise,
 )
 from medaug.models.base import Batch, Model, Move, Optim, Shape, Turn
-from medaug.networks.flow import Velocity, integrate
+from medaug.models.parts import resting
+from medaug.models.priors import make_prior
 from medaug.networks.spatial import PatchDiscriminator, SpatialDecoder, SpatialEncoder, squash
 
 
@@ -45,15 +46,17 @@ class Phased(Model):
         code_channels: channels of the code.
         code_stride: pixels a code covers along a side; 0 chooses 8 from 128 pixels on, else 4.
         width: channels of the autoencoder's first level.
-        flow_width: channels of the flow.
-        phases: shares of the images at which sharpening and the prior begin.
+        phases: shares of the images at which sharpening and the prior begin; a prior without
+            turns leaves its part to sharpening.
+        prior: ``flow``, ``gmm``, ``adversarial`` or ``gaussian``, of the codes.
+        prior_width: channels of its networks.
+        prior_steps: Heun steps of the flow from noise to a code.
         prior_batches: batches a step of the flow takes at once.
         mask_weight: weight of the mask's cross-entropy beside the image's absolute error.
         kl_weight: weight of the KL per code dimension.
         adversarial: weight of the patch logits in the decoder's move.
         texture: weight of the distance in discriminator features.
-        steps: Heun steps from noise to a code.
-        lr: rate of autoencoder and flow; ``sharpen_lr`` that of the decoder in phase 2, a half
+        lr: rate of autoencoder and prior; ``sharpen_lr`` that of the decoder in phase 2, a half
             of the discriminator's.
         sharpen_lr: see ``lr``.
     """
@@ -64,14 +67,15 @@ class Phased(Model):
         code_channels: int = 4,
         code_stride: int = 0,
         width: int = 24,
-        flow_width: int = 128,
         phases: tuple[float, float] = (0.4, 0.65),
+        prior: str = "flow",
+        prior_width: int = 128,
+        prior_steps: int = 24,
         prior_batches: int = 2,
         mask_weight: float = 3.0,
         kl_weight: float = 1e-3,
         adversarial: float = 0.1,
         texture: float = 0.5,
-        steps: int = 24,
         lr: float = 1e-3,
         sharpen_lr: float = 2e-4,
     ) -> None:
@@ -90,27 +94,24 @@ class Phased(Model):
         sizes = (shape.channels, code_channels, width, stride, shape.cond_dim)
         self.encoder, self.decoder = SpatialEncoder(*sizes), SpatialDecoder(*sizes)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
-        patch = 2 if grid >= 16 and grid % 2 == 0 else 1
-        self.flow = Velocity(code_channels, grid, patch, flow_width, shape.cond_dim)
-        self.noise_shape = (code_channels, grid, grid)
-        for name, start in (("seen", 0.0), ("mean", 0.0), ("square", 1.0)):
-            self.register_buffer(f"code_{name}", torch.full((1, code_channels, 1, 1), start))
-        self.shape, self.phases, self.prior_batches = shape, tuple(phases), prior_batches
+        self.code = make_prior(
+            prior, (code_channels, grid, grid), shape, prior_width, prior_steps, prior_batches
+        )
+        self.noise_shape = self.code.noise_shape
+        self.posterior = prior in ("gaussian", "gmm")
+        self.uncertainty = self.code.redraws(self.posterior)
+        self.shape = shape
+        self.phases = tuple(phases) if self.code.learns else (phases[0], 1.0)
         self.mask_weight, self.kl_weight = mask_weight, kl_weight
-        self.adversarial, self.texture, self.steps = adversarial, texture, steps
+        self.adversarial, self.texture = adversarial, texture
         self.lr, self.sharpen_lr = lr, sharpen_lr
-
-    uncertainty = "the code partly redrawn by the flow"
-    code_seen: Tensor
-    code_mean: Tensor
-    code_square: Tensor
 
     def players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {
             "encoder": (self.encoder,),
             "decoder": (self.decoder,),
             "discriminator": (self.discriminator,),
-            "flow": (self.flow,),
+            **self.code.players(),
         }
 
     def turns(self, progress: float) -> Sequence[Turn]:
@@ -118,7 +119,7 @@ class Phased(Model):
             return [Turn(self.autoencode)]
         if progress < self.phases[1]:
             return [Turn(self.sharpen)]
-        return [Turn(self.fit_prior, self.prior_batches)]
+        return self.code.turns(self.codes)
 
     def optim(self, progress: float) -> dict[str, Optim]:
         bounds = (0.0, *self.phases, 1.0)
@@ -134,7 +135,7 @@ class Phased(Model):
             "encoder": Optim(self.lr * pace, weight_decay=0.01),
             "decoder": decoder,
             "discriminator": Optim(2 * self.sharpen_lr * pace, betas=(0.0, 0.99)),
-            "flow": Optim(self.lr * pace, weight_decay=0.01, max_norm=1.0),
+            **self.code.optim(self.lr * pace),
         }
 
     def autoencode(self, batch: Batch) -> dict[str, Move]:
@@ -156,7 +157,6 @@ class Phased(Model):
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the encoder rests
             mu, logvar = self.encoder(x, cond)
-            self.observe(mu)
         raw = self.decoder(reparametrise(mu, logvar), cond)
         x_hat = squash(raw, self.shape.images).to(x.dtype)
         both = None if cond is None else cond.repeat(2, 1)
@@ -176,18 +176,6 @@ class Phased(Model):
         )
         return {"decoder": decoder, "discriminator": discriminator}
 
-    def fit_prior(self, batch: Batch) -> dict[str, Move]:
-        with torch.no_grad():  # encoder and decoder rest
-            mu, _ = self.encoder(batch.x, batch.cond)
-            self.observe(mu)
-            code = (mu - self.code_mean) / self.code_std()
-            noise = torch.randn_like(code)
-            t = torch.randn(len(code), device=code.device).sigmoid()
-            share = t[:, None, None, None]
-            z_t = (1 - share) * noise + share * code
-        velocity = self.flow(z_t, t, batch.cond)
-        return {"flow": Move({"velocity": (2.0, half_squared_error(velocity, code - noise))})}
-
     def grey(self, batch: Batch) -> Tensor:
         return batch.x[:, : self.shape.images]
 
@@ -200,23 +188,21 @@ class Phased(Model):
             terms["mask"] = (weight * self.mask_weight, error)
         return terms
 
-    def observe(self, mu: Tensor) -> None:
-        """Fold codes into the running moments that whitening uses: an average over all seen."""
-        self.code_seen += len(mu)
-        share = len(mu) / self.code_seen
-        self.code_mean += share * (mu.mean((0, 2, 3), keepdim=True) - self.code_mean)
-        self.code_square += share * (mu.square().mean((0, 2, 3), keepdim=True) - self.code_square)
+    def codes(self, batch: Batch) -> Tensor:
+        """The codes of a batch while the encoder rests."""
+        with resting(self.encoder):
+            return self.encoder(batch.x, batch.cond)[0]
 
-    def code_std(self) -> Tensor:
-        return (self.code_square - self.code_mean.square()).clamp_min(1e-6).sqrt()
+    def settle(self, batches: Iterable[Batch]) -> None:
+        if self.code.fits:
+            self.code.settle((self.codes(batch), batch.cond) for batch in batches)
 
     def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each (b, code, grid, grid)."""
         return self.encoder(x, cond)
 
     def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        code = integrate(lambda z, t: self.flow(z, t, cond), noise, 0.0, self.steps)
-        return self.code_mean + self.code_std() * code
+        return self.code(noise, cond)
 
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         return squash(self.decoder(z, cond).float(), self.shape.images)
@@ -224,10 +210,5 @@ class Phased(Model):
     def vary(
         self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
     ) -> Tensor:
-        """The code with a share ``how`` of the way back to noise drawn anew."""
-        code = (z - self.code_mean) / self.code_std()
-        start = 1 - how
-        steps = max(2, round(self.steps * how))
-        z_t = start * code + how * fresh
-        code = integrate(lambda z, t: self.flow(z, t, cond), z_t, start, steps)
-        return self.code_mean + self.code_std() * code
+        posterior = self.encode(x, cond) if self.posterior else None
+        return self.code.vary(noise, z, fresh, cond, how, posterior)

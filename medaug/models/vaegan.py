@@ -19,75 +19,85 @@ import torch
 from torch import Tensor, nn
 
 from medaug.losses import fake_loss, gaussian_kl, half_squared_error, real_loss, reparametrise
-from medaug.models.base import Batch, Model, Move, Optim, Shape, Turn
-from medaug.networks.larsen import LarsenDecoder, LarsenDiscriminator, LarsenEncoder
+from medaug.models.autoencoder import Autoencoder
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.models.parts import Network, make_discriminator
+from medaug.tensors import Shape
 
 EQUILIBRIUM = 0.68
 
 
-class VAEGAN(Model):
+class VAEGAN(Autoencoder):
     """See the module's docstring.
 
     Args:
         shape: what the data dictate.
         latent_dim: dimensions of the code.
+        network: family of all three networks.
+        width: of all three.
         feature_weight: weight of the feature distance in the decoder's move.
         real_weight: share of the real images in the discriminator's move.
         margin: half-width of the gate around the equilibrium.
         reconstructions_play: whether reconstructions face the discriminator beside samples.
         saturating: whether the decoder maximises the discriminator's loss, as the authors did.
         lr: RMSProp rate at the start, decaying to lr / 2000.
+        prior: see Autoencoder, as the three that follow.
+        prior_share: see ``prior``.
+        prior_width: see ``prior``.
+        prior_steps: see ``prior``.
     """
 
     def __init__(
         self,
         shape: Shape,
         latent_dim: int = 128,
+        network: Network = "larsen",
+        width: int = 64,
         feature_weight: float = 0.164,
         real_weight: float = 0.66,
         margin: float = 0.35,
         reconstructions_play: bool = True,
         saturating: bool = True,
         lr: float = 3.1e-4,
+        prior: str = "gaussian",
+        prior_share: float = 0.25,
+        prior_width: int = 512,
+        prior_steps: int = 24,
     ) -> None:
-        super().__init__()
-        channels, size, cond_dim = shape.channels, shape.size, shape.cond_dim
-        self.encoder = LarsenEncoder(channels, size, latent_dim, cond_dim)
-        self.decoder = LarsenDecoder(channels, size, latent_dim, cond_dim)
-        self.discriminator = LarsenDiscriminator(channels, size, cond_dim)
-        self.noise_shape = (latent_dim,)
+        super().__init__(
+            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        )
+        self.discriminator = make_discriminator(network, shape, width)
         self.feature_weight, self.real_weight, self.margin = feature_weight, real_weight, margin
         self.reconstructions_play, self.saturating = reconstructions_play, saturating
         self.lr = lr
 
-    uncertainty = "a draw of q(z | x)"
-
-    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {
             "encoder": (self.encoder,),
             "decoder": (self.decoder,),
             "discriminator": (self.discriminator,),
         }
 
-    def turns(self, progress: float) -> Sequence[Turn]:
+    def game(self, progress: float) -> Sequence[Turn]:
         return [Turn(self.play)]
 
-    def optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, Optim]:
         rate = self.lr * (1 - progress**0.75 * (1 - 1 / 2000))
         step = Optim(rate, "rmsprop", weight_decay=1e-5)
-        return dict.fromkeys(self.players(), step)
+        return dict.fromkeys(self.game_players(), step)
 
     def play(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
-        mu, logvar = self.encoder(x, cond)
+        mu, logvar = self.encode(x, cond)
         z = reparametrise(mu, logvar)
         codes = torch.cat([z, torch.randn_like(z)])
-        fakes = self.decoder(codes, None if cond is None else cond.repeat(2, 1))
+        fakes = self.decode(codes, None if cond is None else cond.repeat(2, 1)).to(x.dtype)
         logits, features = self.discriminator(
             torch.cat([x, fakes]), None if cond is None else cond.repeat(3, 1)
         )
         on_real, on_hat, on_prior = logits.chunk(3)
-        f_real, f_hat, _ = features.chunk(3)
+        f_real, f_hat, _ = features[-1].chunk(3)
         distance = half_squared_error(f_hat, f_real.detach())
         real, fake = real_loss(on_real), fake_loss(on_prior)
         escape = -fake if self.saturating else real_loss(on_prior)
@@ -117,20 +127,3 @@ class VAEGAN(Model):
         decoder = torch.maximum(real, fake) <= high
         neither = ~(discriminator | decoder)
         return discriminator | neither, decoder | neither
-
-    def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), each (b, latent_dim)."""
-        return self.encoder(x, cond)
-
-    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        return noise
-
-    def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        return self.decoder(z, cond).float()
-
-    def vary(
-        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
-    ) -> Tensor:
-        """A draw of q(z | x) with its deviation scaled by 2 ``how``, so 0.5 is the posterior."""
-        mu, logvar = self.encode(x, cond)
-        return mu + 2 * how * (0.5 * logvar).exp() * fresh

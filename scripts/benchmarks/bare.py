@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from medaug.device import autocast
 from medaug.models.base import Optim
 from medaug.models.phased import Phased
+from medaug.models.priors import FlowPrior
 from medaug.models.vaegan import VAEGAN
 from medaug.models.wgan_gp import WGANGP
 from medaug.networks.spatial import squash
@@ -105,7 +106,6 @@ def sharpen(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
         with mixed():
             with torch.no_grad():
                 mu, logvar = model.encoder(x, None)
-                model.observe(mu)
             raw = model.decoder(mu + (0.5 * logvar).exp() * torch.randn_like(mu), None).float()
             logits, features = model.discriminator(torch.cat([x, squash(raw, 1)]), None)
             real, fake = logits.float().chunk(2)
@@ -126,20 +126,21 @@ def sharpen(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
 
 def prior(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     """The flow learns codes of as many batches as ``x`` holds."""
+    assert isinstance(model.code, FlowPrior)
+    flow = model.code
     how = model.optim(progress)["flow"]
-    parameters = list(model.flow.parameters())
+    parameters = list(flow.velocity.parameters())
     optimizer = adam(parameters, how)
 
     def step() -> dict[str, Tensor]:
         with mixed():
             with torch.no_grad():
                 mu, _ = model.encoder(x, None)
-                model.observe(mu)
-                code = (mu - model.code_mean) / model.code_std()
+                code = flow.observe(mu)
                 noise = torch.randn_like(code)
                 t = torch.randn(len(code), device=code.device).sigmoid()
                 z_t = torch.lerp(noise, code, t[:, None, None, None])
-            loss = F.mse_loss(model.flow(z_t, t, None), code - noise)
+            loss = F.mse_loss(flow.velocity(z_t, t, None), code - noise)
         optimizer.zero_grad()
         loss.backward()
         if how.max_norm is not None:
@@ -155,26 +156,30 @@ def wgan_gp(model: WGANGP, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     how = model.optim(progress)
     ours, theirs = list(model.decoder.parameters()), list(model.discriminator.parameters())
     generator, critic = adam(ours, how["generator"]), adam(theirs, how["discriminator"])
+    rules = model.discriminator
+
+    def score(u: Tensor) -> Tensor:
+        return rules.network(u, None)[0]
 
     def fakes() -> Tensor:
-        return model.decoder(torch.randn(len(x), *model.noise_shape, device=x.device), None)
+        noise = torch.randn(len(x), *model.noise_shape, device=x.device)
+        return model.decoder(noise, None).float().tanh()
 
     def judge() -> Tensor:
         with mixed():
             with torch.no_grad():
-                fake = fakes().float()
-            real = model.discriminator(x, None)
+                fake = fakes()
+            real = score(x)
         with torch.autocast(x.device.type, enabled=False):
             between = torch.lerp(x, fake, torch.rand(len(x), 1, 1, 1, device=x.device))
             between.requires_grad_()
-            score = model.discriminator(between, None).sum()
-            (slope,) = torch.autograd.grad(score, between, create_graph=True)
+            (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
             norm = (slope.flatten(1).square().sum(1) + 1e-12).sqrt()
         with mixed():
-            on_fake = model.discriminator(fake, None)
-        loss = on_fake.mean() - real.mean() + model.penalty * (norm - 1).square().mean()
-        if model.drift:
-            loss = loss + model.drift * real.square().mean()
+            on_fake = score(fake)
+        loss = on_fake.mean() - real.mean() + rules.gradient_penalty * (norm - 1).square().mean()
+        if rules.drift:
+            loss = loss + rules.drift * real.square().mean()
         critic.zero_grad()
         loss.backward()
         critic.step()
@@ -182,18 +187,18 @@ def wgan_gp(model: WGANGP, x: Tensor, mixed: Mixed, progress: float) -> Loop:
 
     def generate() -> Tensor:
         with mixed():
-            loss = -model.discriminator(fakes(), None).mean()
+            loss = -score(fakes()).mean()
         generator.zero_grad()
         loss.backward(inputs=ours)
         generator.step()
         return loss.detach()
 
     def step() -> dict[str, Tensor]:
-        for _ in range(model.critic_turns):
+        for _ in range(model.judge_turns):
             judged = judge()
         return {"discriminator": judged, "generator": generate()}
 
-    return Loop(step, (model.critic_turns + 1) * len(x))
+    return Loop(step, (model.judge_turns + 1) * len(x))
 
 
 def vaegan(model: VAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
@@ -218,12 +223,12 @@ def vaegan(model: VAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
 
     def step() -> dict[str, Tensor]:
         with mixed():
-            mu, logvar = model.encoder(x, None)
+            mu, logvar = model.encode(x, None)
             z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
-            fakes = model.decoder(torch.cat([z, torch.randn_like(z)]), None)
+            fakes = model.decoder(torch.cat([z, torch.randn_like(z)]), None).tanh()
             logits, features = model.discriminator(torch.cat([x, fakes]), None)
             on_real, on_hat, on_prior = logits.chunk(3)
-            f_real, f_hat, _ = features.chunk(3)
+            f_real, f_hat, _ = features[-1].chunk(3)
             distance = 0.5 * F.mse_loss(f_hat.float(), f_real.detach().float())
             real = F.softplus(-on_real).mean()
             fake = 0.5 * (F.softplus(on_prior).mean() + F.softplus(on_hat).mean())

@@ -1,0 +1,104 @@
+"""AAAE of Xu, Keshmiri and Wang 2019: two games beside an autoencoder, its paper's errors resolved.
+
+1. Encoder and decoder minimise the reconstruction error minus the discriminator's logit on
+   reconstructions (Eq. 5 to 7, evaluated on reconstructions; the weight is on the logit).
+2. The discriminator tells images from reconstructions.
+3. A generator of codes plays against a critic of codes (Eq. 8 and 9).
+
+Samples are never shown to the discriminator.  With another prior than ``adversarial`` step 3 is
+that prior's, at the end of the run.  With a weight of 0 it is a plain autoencoder.
+
+Healthy: ``reconstruction`` falls to a few hundredths; ``real`` and ``fake`` fall slowly;
+``code_critic/real`` + ``fake`` is negative and shrinks, its ``penalty`` below about 0.1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from medaug.losses import half_squared_error, per_sample
+from medaug.models.autoencoder import Autoencoder
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.models.parts import Network
+from medaug.models.priors import AdversarialPrior
+from medaug.models.referee import Referee
+from medaug.tensors import Shape
+
+
+class AAAE(Autoencoder):
+    """See the module's docstring.
+
+    Args:
+        shape: what the data dictate.
+        latent_dim: dimensions of the code.
+        network: family of all three networks.
+        width: of all three.
+        adversarial: weight of the logit on reconstructions, lambda_1 of the paper.
+        code_rounds: rounds of the code game after each step of the autoencoder, k of the paper.
+        critic_turns: the code critic's turns to one of the code generator.
+        r1: gamma of the zero-centred penalty on real images.
+        lr: of encoder, decoder and discriminator.
+        code_lr: of the code game.
+        prior: see Autoencoder, as the three that follow.
+        prior_share: see ``prior``; the adversarial one plays throughout instead.
+        prior_width: see ``prior``.
+        prior_steps: see ``prior``.
+    """
+
+    stochastic = False
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int = 128,
+        network: Network = "aaae",
+        width: int = 64,
+        adversarial: float = 1e-3,
+        code_rounds: int = 2,
+        critic_turns: int = 5,
+        r1: float = 0.0,
+        lr: float = 1e-4,
+        code_lr: float = 1e-4,
+        prior: str = "adversarial",
+        prior_share: float = 0.25,
+        prior_width: int = 512,
+        prior_steps: int = 24,
+    ) -> None:
+        super().__init__(
+            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        )
+        self.discriminator = Referee(shape, network, width, r1=r1)
+        self.adversarial, self.code_rounds = adversarial, code_rounds
+        self.lr, self.code_lr = lr, code_lr
+        self.plays_codes = isinstance(self.code, AdversarialPrior)
+        if isinstance(self.code, AdversarialPrior):
+            self.code.critic_turns, self.prior_share = critic_turns, 0.0
+
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"autoencoder": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
+
+    def game(self, progress: float) -> Sequence[Turn]:
+        turns = [Turn(self.rebuild), Turn(self.judge)]
+        if self.plays_codes:
+            turns += self.code_rounds * [*self.code.turns(self.codes)]
+        return turns
+
+    def game_optim(self, progress: float) -> dict[str, Optim]:
+        steps = dict.fromkeys(self.game_players(), Optim(self.lr, betas=(0.5, 0.999)))
+        return {**steps, **self.code.optim(self.code_lr)} if self.plays_codes else steps
+
+    def rebuild(self, batch: Batch) -> dict[str, Move]:
+        x, cond = batch.x, batch.cond
+        x_hat = self.decode(self.encode(x, cond)[0], cond)
+        terms = {"reconstruction": (2.0, half_squared_error(x_hat, x))}
+        if self.adversarial:
+            escape = -per_sample(self.discriminator(x_hat, cond)[0])
+            terms["adversarial"] = (self.adversarial, escape)
+        return {"autoencoder": Move(terms)}
+
+    def judge(self, batch: Batch) -> dict[str, Move]:
+        x, cond = batch.x, batch.cond
+        with torch.no_grad():  # the autoencoder rests
+            x_hat = self.decode(self.encode(x, cond)[0], cond)
+        return {"discriminator": Move(self.discriminator.judge(x, x_hat, cond))}

@@ -1,0 +1,95 @@
+"""Adversarially learned inference of Dumoulin et al. 2017: a judge of pairs of image and code.
+
+The discriminator tells (x, E(x)) from (G(z), z); encoder and decoder play one side together, with
+labels swapped.  Both sides step at once, from the same forward pass.  Adam's second decay is 0.999:
+the paper prints 1 - beta_2.
+
+Healthy: ``real`` and ``fake`` between 0.2 and 0.7.  Reconstructions drift to other instances of
+the same kind; that is the model, and ALICE is the remedy.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.losses import fake_loss, real_loss, reparametrise
+from medaug.models.autoencoder import Autoencoder
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.models.parts import Network
+from medaug.networks.joint import JointDiscriminator
+from medaug.tensors import Shape
+
+
+class ALI(Autoencoder):
+    """See the module's docstring.
+
+    Args:
+        shape: what the data dictate.
+        latent_dim: dimensions of the code.
+        network: family of encoder and decoder.
+        width: of all three networks.
+        maxout: whether the judge is the authors', of maxout and dropout, or of leaky ReLU.
+        lr: of encoder and decoder; ``judge_lr`` the judge's.
+        judge_lr: see ``lr``.
+        prior: see Autoencoder, as the three that follow.
+        prior_share: see ``prior``.
+        prior_width: see ``prior``.
+        prior_steps: see ``prior``.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int = 64,
+        network: Network = "dcgan",
+        width: int = 64,
+        maxout: bool = True,
+        lr: float = 1e-4,
+        judge_lr: float = 1e-4,
+        prior: str = "gaussian",
+        prior_share: float = 0.25,
+        prior_width: int = 512,
+        prior_steps: int = 24,
+    ) -> None:
+        super().__init__(
+            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        )
+        self.discriminator = JointDiscriminator(shape, latent_dim, width, maxout=maxout)
+        self.lr, self.judge_lr = lr, judge_lr
+
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"generator": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
+
+    def game(self, progress: float) -> Sequence[Turn]:
+        return [Turn(self.play)]
+
+    def game_optim(self, progress: float) -> dict[str, Optim]:
+        return {
+            "generator": Optim(self.lr, betas=(0.5, 0.999)),
+            "discriminator": Optim(self.judge_lr, betas=(0.5, 0.999)),
+        }
+
+    def play(self, batch: Batch) -> dict[str, Move]:
+        x, cond = batch.x, batch.cond
+        mu, logvar = self.encode(x, cond)
+        z_hat, z = reparametrise(mu, logvar), torch.randn_like(mu)
+        x_p = self.decode(z, cond)
+        on_q, on_p = self.discriminator(
+            torch.cat([x, x_p]),
+            torch.cat([z_hat, z]),
+            None if cond is None else cond.repeat(2, 1),
+        ).chunk(2)
+        generator = {
+            "posterior": (1.0, fake_loss(on_q)),
+            "sample": (1.0, real_loss(on_p)),
+            **self.cycles(x, mu, z, x_p, cond),
+        }
+        judge = {"real": (1.0, real_loss(on_q)), "fake": (1.0, fake_loss(on_p))}
+        return {"generator": Move(generator), "discriminator": Move(judge)}
+
+    def cycles(
+        self, x: Tensor, mu: Tensor, z: Tensor, x_p: Tensor, cond: Tensor | None
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Further terms of encoder and decoder; ALI has none."""
+        return {}

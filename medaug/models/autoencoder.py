@@ -1,0 +1,118 @@
+"""What the models with an encoder share: a vector code, its prior, and how samples are drawn.
+
+A subclass names its own players and turns; the prior's join them.  A prior that learns plays alone
+in the last share of the images, while encoder and decoder rest.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.models.base import Batch, Model, Optim, Turn
+from medaug.models.parts import Network, make_decoder, make_encoder, resting
+from medaug.models.priors import make_prior
+from medaug.tensors import Shape
+
+LOGVAR = (-10.0, 10.0)
+PRIOR_LR = 1e-3
+
+
+class Autoencoder(Model):
+    """See the module's docstring.
+
+    Args:
+        shape: what the data dictate.
+        latent_dim: dimensions of the code.
+        network: family of encoder and decoder.
+        width: of both.
+        prior: ``gaussian``, ``gmm``, ``adversarial`` or ``flow``.
+        prior_share: share of the images, at the end, in which a prior that learns does so.
+        prior_width: channels of its networks.
+        prior_steps: Heun steps of a flow from noise to a code.
+    """
+
+    stochastic = True
+    """Whether the encoder gives a distribution; if not, its log-variance is the lower bound."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int,
+        network: Network,
+        width: int,
+        prior: str,
+        prior_share: float,
+        prior_width: int,
+        prior_steps: int,
+    ) -> None:
+        super().__init__()
+        outputs = 2 * latent_dim if self.stochastic else latent_dim
+        self.encoder = make_encoder(network, shape, outputs, width)
+        self.decoder = make_decoder(network, shape, latent_dim, width)
+        self.code = make_prior(prior, (latent_dim,), shape, prior_width, prior_steps)
+        self.prior_share = prior_share if self.code.learns else 0.0
+        self.shape, self.noise_shape = shape, self.code.noise_shape
+        self.posterior = self.stochastic and self.noise_shape[0] >= latent_dim
+        self.uncertainty = self.code.redraws(self.posterior)
+
+    @abstractmethod
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The players before the prior's."""
+
+    @abstractmethod
+    def game(self, progress: float) -> Sequence[Turn]:
+        """Their turns; ``progress`` is of their own part of the run."""
+
+    @abstractmethod
+    def game_optim(self, progress: float) -> dict[str, Optim]:
+        """How they step."""
+
+    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {**self.game_players(), **self.code.players()}
+
+    def turns(self, progress: float) -> Sequence[Turn]:
+        if progress < 1 - self.prior_share:
+            return self.game(progress / (1 - self.prior_share))
+        return self.code.turns(self.codes)
+
+    def optim(self, progress: float) -> dict[str, Optim]:
+        own = 1 - self.prior_share
+        late = max(progress - own, 0.0) / max(self.prior_share, 1e-9)
+        pace = min(1.0, (late + 1e-3) / 0.03) * max(1 - late, 0.0) ** 0.5
+        game = self.game_optim(min(progress / own, 1.0) if own else 1.0)
+        return {**self.code.optim(PRIOR_LR * pace), **game}
+
+    def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each (b, latent_dim)."""
+        h = self.encoder(x, cond).float()
+        if not self.stochastic:
+            return h, torch.full_like(h, LOGVAR[0])
+        mu, logvar = h.chunk(2, 1)
+        return mu, logvar.clamp(*LOGVAR)
+
+    def codes(self, batch: Batch) -> Tensor:
+        """The codes (b, latent_dim) of a batch while the encoder rests."""
+        with resting(self.encoder):
+            return self.encode(batch.x, batch.cond)[0]
+
+    def settle(self, batches: Iterable[Batch]) -> None:
+        if self.code.fits:
+            self.code.settle(self._pairs(batches))
+
+    def _pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for batch in batches:
+            yield self.codes(batch), batch.cond
+
+    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        return self.code(noise, cond)
+
+    def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        return self.decoder(z, cond).float().tanh()
+
+    def vary(
+        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        posterior = self.encode(x, cond) if self.posterior else None
+        return self.code.vary(noise, z, fresh, cond, how, posterior)

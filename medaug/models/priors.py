@@ -1,0 +1,353 @@
+"""The distribution of an autoencoder's codes, as a component any of them can take.
+
+- ``gaussian``: N(0, I), which the autoencoder's own losses must bring about.
+- ``gmm``: a mixture of Gaussians fitted to the codes of training images once they are learned
+  (ex-post density, Ghosh et al. 2020).
+- ``adversarial``: a generator of codes against a critic of codes (Xu et al. 2019, AAAE).
+- ``flow``: a rectified flow from noise to codes (Liu et al. 2022).
+
+The last two learn in turns of their own, on whitened codes, while encoder and decoder rest.
+"""
+
+import difflib
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medaug.errors import ConfigError
+from medaug.losses import half_squared_error
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.networks.flow import Velocity, integrate
+from medaug.networks.latent import Mlp, VelocityMlp
+from medaug.penalties import gradient_penalty
+from medaug.tensors import Shape
+
+Codes = Callable[[Batch], Tensor]
+"""The codes (b, ...) of a batch's images, without gradient and without changing the encoder."""
+
+CRITIC_TURNS = 5
+LARGEST_MIXTURE = 512
+
+
+class Prior(nn.Module):
+    """Noise to codes; subclasses say how that is learned."""
+
+    noise_shape: tuple[int, ...]
+    learns = False
+    """Whether there are turns to play."""
+    fits = False
+    """Whether ``settle`` does anything."""
+
+    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {}
+
+    def turns(self, codes: Codes) -> Sequence[Turn]:
+        return []
+
+    def optim(self, lr: float) -> dict[str, Optim]:
+        return {}
+
+    def settle(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Fit to all of ``codes``, batches of (codes, cond)."""
+
+    @abstractmethod
+    def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        """Noise (b, *noise_shape) to codes."""
+
+    def redraws(self, posterior: bool) -> str:
+        """What ``vary`` draws, in words, with or without a posterior to draw from."""
+        return "a draw of q(z | x)" if posterior else "a neighbour of the noise on the prior's shell"
+
+    def vary(
+        self,
+        noise: Tensor,
+        z: Tensor,
+        fresh: Tensor,
+        cond: Tensor | None,
+        how: float,
+        posterior: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Codes near ``z``, itself made of ``noise``, with a strength ``how`` in (0, 1].
+
+        With a ``posterior`` (mean, log-variance) of the sample a draw of it, its deviation scaled
+        by 2 ``how``, so that 0.5 is the posterior; else from a neighbour of the noise.
+        """
+        if posterior is None:
+            return self((1 - how**2) ** 0.5 * noise + how * fresh, cond)
+        mu, logvar = posterior
+        draw = fresh.flatten(1)[:, : mu[0].numel()].view_as(mu)
+        return mu + 2 * how * (0.5 * logvar).exp() * draw
+
+
+class GaussianPrior(Prior):
+    """N(0, I): the noise is the code."""
+
+    def __init__(self, code: tuple[int, ...]) -> None:
+        super().__init__()
+        self.noise_shape = code
+
+    def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        return noise
+
+
+class MixturePrior(Prior):
+    """Ten Gaussians of full covariance, for each class of its own where there are classes.
+
+    The last number of the noise chooses the component, by its normal quantile.
+    """
+
+    fits = True
+    components = 10
+    seed = 0
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def __init__(self, code: tuple[int, ...], shape: Shape) -> None:
+        super().__init__()
+        dim = math.prod(code)
+        if dim > LARGEST_MIXTURE:
+            raise ConfigError(
+                f"config model.prior: gmm takes codes of up to {LARGEST_MIXTURE} numbers, this "
+                f"one has {dim}; use flow or adversarial"
+            )
+        if shape.cond_dim != shape.classes:
+            raise ConfigError(
+                "config model.prior: gmm is conditioned on classes alone; "
+                "use flow or adversarial with attributes or height"
+            )
+        self.code, self.noise_shape = code, (dim + 1,)
+        groups, k = max(shape.classes, 1), self.components
+        self.register_buffer("weights", torch.full((groups, k), 1 / k))
+        self.register_buffer("means", torch.zeros(groups, k, dim))
+        self.register_buffer("factors", torch.eye(dim).repeat(groups, k, 1, 1))
+
+    def settle(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        from sklearn.mixture import GaussianMixture
+
+        rows, groups = [], []
+        for code, cond in codes:
+            rows.append(code.flatten(1).double().cpu().numpy())
+            group = np.zeros(len(code), int) if cond is None else cond.argmax(1).cpu().numpy()
+            groups.append(group)
+        every, group = np.concatenate(rows), np.concatenate(groups)
+        for number in range(len(self.weights)):
+            mine = every[group == number]
+            if len(mine) < 2:
+                continue
+            k = min(self.components, max(1, len(mine) // (2 * every.shape[1])))
+            fitted = GaussianMixture(k, reg_covar=1e-5, random_state=self.seed).fit(mine)
+            self.weights[number].zero_()
+            self.weights[number, :k] = torch.from_numpy(fitted.weights_)
+            self.means[number, :k] = torch.from_numpy(fitted.means_)
+            factors = np.linalg.cholesky(fitted.covariances_)
+            self.factors[number, :k] = torch.from_numpy(factors)
+
+    def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        noise = noise.float()
+        group = noise.new_zeros(len(noise)).long() if cond is None else cond.argmax(1)
+        level = torch.special.ndtr(noise[:, -1:])
+        last = (self.weights[group] > 0).sum(1) - 1
+        choice = (self.weights[group].cumsum(1) < level).sum(1).minimum(last)
+        at = self.factors[group, choice] @ noise[:, :-1, None]
+        return (self.means[group, choice] + at[..., 0]).unflatten(1, self.code)
+
+
+class Whitened(Prior):
+    """A learned prior works on codes of mean 0 and variance 1 per channel.
+
+    The moments are running averages that forget after about ``MEMORY`` codes.
+    """
+
+    MEMORY = 2**16
+    learns = True
+    seen: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, code: tuple[int, ...]) -> None:
+        super().__init__()
+        channel = (1, code[0], *[1] * (len(code) - 1))
+        for name, start in (("seen", 0.0), ("mean", 0.0), ("square", 1.0)):
+            self.register_buffer(name, torch.full(channel, start))
+        self.code = code
+
+    @torch.no_grad()
+    def observe(self, code: Tensor) -> Tensor:
+        """Fold codes (b, ...) into the moments and return them whitened."""
+        self.seen += len(code)
+        share = len(code) / self.seen.clamp(max=self.MEMORY)
+        others = [0, *range(2, code.ndim)]
+        self.mean += share * (code.mean(others, keepdim=True) - self.mean)
+        self.square += share * (code.square().mean(others, keepdim=True) - self.square)
+        return self.whiten(code)
+
+    def std(self) -> Tensor:
+        return (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
+
+    def whiten(self, code: Tensor) -> Tensor:
+        return (code.float() - self.mean) / self.std()
+
+    def colour(self, white: Tensor) -> Tensor:
+        return self.mean + self.std() * white
+
+
+class AdversarialPrior(Whitened):
+    """A code generator against a code critic with a gradient penalty (AAAE, Eq. 8 to 10)."""
+
+    noise_dim = 64
+
+    def __init__(
+        self, code: tuple[int, ...], shape: Shape, width: int, critic_turns: int = CRITIC_TURNS
+    ) -> None:
+        super().__init__(code)
+        dim, k = math.prod(code), shape.cond_dim
+        self.noise_shape = (self.noise_dim,)
+        self.generator = Mlp((self.noise_dim + k, *[width] * 3, dim), 0.0, elu=True)
+        self.critic = Mlp((dim + k, *[width] * 3, 1), 0.1)
+        self.critic_turns = critic_turns
+
+    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"code_critic": (self.critic,), "code_generator": (self.generator,)}
+
+    def turns(self, codes: Codes) -> Sequence[Turn]:
+        def judge_codes(batch: Batch) -> dict[str, Move]:
+            return self.judge(batch, codes)
+
+        return self.critic_turns * [Turn(judge_codes)] + [Turn(self.generate_codes)]
+
+    def optim(self, lr: float) -> dict[str, Optim]:
+        return dict.fromkeys(self.players(), Optim(lr, betas=(0.5, 0.9)))
+
+    def judge(self, batch: Batch, codes: Codes) -> dict[str, Move]:
+        cond = batch.cond
+        with torch.no_grad():
+            white = self.observe(codes(batch)).flatten(1)
+            drawn = self.draw(batch)
+        terms = {
+            "real": (1.0, -self.score(white, cond)),
+            "fake": (1.0, self.score(drawn, cond)),
+            "penalty": (10.0, gradient_penalty(lambda u: self.score(u, cond), white, drawn)),
+        }
+        return {"code_critic": Move(terms)}
+
+    def generate_codes(self, batch: Batch) -> dict[str, Move]:
+        escape = -self.score(self.draw(batch), batch.cond)
+        return {"code_generator": Move({"adversarial": (1.0, escape)})}
+
+    def draw(self, batch: Batch) -> Tensor:
+        """Whitened codes (b, d) from fresh noise."""
+        noise = torch.randn(len(batch.x), self.noise_dim, device=batch.x.device)
+        return self.generator(_joined(noise, batch.cond)).float()
+
+    def score(self, white: Tensor, cond: Tensor | None) -> Tensor:
+        return self.critic(_joined(white, cond))[:, 0].float()
+
+    def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        white = self.generator(_joined(noise, cond)).float()
+        return self.colour(white.unflatten(1, self.code))
+
+
+class FlowPrior(Whitened):
+    """A rectified flow, on a vector by a perceptron or on a grid by a convolutional network."""
+
+    def __init__(
+        self, code: tuple[int, ...], shape: Shape, width: int, steps: int, batches: int = 1
+    ) -> None:
+        super().__init__(code)
+        self.noise_shape, self.steps, self.batches = code, steps, batches
+        self.velocity: nn.Module
+        if len(code) == 1:
+            self.velocity = VelocityMlp(code[0], width, shape.cond_dim)
+        else:
+            channels, grid, _ = code
+            patch = 2 if grid >= 16 and grid % 2 == 0 else 1
+            self.velocity = Velocity(channels, grid, patch, width, shape.cond_dim)
+
+    def players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"flow": (self.velocity,)}
+
+    def turns(self, codes: Codes) -> Sequence[Turn]:
+        def fit_flow(batch: Batch) -> dict[str, Move]:
+            return self.fit(batch, codes)
+
+        return [Turn(fit_flow, self.batches)]
+
+    def optim(self, lr: float) -> dict[str, Optim]:
+        return {"flow": Optim(lr, weight_decay=0.01, max_norm=1.0)}
+
+    def fit(self, batch: Batch, codes: Codes) -> dict[str, Move]:
+        with torch.no_grad():
+            white = self.observe(codes(batch))
+            noise = torch.randn_like(white)
+            t = torch.randn(len(white), device=white.device).sigmoid()
+            share = t.view(-1, *[1] * (white.ndim - 1))
+            z_t = (1 - share) * noise + share * white
+        velocity = self.velocity(z_t, t, batch.cond)
+        return {"flow": Move({"velocity": (2.0, half_squared_error(velocity, white - noise))})}
+
+    def carry(self, white: Tensor, cond: Tensor | None, start: float, steps: int) -> Tensor:
+        return integrate(lambda z, t: self.velocity(z, t, cond), white, start, steps)
+
+    def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        return self.colour(self.carry(noise, cond, 0.0, self.steps))
+
+    def redraws(self, posterior: bool) -> str:
+        return "the code partly redrawn by the flow"
+
+    def vary(
+        self,
+        noise: Tensor,
+        z: Tensor,
+        fresh: Tensor,
+        cond: Tensor | None,
+        how: float,
+        posterior: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """The code with a share ``how`` of the way back to noise drawn anew."""
+        z_t = (1 - how) * self.whiten(z) + how * fresh
+        steps = max(2, round(self.steps * how))
+        return self.colour(self.carry(z_t, cond, 1 - how, steps))
+
+
+PRIORS = ("gaussian", "gmm", "adversarial", "flow")
+
+
+def make_prior(
+    kind: str, code: tuple[int, ...], shape: Shape, width: int, steps: int, batches: int = 1
+) -> Prior:
+    """The prior called ``kind`` over codes of the shape ``code``.
+
+    Args:
+        kind: one of ``PRIORS``.
+        code: shape of one code.
+        shape: what the data dictate.
+        width: of the networks of a prior that learns.
+        steps: Heun steps of a flow.
+        batches: how many batches one step of a flow takes.
+
+    Raises:
+        ConfigError: no such prior, or it cannot take this code or condition.
+    """
+    match kind:
+        case "gaussian":
+            return GaussianPrior(code)
+        case "gmm":
+            return MixturePrior(code, shape)
+        case "adversarial":
+            return AdversarialPrior(code, shape, width)
+        case "flow":
+            return FlowPrior(code, shape, width, steps, batches)
+    near = difflib.get_close_matches(kind, PRIORS, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(
+        f"config model.prior: {kind!r} is not known{hint} (known: {', '.join(PRIORS)})"
+    )
+
+
+def _joined(h: Tensor, cond: Tensor | None) -> Tensor:
+    return h if cond is None else torch.cat([h, cond.to(h.dtype)], 1)

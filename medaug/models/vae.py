@@ -1,0 +1,104 @@
+"""Variational autoencoder of Kingma and Welling 2014.
+
+One player minimises reconstruction error and KL, both per pixel, so that their sum is the negative
+ELBO divided by the pixels.  The observation model is a Gaussian of unit or of learned variance
+(the latter at its optimum, the running mean squared error: Rybkin et al. 2021), or a Bernoulli on
+[0, 1]; on grey pixels the last is a useful loss but no density.
+
+Healthy: ``reconstruction`` falls throughout, ``kl`` rises from 0 and settles at some tens of nats
+over the pixels' number.  ``kl`` near 0 for long: the code has collapsed; lower ``beta`` or choose
+``likelihood: learned``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.errors import ConfigError
+from medaug.losses import gaussian_kl, half_squared_error, mask_error, reparametrise
+from medaug.models.autoencoder import Autoencoder
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.models.parts import Network
+from medaug.tensors import Shape
+
+LIKELIHOODS = ("gaussian", "learned", "bernoulli")
+
+
+class VAE(Autoencoder):
+    """See the module's docstring.
+
+    Args:
+        shape: what the data dictate.
+        latent_dim: dimensions of the code.
+        network: family of encoder and decoder.
+        width: of both.
+        likelihood: ``gaussian`` (unit variance), ``learned`` or ``bernoulli``.
+        beta: weight of the KL.
+        rule: ``adam`` or ``rmsprop``.
+        lr: rate at the start, decaying to a hundredth.
+        prior: see Autoencoder, as the three that follow.
+        prior_share: see ``prior``.
+        prior_width: see ``prior``.
+        prior_steps: see ``prior``.
+    """
+
+    error: Tensor
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int = 64,
+        network: Network = "residual",
+        width: int = 32,
+        likelihood: str = "learned",
+        beta: float = 1.0,
+        rule: str = "adam",
+        lr: float = 1e-3,
+        prior: str = "gaussian",
+        prior_share: float = 0.25,
+        prior_width: int = 512,
+        prior_steps: int = 24,
+    ) -> None:
+        super().__init__(
+            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        )
+        if likelihood not in LIKELIHOODS:
+            raise ConfigError(
+                f"config model.likelihood: {likelihood!r} is not known "
+                f"(known: {', '.join(LIKELIHOODS)})"
+            )
+        self.likelihood, self.beta, self.rule, self.lr = likelihood, beta, rule, lr
+        self.share = latent_dim / (shape.channels * shape.size**shape.spatial_dims)
+        self.register_buffer("error", torch.ones(()))
+
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"autoencoder": (self.encoder, self.decoder)}
+
+    def game(self, progress: float) -> Sequence[Turn]:
+        return [Turn(self.explain)]
+
+    def game_optim(self, progress: float) -> dict[str, Optim]:
+        rate = self.lr * (1 - progress**0.75 * 0.99)
+        kind = "rmsprop" if self.rule == "rmsprop" else "adam"
+        return {"autoencoder": Optim(rate, kind)}
+
+    def explain(self, batch: Batch) -> dict[str, Move]:
+        mu, logvar = self.encode(batch.x, batch.cond)
+        raw = self.decoder(reparametrise(mu, logvar), batch.cond)
+        terms = {
+            "reconstruction": (1.0, self.surprise(raw, batch.x)),
+            "kl": (self.beta * self.share, gaussian_kl(mu, logvar)),
+        }
+        return {"autoencoder": Move(terms)}
+
+    def surprise(self, raw: Tensor, x: Tensor) -> Tensor:
+        """-log p(x | z) per pixel up to a constant, (b,)."""
+        if self.likelihood == "bernoulli":
+            return mask_error(2 * raw, x)
+        half = half_squared_error(raw.tanh(), x)
+        if self.likelihood == "gaussian":
+            return half
+        with torch.no_grad():
+            self.error.lerp_(2 * half.mean(), 0.01)
+        return half / self.error.clamp_min(1e-6)

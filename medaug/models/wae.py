@@ -1,0 +1,95 @@
+"""What both Wasserstein autoencoders of Tolstikhin, Bousquet, Gelly and Schoelkopf 2018 share.
+
+A deterministic encoder of images with a little noise on them; the squared error of the
+reconstruction; a first share of the run in which the encoder alone matches the prior's moments.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medaug.losses import half_squared_error
+from medaug.models.autoencoder import Autoencoder
+from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.models.parts import Network
+from medaug.tensors import Shape
+
+NOISE = 0.01
+AUTHORS_SCALE = 0.05 / 4
+"""Theirs weighs the summed squared error on [0, 1], a quarter of that on [-1, 1], by 0.05."""
+
+
+class WAE(Autoencoder):
+    """See the module's docstring; subclasses say how codes are held to the prior.
+
+    Args:
+        shape: what the data dictate.
+        latent_dim: dimensions of the code.
+        network: family of encoder and decoder.
+        width: of both.
+        penalty: lambda of the paper, against its summed squared error.
+        pretrain: share of the images in which the encoder matches moments.
+        lr: rate at the start; halved after 30 % and again to a fifth after half of the images.
+        prior: see Autoencoder, as the three that follow.
+        prior_share: see ``prior``.
+        prior_width: see ``prior``.
+        prior_steps: see ``prior``.
+    """
+
+    stochastic = False
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int,
+        network: Network,
+        width: int,
+        penalty: float,
+        pretrain: float,
+        lr: float,
+        prior: str,
+        prior_share: float,
+        prior_width: int,
+        prior_steps: int,
+    ) -> None:
+        super().__init__(
+            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        )
+        pixels = shape.channels * shape.size**shape.spatial_dims
+        self.penalty = penalty / (AUTHORS_SCALE * pixels)
+        self.pretrain, self.lr = pretrain, lr
+
+    def game(self, progress: float) -> Sequence[Turn]:
+        if progress < self.pretrain:
+            return [Turn(self.match_moments)]
+        return self.match_codes()
+
+    def match_codes(self) -> Sequence[Turn]:
+        """The turns after the first share."""
+        raise NotImplementedError
+
+    def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {"encoder": (self.encoder,), "decoder": (self.decoder,)}
+
+    def pace(self, progress: float) -> float:
+        return 1.0 if progress < 0.3 else 0.5 if progress < 0.5 else 0.1
+
+    def game_optim(self, progress: float) -> dict[str, Optim]:
+        step = Optim(self.lr * self.pace(progress), betas=(0.5, 0.999))
+        return dict.fromkeys(self.game_players(), step)
+
+    def match_moments(self, batch: Batch) -> dict[str, Move]:
+        z = self.noisy_codes(batch)
+        centred = z - z.mean(0)
+        covariance = centred.T @ centred / len(z)
+        gap = (covariance - torch.eye(len(covariance), device=z.device)).square().mean()
+        return {"encoder": Move({"mean": (1.0, z.mean(0).square().mean()), "spread": (1.0, gap)})}
+
+    def noisy_codes(self, batch: Batch) -> Tensor:
+        x = batch.x + NOISE * torch.randn_like(batch.x).clamp(-2, 2)
+        return self.encode(x, batch.cond)[0]
+
+    def rebuilt(self, batch: Batch, z: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """The mean squared error of the reconstruction from ``z``."""
+        return {"reconstruction": (2.0, half_squared_error(self.decode(z, batch.cond), batch.x))}

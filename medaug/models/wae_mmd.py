@@ -1,0 +1,48 @@
+"""WAE-MMD of Tolstikhin et al. 2018: codes are held to the prior by their maximum mean discrepancy.
+
+Kernels are inverse multiquadratics over seven scales.
+
+Healthy: ``reconstruction`` falls, ``mmd`` hovers around 0 (it is unbiased, and may be negative).
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from medaug.losses import imq_mmd
+from medaug.models.base import Batch, Move, Turn
+from medaug.models.parts import Network
+from medaug.models.wae import WAE
+from medaug.tensors import Shape
+
+
+class WAEMMD(WAE):
+    """See the module's docstring; arguments as WAE's."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent_dim: int = 8,
+        network: Network = "dcgan",
+        width: int = 64,
+        penalty: float = 10.0,
+        pretrain: float = 0.003,
+        lr: float = 1e-3,
+        prior: str = "gaussian",
+        prior_share: float = 0.25,
+        prior_width: int = 512,
+        prior_steps: int = 24,
+    ) -> None:
+        super().__init__(
+            shape, latent_dim, network, width, penalty, pretrain, lr,
+            prior, prior_share, prior_width, prior_steps,
+        )  # fmt: skip
+
+    def match_codes(self) -> Sequence[Turn]:
+        return [Turn(self.rebuild)]
+
+    def rebuild(self, batch: Batch) -> dict[str, Move]:
+        z = self.noisy_codes(batch)
+        mmd = (self.penalty, imq_mmd(z, torch.randn_like(z)))
+        move = Move({**self.rebuilt(batch, z), "mmd": mmd})
+        return {"encoder": move, "decoder": move}
