@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 
 def with_condition(x: Tensor, cond: Tensor | None) -> Tensor:
-    """``x`` (b, c, h, w) with ``cond`` (b, k) as k constant planes behind its channels."""
+    """``x`` (b, c, ...) with ``cond`` (b, k) as k constant planes behind its channels."""
     if cond is None:
         return x
-    planes = cond.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    planes = cond.to(x.dtype).view(*cond.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, planes], 1)
 
 

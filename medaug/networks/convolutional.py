@@ -1,115 +1,145 @@
-"""Generators and critics for WGAN-GP: the plain ones of the paper's code, and residual ones.
+"""Plain 5 x 5 convolutional networks: those of the WGAN-GP code, and DCGAN's, which add batch norm.
 
-Both families go through the sides that stride-2 convolutions make of the image's, so 28 pixels
-are as good as 64 or 128; neither has batch statistics.
+Both go through the sides that stride-2 convolutions make of the image's, down to 4 pixels, so that
+28 pixels are as good as 64 or 128.  The condition joins the code, and the image as planes.
 """
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.networks.blocks import ResBlock, group_norm, with_condition
-from medaug.networks.larsen import halvings
+from medaug.networks.blocks import with_condition
+from medaug.networks.larsen import joined
+from medaug.networks.sizes import check, halvings
+from medaug.tensors import Shape
 
 
-def _levels(size: int) -> int:
+def levels(size: int) -> int:
+    """How often ``size`` is halved on the way to 4 pixels."""
     return max(1, (size - 1).bit_length() - 2)
 
 
-def _widths(width: int, levels: int) -> list[int]:
-    return [width * 2 ** min(level, 2) for level in range(levels)]
+def widths(width: int, count: int) -> list[int]:
+    """Channels at each level from the image on, doubling up to four times the first."""
+    return [width * 2 ** min(level, 2) for level in range(count)]
 
 
-class PlainGenerator(nn.Module):
-    """Codes (b, latent) to images (b, c, s, s) in [-1, 1] by 5 x 5 transposed convolutions."""
+def he(module: nn.Module) -> None:
+    """He et al. 2015, for leaky ReLU of slope 0.2."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=0.2)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
-    def __init__(self, channels: int, size: int, latent: int, width: int, cond_dim: int) -> None:
+
+def narrow(module: nn.Module) -> None:
+    """N(0, 0.02), and N(1, 0.02) for the gains of batch norm (Radford et al. 2016)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class _Down(nn.Module):
+    """Images to (b, 4 width, 4, 4) or so by strided convolutions and leaky ReLU."""
+
+    normed = False
+
+    def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()
-        self.sizes = halvings(size, _levels(size))[::-1]
-        widths = [*_widths(width, _levels(size))[::-1], channels]
-        self.start = (widths[0], self.sizes[0], self.sizes[0])
-        self.fc = nn.Linear(latent + cond_dim, widths[0] * self.sizes[0] ** 2)
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(c_in, c_out, 5, 2, 2) for c_in, c_out in pairwise(widths)
-        )
-
-    def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.fc(z if cond is None else torch.cat([z, cond.to(z.dtype)], 1))
-        h = h.unflatten(1, self.start)
-        for up, side in zip(self.up, self.sizes[1:], strict=True):
-            h = up(h.relu(), output_size=[side, side])
-        return h.tanh()
-
-
-class PlainCritic(nn.Module):
-    """Images (b, c, s, s) to scores (b,) by 5 x 5 strided convolutions and leaky ReLU."""
-
-    def __init__(self, channels: int, size: int, width: int, cond_dim: int) -> None:
-        super().__init__()
-        widths = [channels + cond_dim, *_widths(width, _levels(size))]
+        check(shape, "dcgan" if self.normed else "plain")
+        count = levels(shape.size)
+        sizes = [shape.channels + shape.cond_dim, *widths(width, count)]
         self.down = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 5, 2, 2) for c_in, c_out in pairwise(widths)
+            nn.Conv2d(c_in, c_out, 5, 2, 2) for c_in, c_out in pairwise(sizes)
         )
-        self.fc = nn.Linear(widths[-1] * halvings(size, _levels(size))[-1] ** 2, 1)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(c) if self.normed and level else nn.Identity()
+            for level, c in enumerate(sizes[1:])
+        )
+        self.flat = sizes[-1] * halvings(shape.size, count)[-1] ** 2
+        self.layer = min(2, count - 1)
+
+    def walk(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The last level, flat, and the linear output of the third convolution."""
+        h, features = with_condition(x, cond), x
+        for level, (down, norm) in enumerate(zip(self.down, self.norms, strict=True)):
+            h = down(h)
+            if level == self.layer:
+                features = h
+            h = F.leaky_relu(norm(h), 0.2)
+        return h.flatten(1), features
+
+
+class PlainEncoder(_Down):
+    """Images (b, c, s, s) and cond to (b, outputs)."""
+
+    def __init__(self, shape: Shape, outputs: int, width: int) -> None:
+        super().__init__(shape, width)
+        self.fc = nn.Linear(self.flat, outputs)
+        self.apply(narrow if self.normed else he)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        h = with_condition(x, cond)
-        for down in self.down:
-            h = F.leaky_relu(down(h), 0.2)
-        return self.fc(h.flatten(1))[:, 0].float()
+        return self.fc(self.walk(x, cond)[0]).float()
 
 
-class ResidualGenerator(nn.Module):
-    """Codes (b, latent) to images (b, c, s, s) in [-1, 1]: residual blocks, nearest upsampling."""
+class PlainDiscriminator(_Down):
+    """Images (b, c, s, s) and cond to logits (b,) and [the third convolution's linear output]."""
 
-    def __init__(self, channels: int, size: int, latent: int, width: int, cond_dim: int) -> None:
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__(shape, width)
+        self.fc = nn.Linear(self.flat, 1)
+        self.apply(narrow if self.normed else he)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        h, features = self.walk(x, cond)
+        return self.fc(h)[:, 0].float(), [features]
+
+
+class PlainDecoder(nn.Module):
+    """Codes (b, latent) and cond to images (b, c, s, s) before tanh, by transposed convolutions."""
+
+    normed = False
+
+    def __init__(self, shape: Shape, latent: int, width: int) -> None:
         super().__init__()
-        self.sizes = halvings(size, _levels(size))[::-1]
-        widths = [*_widths(width, _levels(size))[::-1], width]
-        self.start = (widths[0], self.sizes[0], self.sizes[0])
-        self.fc = nn.Linear(latent + cond_dim, widths[0] * self.sizes[0] ** 2)
-        self.blocks = nn.ModuleList(ResBlock(c_in, c_out) for c_in, c_out in pairwise(widths))
-        self.norm = group_norm(width)
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        check(shape, "dcgan" if self.normed else "plain")
+        count = levels(shape.size)
+        self.sizes = halvings(shape.size, count)[::-1]
+        sizes = [*widths(width, count)[::-1], shape.channels]
+        self.start = (sizes[0], self.sizes[0], self.sizes[0])
+        self.fc = nn.Linear(latent + shape.cond_dim, sizes[0] * self.sizes[0] ** 2)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(c_in, c_out, 5, 2, 2) for c_in, c_out in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(c) if self.normed else nn.Identity() for c in sizes[:-1]
+        )
+        self.apply(narrow if self.normed else he)
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.fc(z if cond is None else torch.cat([z, cond.to(z.dtype)], 1))
-        h = h.unflatten(1, self.start)
-        for block, side in zip(self.blocks, self.sizes[1:], strict=True):
-            h = block(F.interpolate(h, size=(side, side), mode="nearest"))
-        return self.head(F.silu(self.norm(h))).tanh()
+        h = self.fc(joined(z, cond)).unflatten(1, self.start)
+        for up, norm, side in zip(self.up, self.norms, self.sizes[1:], strict=True):
+            h = up(norm(h).relu(), output_size=[side, side])
+        return h
 
 
-class _Downward(nn.Module):
-    """A residual block without norm that halves the side; (b, c_in, s, s) to (b, c_out, s/2)."""
+class DCGANEncoder(PlainEncoder):
+    """As PlainEncoder, with batch norm but on the first level."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.skip = nn.Conv2d(c_in, c_out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
-        return F.avg_pool2d(h + self.skip(x), 2, ceil_mode=True)
+    normed = True
 
 
-class ResidualCritic(nn.Module):
-    """Images (b, c, s, s) to scores (b,): residual blocks without any normalisation."""
+class DCGANDiscriminator(PlainDiscriminator):
+    """As PlainDiscriminator, with batch norm but on the first level."""
 
-    def __init__(self, channels: int, size: int, width: int, cond_dim: int) -> None:
-        super().__init__()
-        widths = _widths(width, _levels(size))
-        self.stem = nn.Conv2d(channels + cond_dim, width, 3, padding=1)
-        self.blocks = nn.ModuleList(
-            _Downward(c_in, c_out) for c_in, c_out in zip([width, *widths], widths, strict=False)
-        )
-        self.fc = nn.Linear(widths[-1] * halvings(size, _levels(size))[-1] ** 2, 1)
+    normed = True
 
-    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.stem(with_condition(x, cond))
-        for block in self.blocks:
-            h = block(h)
-        return self.fc(F.leaky_relu(h, 0.2).flatten(1))[:, 0].float()
+
+class DCGANDecoder(PlainDecoder):
+    """As PlainDecoder, with batch norm."""
+
+    normed = True

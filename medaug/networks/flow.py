@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from medaug.networks.blocks import Attention, ResBlock, group_norm
 
-_TIMES = 64
+TIMES = 64
 
 
 class Velocity(nn.Module):
@@ -27,7 +27,7 @@ class Velocity(nn.Module):
         self.stem = nn.Conv2d(code, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         self.embed = nn.Sequential(
-            nn.Linear(_TIMES + cond_dim, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+            nn.Linear(TIMES + cond_dim, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )
         self.shifts = nn.ModuleList(nn.Linear(width, width) for _ in range(6))
         self.blocks = nn.ModuleList(ResBlock(width, width) for _ in range(6))
@@ -37,7 +37,7 @@ class Velocity(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         h = self.stem(F.pixel_unshuffle(z, self.patch)) + self.position
-        when = self.embed(torch.cat([_waves(t), *([] if cond is None else [cond])], 1))
+        when = self.embed(torch.cat([waves(t), *([] if cond is None else [cond])], 1))
         for i, (shift, block) in enumerate(zip(self.shifts, self.blocks, strict=True)):
             h = block(h + shift(F.silu(when))[:, :, None, None])
             if str(i) in self.attention:
@@ -45,9 +45,9 @@ class Velocity(nn.Module):
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch).float()
 
 
-def _waves(t: Tensor) -> Tensor:
+def waves(t: Tensor) -> Tensor:
     """Sines and cosines of times (b,) at geometric frequencies, (b, 64)."""
-    rates = torch.exp(torch.linspace(0, math.log(1000), _TIMES // 2, device=t.device))
+    rates = torch.exp(torch.linspace(0, math.log(1000), TIMES // 2, device=t.device))
     angles = t[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], 1)
 

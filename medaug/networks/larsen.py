@@ -1,21 +1,22 @@
 """Encoder, decoder and discriminator of Larsen et al. 2016, Table 1, as their code has them.
 
-At other sizes than 64 each level halves the side, rounding up, and the decoder retraces it.
+At other sizes than 64 each level halves the side, rounding up, and the decoder retraces it.  The
+paper's widths are those of ``width`` 64.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from medaug.networks.sizes import check, halvings
+from medaug.tensors import Shape
 
-def halvings(size: int, levels: int) -> list[int]:
-    """``size`` and what stride-2 convolutions make of it: 28 gives [28, 14, 7, 4]."""
-    sizes = [size]
-    for _ in range(levels):
-        sizes.append((sizes[-1] + 1) // 2)
-    return sizes
+LEVELS = 3
 
 
-def _joined(h: Tensor, cond: Tensor | None) -> Tensor:
+def joined(h: Tensor, cond: Tensor | None) -> Tensor:
+    """Rows (b, d) with the condition (b, k) behind them."""
     return h if cond is None else torch.cat([h, cond.to(h.dtype)], 1)
 
 
@@ -40,80 +41,84 @@ def initialise(module: nn.Module) -> None:
 
 
 class LarsenEncoder(nn.Module):
-    """Images (b, c, s, s) to mean and log-variance (b, latent)."""
+    """Images (b, c, s, s) and cond to (b, outputs)."""
 
-    def __init__(self, channels: int, size: int, latent: int, cond_dim: int) -> None:
+    def __init__(self, shape: Shape, outputs: int, width: int) -> None:
         super().__init__()
+        check(shape, "larsen")
         layers: list[nn.Module] = []
-        for c_in, c_out in ((channels, 64), (64, 128), (128, 256)):
+        for c_in, c_out in pairwise((shape.channels, width, 2 * width, 4 * width)):
             layers += [_conv(c_in, c_out), _norm(c_out), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.Flatten())
-        flat = 256 * halvings(size, 3)[-1] ** 2
+        flat = 4 * width * halvings(shape.size, LEVELS)[-1] ** 2
         self.fc = nn.Sequential(
-            nn.Linear(flat + cond_dim, 1024, bias=False), _norm(1024, False), nn.ReLU()
+            nn.Linear(flat + shape.cond_dim, 16 * width, bias=False),
+            _norm(16 * width, False),
+            nn.ReLU(),
         )
-        self.head = nn.Linear(1024, 2 * latent)
+        self.head = nn.Linear(16 * width, outputs)
         self.apply(initialise)
 
-    def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        h = self.fc(_joined(self.body(x), cond))
-        mu, logvar = self.head(h).float().chunk(2, 1)
-        return mu, logvar.clamp(-10, 10)
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        return self.head(self.fc(joined(self.body(x), cond))).float()
 
 
 class LarsenDecoder(nn.Module):
-    """Codes (b, latent) to images (b, c, s, s) in [-1, 1]."""
+    """Codes (b, latent) and cond to images (b, c, s, s) before tanh."""
 
-    def __init__(self, channels: int, size: int, latent: int, cond_dim: int) -> None:
+    def __init__(self, shape: Shape, latent: int, width: int) -> None:
         super().__init__()
-        self.sizes = halvings(size, 3)[::-1]
-        start = self.sizes[0]
+        check(shape, "larsen")
+        self.sizes = halvings(shape.size, LEVELS)[::-1]
+        start, channels = self.sizes[0], 4 * width
         self.fc = nn.Sequential(
-            nn.Linear(latent + cond_dim, 256 * start**2, bias=False),
-            _norm(256 * start**2, False),
+            nn.Linear(latent + shape.cond_dim, channels * start**2, bias=False),
+            _norm(channels * start**2, False),
             nn.ReLU(),
-            nn.Unflatten(1, (256, start, start)),
+            nn.Unflatten(1, (channels, start, start)),
         )
-        widths = ((256, 256), (256, 128), (128, 32))
+        widths = (channels, 4 * width, 2 * width, width // 2)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(c_in, c_out, 5, 2, 2, bias=False) for c_in, c_out in widths
+            nn.ConvTranspose2d(c_in, c_out, 5, 2, 2, bias=False) for c_in, c_out in pairwise(widths)
         )
-        self.norms = nn.ModuleList(_norm(c_out) for _, c_out in widths)
-        self.head = nn.Conv2d(32, channels, 5, padding=2)
+        self.norms = nn.ModuleList(_norm(c_out) for c_out in widths[1:])
+        self.head = nn.Conv2d(width // 2, shape.channels, 5, padding=2)
         self.apply(initialise)
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.fc(_joined(z, cond))
+        h = self.fc(joined(z, cond))
         for up, norm, side in zip(self.up, self.norms, self.sizes[1:], strict=True):
             h = norm(up(h, output_size=[side, side])).relu()
-        return self.head(h).tanh()
+        return self.head(h)
 
 
 class LarsenDiscriminator(nn.Module):
-    """Images (b, c, s, s) to logits (b,) and the features of layer l (b, 256, s/8, s/8).
+    """Images (b, c, s, s) and cond to logits (b,) and [layer l] (b, 4 width, s/8, s/8).
 
     Layer l is the linear output of the third stride-2 convolution, before its batch norm.
     """
 
-    def __init__(self, channels: int, size: int, cond_dim: int) -> None:
+    def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()
+        check(shape, "larsen")
+        wide = 4 * width
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 5, padding=2),
+            nn.Conv2d(shape.channels, width // 2, 5, padding=2),
             nn.ReLU(),
-            *(_conv(32, 128), _norm(128), nn.ReLU()),
-            *(_conv(128, 256), _norm(256), nn.ReLU()),
-            _conv(256, 256),
+            *(_conv(width // 2, 2 * width), _norm(2 * width), nn.ReLU()),
+            *(_conv(2 * width, wide), _norm(wide), nn.ReLU()),
+            _conv(wide, wide),
         )
-        self.rest = nn.Sequential(_norm(256), nn.ReLU(), nn.Flatten())
-        flat = 256 * halvings(size, 3)[-1] ** 2
+        self.rest = nn.Sequential(_norm(wide), nn.ReLU(), nn.Flatten())
+        flat = wide * halvings(shape.size, LEVELS)[-1] ** 2
         self.fc = nn.Sequential(
-            nn.Linear(flat + cond_dim, 512, bias=False),
-            _norm(512, False),
+            nn.Linear(flat + shape.cond_dim, 8 * width, bias=False),
+            _norm(8 * width, False),
             nn.ReLU(),
-            nn.Linear(512, 1),
+            nn.Linear(8 * width, 1),
         )
         self.apply(initialise)
 
-    def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         features = self.body(x)
-        return self.fc(_joined(self.rest(features), cond))[:, 0].float(), features
+        return self.fc(joined(self.rest(features), cond))[:, 0].float(), [features]

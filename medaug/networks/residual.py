@@ -1,0 +1,199 @@
+"""The modern family: residual networks for any size and for two or three dimensions.
+
+Group norm in encoder and decoder, no norm in the discriminator; resampling by nearest neighbour or
+linearly, never by transposed convolution.  A condition is concatenated (``condition: concat``), or
+it scales and shifts the norms and is projected onto the discriminator's features (``projection``:
+Dumoulin et al. 2017; Miyato and Koyama 2018).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.networks.layers.factories import Conv, Pool
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from medaug.errors import ConfigError
+from medaug.networks.blocks import group_norm, with_condition
+from medaug.networks.convolutional import he, levels, widths
+from medaug.networks.larsen import joined
+from medaug.networks.sizes import check, halvings
+from medaug.tensors import Shape
+
+CONDITIONS = ("concat", "projection")
+RESAMPLING = ("nearest", "bilinear")
+
+
+def _one_of(value: str, known: tuple[str, ...], what: str) -> str:
+    if value not in known:
+        raise ConfigError(
+            f"config model.network.{what}: {value!r} is not known (known: {', '.join(known)})"
+        )
+    return value
+
+
+def _he(module: nn.Module) -> None:
+    he(module)
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, a=0.2)
+
+
+class _Norm(nn.Module):
+    """Group norm, scaled and shifted by the condition where it is told one."""
+
+    def __init__(self, channels: int, told: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.change = nn.Linear(told, 2 * channels, bias=False) if told else None
+        if self.change is not None:
+            nn.init.normal_(self.change.weight, 0.0, 0.1)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        h = self.norm(x)
+        if self.change is None or cond is None:
+            return h
+        change = self.change(cond.to(h.dtype)).view(len(h), -1, *[1] * (h.ndim - 2))
+        scale, shift = change.chunk(2, 1)
+        return h * (1 + scale) + shift
+
+
+class _Block(nn.Module):
+    """norm, SiLU, conv3, norm, SiLU, conv3, plus the identity or a 1-pixel skip."""
+
+    def __init__(self, conv: type[nn.Module], c_in: int, c_out: int, told: int) -> None:
+        super().__init__()
+        make: Any = conv
+        self.norm1, self.conv1 = _Norm(c_in, told), make(c_in, c_out, 3, padding=1)
+        self.norm2, self.conv2 = _Norm(c_out, told), make(c_out, c_out, 3, padding=1)
+        self.skip = make(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x, cond)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h, cond)))
+
+
+class ResidualEncoder(nn.Module):
+    """Images (b, c, ...) and cond to (b, outputs)."""
+
+    def __init__(
+        self, shape: Shape, outputs: int, width: int, condition: str = "concat"
+    ) -> None:
+        super().__init__()
+        check(shape, "residual", (2, 3))
+        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        dims, count = shape.spatial_dims, levels(shape.size)
+        conv, sizes = Conv[Conv.CONV, dims], widths(width, count)
+        told = shape.cond_dim if self.project else 0
+        self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            _Block(conv, a, b, told) for a, b in zip([width, *sizes], sizes, strict=False)
+        )
+        self.pool = Pool[Pool.AVG, dims](2, ceil_mode=True)
+        self.norm = _Norm(sizes[-1], told)
+        self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, outputs)
+        self.apply(_he)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        h = self.stem(x if self.project else with_condition(x, cond))
+        for block in self.blocks:
+            h = self.pool(block(h, cond))
+        return self.fc(F.silu(self.norm(h, cond)).flatten(1)).float()
+
+
+class ResidualDecoder(nn.Module):
+    """Codes (b, latent) and cond to images (b, c, ...) before tanh."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        latent: int,
+        width: int,
+        condition: str = "concat",
+        resample: str = "nearest",
+    ) -> None:
+        super().__init__()
+        check(shape, "residual", (2, 3))
+        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        dims, count = shape.spatial_dims, levels(shape.size)
+        linear = "bilinear" if dims == 2 else "trilinear"
+        self.mode = linear if _one_of(resample, RESAMPLING, "resample") == "bilinear" else "nearest"
+        conv = Conv[Conv.CONV, dims]
+        told = shape.cond_dim if self.project else 0
+        self.sizes = halvings(shape.size, count)[::-1]
+        sizes = [*widths(width, count)[::-1], width]
+        self.start = (sizes[0], *[self.sizes[0]] * dims)
+        self.fc = nn.Linear(latent + shape.cond_dim - told, sizes[0] * self.sizes[0] ** dims)
+        self.blocks = nn.ModuleList(
+            _Block(conv, a, b, told) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.norm = _Norm(width, told)
+        self.head = conv(width, shape.channels, 3, padding=1)
+        self.apply(_he)
+
+    def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        h = self.fc(z if self.project else joined(z, cond)).unflatten(1, self.start)
+        for block, side in zip(self.blocks, self.sizes[1:], strict=True):
+            h = block(F.interpolate(h, size=[side] * (h.ndim - 2), mode=self.mode), cond)
+        return self.head(F.silu(self.norm(h, cond)))
+
+
+class _Down(nn.Module):
+    """A residual block without norm that halves the side, rounding up."""
+
+    def __init__(self, make: Callable[..., nn.Module], pool: nn.Module, a: int, b: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = make(a, b, 3, padding=1), make(b, b, 3, padding=1)
+        self.skip, self.pool = make(a, b, 1), pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
+        return self.pool(h + self.skip(x))
+
+
+class ResidualDiscriminator(nn.Module):
+    """Images (b, c, ...) and cond to scores (b,) and [the third level's output]; no norm.
+
+    Args:
+        shape: what the data dictate.
+        width: channels at the image's end.
+        condition: ``concat`` or ``projection``.
+        spectral: whether every layer is divided by its spectral norm (Miyato et al. 2018).
+    """
+
+    def __init__(
+        self, shape: Shape, width: int, condition: str = "concat", spectral: bool = False
+    ) -> None:
+        super().__init__()
+        check(shape, "residual", (2, 3))
+        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        dims, count = shape.spatial_dims, levels(shape.size)
+        conv, sizes = Conv[Conv.CONV, dims], widths(width, count)
+        pool = Pool[Pool.AVG, dims](2, ceil_mode=True)
+        told = shape.cond_dim if self.project else 0
+        self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            _Down(conv, pool, a, b) for a, b in zip([width, *sizes], sizes, strict=False)
+        )
+        self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, 1)
+        self.embed = nn.Linear(told, sizes[-1], bias=False) if told else None
+        self.layer = min(2, count - 1)
+        self.apply(_he)
+        if spectral:
+            for module in list(self.modules()):
+                if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+                    spectral_norm(module)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        h = self.stem(x if self.project else with_condition(x, cond))
+        outputs = []
+        for block in self.blocks:
+            h = block(h)
+            outputs.append(h)
+        h = F.leaky_relu(h, 0.2)
+        score = self.fc(h.flatten(1))[:, 0]
+        if self.embed is not None and cond is not None:
+            pooled = h.flatten(2).mean(2)
+            score = score + torch.sum(self.embed(cond.to(pooled.dtype)) * pooled, 1)
+        return score.float(), [outputs[self.layer]]
