@@ -11,7 +11,7 @@ from medaug.demo import LABEL
 from medaug.evaluate.anatomy import Masks, real_masks, synthetic_masks
 from medaug.generator import Generator
 
-UNSEEN = 424242
+UNSEEN = 20261121
 PATIENTS = 12
 SAMPLES = 512
 
