@@ -27,6 +27,7 @@ for _known in (("alpha_gan", "author"), ("alpha_gan", "modern")):
     SMALL[_known] |= {"code_width": 16}
 for _known in (("aaae", "author"), ("aaae", "modern")):
     SMALL[_known] |= {"prior_width": 16}
+SMALL["vae", "modern"] |= {"prior": "flow", "prior_width": 16}
 SHAPES = [Shape(2, 1, 32), Shape(1, 1, 28, cond_dim=3, classes=3)]
 PROGRESS = (0.0, 0.5, 0.9)
 
@@ -288,7 +289,7 @@ def test_vae_terms_are_the_negative_elbo_per_pixel() -> None:
     assert one == 1.0
     assert weight * pixels == pytest.approx(8)
     elbo = -(pixels * reconstruction + 8 * kl)
-    assert float(move.total()) * pixels == pytest.approx(-float(elbo.mean()), rel=1e-5)
+    assert move.total().item() * pixels == pytest.approx(-elbo.mean().item(), rel=1e-5)
 
 
 def test_a_resting_judge_keeps_its_statistics() -> None:
@@ -346,7 +347,7 @@ SWITCHES = {
         "lr": 1e-2,
         "prior": "flow",
     },
-    ("vae", "modern"): {"prior_share": 0.5, "prior_width": 8},
+    ("vae", "modern"): {"prior_share": 0.5, "prior_width": 8, "prior": "adversarial"},
     ("gan", "modern"): {
         "network": "plain",
         "duel": "hinge",
