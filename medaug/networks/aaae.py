@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from medaug.networks.blocks import with_condition
 from medaug.networks.larsen import joined
-from medaug.networks.sizes import check, halvings
+from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
 LEVELS = 4
@@ -75,7 +75,7 @@ class AAAEDecoder(nn.Module):
 
 
 class AAAEDiscriminator(nn.Module):
-    """Images (b, c, s, s) and cond to patch logits (b, p, p) and [the third convolution's output]."""
+    """Images (b, c, s, s) and cond to patch logits (b, p, p) and [the linear output nearest 8 x 8]."""
 
     def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()
@@ -85,6 +85,7 @@ class AAAEDiscriminator(nn.Module):
             nn.Conv2d(a, b, 4, 2) for a, b in pairwise([shape.channels + shape.cond_dim, *widths])
         )
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.layer = feature_level(halvings(shape.size, LEVELS)[1:])
         self.apply(_small)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, list[Tensor]]:
@@ -93,4 +94,4 @@ class AAAEDiscriminator(nn.Module):
         for down in self.down:
             outputs.append(down(_padded(h)))
             h = F.leaky_relu(outputs[-1], 0.1)
-        return self.head(h)[:, 0].float(), [outputs[2]]
+        return self.head(h)[:, 0].float(), [outputs[self.layer]]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medaug.networks.blocks import with_condition
 from medaug.networks.larsen import joined
-from medaug.networks.sizes import check, halvings
+from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
 
@@ -60,11 +60,12 @@ class _Down(nn.Module):
             nn.BatchNorm2d(c) if self.normed and level else nn.Identity()
             for level, c in enumerate(sizes[1:])
         )
-        self.flat = sizes[-1] * halvings(shape.size, count)[-1] ** 2
-        self.layer = min(2, count - 1)
+        sides = halvings(shape.size, count)
+        self.flat = sizes[-1] * sides[-1] ** 2
+        self.layer = feature_level(sides[1:])
 
     def walk(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The last level, flat, and the linear output of the third convolution."""
+        """The last level, flat, and the linear output of the level nearest 8 x 8."""
         h, features = with_condition(x, cond), x
         for level, (down, norm) in enumerate(zip(self.down, self.norms, strict=True)):
             h = down(h)
@@ -87,7 +88,7 @@ class PlainEncoder(_Down):
 
 
 class PlainDiscriminator(_Down):
-    """Images (b, c, s, s) and cond to logits (b,) and [the third convolution's linear output]."""
+    """Images (b, c, s, s) and cond to logits (b,) and [the linear output nearest 8 x 8]."""
 
     def __init__(self, shape: Shape, width: int) -> None:
         super().__init__(shape, width)

@@ -63,6 +63,7 @@ def family(name: str) -> Family:
     if name in FAMILIES:
         return FAMILIES[name]
     near = difflib.get_close_matches(name, FAMILIES, n=1)
+    near = near or [known for known in FAMILIES if known[:3] == name[:3]]
     hint = f", did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
         f"config model.network: {name!r} is not known{hint} (known: {', '.join(FAMILIES)})"

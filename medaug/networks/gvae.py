@@ -4,6 +4,8 @@ Encoder and discriminator have one body, each its own weights; batch norm and dr
 and decoder alone, since the critic is penalised per sample.
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,7 +51,7 @@ class _Body(nn.Module):
         widths = [width, width, 2 * width, 4 * width]
         self.levels = nn.ModuleList(
             nn.Sequential(_Block(c_in, c_out, plain), _Block(c_out, c_out, plain))
-            for c_in, c_out in zip(widths, widths[1:], strict=False)
+            for c_in, c_out in pairwise(widths)
         )
         self.flat = widths[-1] * halvings(shape.size, LEVELS)[-1] ** 2
 
@@ -84,7 +86,7 @@ class GVAEDecoder(nn.Module):
         self.fc = nn.Linear(latent + shape.cond_dim, widths[0] * self.sizes[0] ** 2)
         self.levels = nn.ModuleList(
             nn.Sequential(_Block(c_in, c_out, False), _Block(c_out, c_out, False))
-            for c_in, c_out in zip(widths, widths[1:], strict=False)
+            for c_in, c_out in pairwise(widths)
         )
         self.head = nn.Conv2d(width, shape.channels, 3, padding=1)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from medaug.networks.sizes import check, halvings
+from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
 LEVELS = 3
@@ -93,9 +93,10 @@ class LarsenDecoder(nn.Module):
 
 
 class LarsenDiscriminator(nn.Module):
-    """Images (b, c, s, s) and cond to logits (b,) and [layer l] (b, 4 width, s/8, s/8).
+    """Images (b, c, s, s) and cond to logits (b,) and [layer l], (b, 4 width, 8, 8) at 64 pixels.
 
-    Layer l is the linear output of the third stride-2 convolution, before its batch norm.
+    Layer l is the linear output, before its batch norm, of the stride-2 convolution whose side is
+    nearest 8: the third at 64 pixels, the second at 32, as theirs.
     """
 
     def __init__(self, shape: Shape, width: int) -> None:
@@ -110,7 +111,9 @@ class LarsenDiscriminator(nn.Module):
             _conv(wide, wide),
         )
         self.rest = nn.Sequential(_norm(wide), nn.ReLU(), nn.Flatten())
-        flat = wide * halvings(shape.size, LEVELS)[-1] ** 2
+        sides = halvings(shape.size, LEVELS)
+        self.depth = 3 * (1 + feature_level(sides[1:]))
+        flat = wide * sides[-1] ** 2
         self.fc = nn.Sequential(
             nn.Linear(flat + shape.cond_dim, 8 * width, bias=False),
             _norm(8 * width, False),
@@ -120,5 +123,6 @@ class LarsenDiscriminator(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        features = self.body(x)
-        return self.fc(joined(self.rest(features), cond))[:, 0].float(), [features]
+        features = self.body[: self.depth](x)
+        h = self.rest(self.body[self.depth :](features))
+        return self.fc(joined(h, cond))[:, 0].float(), [features]

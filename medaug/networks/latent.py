@@ -11,13 +11,21 @@ from medaug.networks.flow import TIMES, waves
 
 
 class Mlp(nn.Sequential):
-    """Linear layers of ``sizes`` with leaky ReLU, or ELU, between them; (b, first) to (b, last)."""
+    """Linear layers of ``sizes`` with leaky ReLU or ELU between; (b, first) to (b, last).
 
-    def __init__(self, sizes: Sequence[int], slope: float, elu: bool = False) -> None:
+    ``norm`` puts batch norm before each of them.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], slope: float, norm: bool = False, elu: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
-        for c_in, c_out in pairwise(sizes):
-            layers += [nn.Linear(c_in, c_out), nn.ELU() if elu else nn.LeakyReLU(slope)]
-        super().__init__(*layers[:-1])
+        for c_in, c_out in pairwise(sizes[:-1]):
+            layers.append(nn.Linear(c_in, c_out))
+            if norm:
+                layers.append(nn.BatchNorm1d(c_out))
+            layers.append(nn.ELU() if elu else nn.LeakyReLU(slope))
+        super().__init__(*layers, nn.Linear(*sizes[-2:]))
 
 
 class VelocityMlp(nn.Module):

@@ -7,6 +7,7 @@ Dumoulin et al. 2017; Miyato and Koyama 2018).
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from medaug.errors import ConfigError
 from medaug.networks.blocks import group_norm, with_condition
 from medaug.networks.convolutional import he, levels, widths
 from medaug.networks.larsen import joined
-from medaug.networks.sizes import check, halvings
+from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
 CONDITIONS = ("concat", "projection")
@@ -77,9 +78,7 @@ class _Block(nn.Module):
 class ResidualEncoder(nn.Module):
     """Images (b, c, ...) and cond to (b, outputs)."""
 
-    def __init__(
-        self, shape: Shape, outputs: int, width: int, condition: str = "concat"
-    ) -> None:
+    def __init__(self, shape: Shape, outputs: int, width: int, condition: str = "concat") -> None:
         super().__init__()
         check(shape, "residual", (2, 3))
         self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
@@ -125,9 +124,7 @@ class ResidualDecoder(nn.Module):
         sizes = [*widths(width, count)[::-1], width]
         self.start = (sizes[0], *[self.sizes[0]] * dims)
         self.fc = nn.Linear(latent + shape.cond_dim - told, sizes[0] * self.sizes[0] ** dims)
-        self.blocks = nn.ModuleList(
-            _Block(conv, a, b, told) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(_Block(conv, a, b, told) for a, b in pairwise(sizes))
         self.norm = _Norm(width, told)
         self.head = conv(width, shape.channels, 3, padding=1)
         self.apply(_he)
@@ -153,7 +150,7 @@ class _Down(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """Images (b, c, ...) and cond to scores (b,) and [the third level's output]; no norm.
+    """Images (b, c, ...) and cond to logits (b,) and [the level's output nearest 8 x 8]; no norm.
 
     Args:
         shape: what the data dictate.
@@ -176,9 +173,10 @@ class ResidualDiscriminator(nn.Module):
         self.blocks = nn.ModuleList(
             _Down(conv, pool, a, b) for a, b in zip([width, *sizes], sizes, strict=False)
         )
-        self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, 1)
+        sides = halvings(shape.size, count)
+        self.fc = nn.Linear(sizes[-1] * sides[-1] ** dims, 1)
         self.embed = nn.Linear(told, sizes[-1], bias=False) if told else None
-        self.layer = min(2, count - 1)
+        self.layer = feature_level(sides[1:])
         self.apply(_he)
         if spectral:
             for module in list(self.modules()):

@@ -1,5 +1,7 @@
 """The sides that stride-2 layers go through, and which image sizes they can take."""
 
+from collections.abc import Sequence
+
 from medaug.errors import ConfigError
 from medaug.tensors import Shape
 
@@ -12,6 +14,11 @@ def halvings(size: int, levels: int) -> list[int]:
     for _ in range(levels):
         sizes.append((sizes[-1] + 1) // 2)
     return sizes
+
+
+def feature_level(sides: Sequence[int]) -> int:
+    """Which of ``sides`` is nearest the 8 pixels of Larsen's layer l: of [14, 7, 4] number 1."""
+    return min(range(len(sides)), key=lambda level: abs(sides[level] - 8))
 
 
 def check(shape: Shape, family: str, dims: tuple[int, ...] = (2,)) -> None:

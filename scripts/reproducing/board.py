@@ -1,0 +1,176 @@
+"""What both tables share: real pictures and their classifier, trained runs, rows that are kept."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from medaug.config import Config, resolve
+from medaug.data import open_source
+from medaug.data.cache import CacheSettings, SliceCache, prepare
+from medaug.device import choose_device
+from medaug.evaluate.classifier import accuracy, load, save, train_classifier
+from medaug.evaluate.scoreboard import Reference, real_row, reconstruction_error, score
+from medaug.files import write_bytes, write_json
+from medaug.generator import Generator
+from medaug.train import fit
+from medaug.workflow import PICTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ("mnist", "fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a table was called.
+
+    Attributes:
+        quick: about ``seconds`` of training for each run.
+        data: which sources.
+        models: which models, all of them where empty.
+        presets: which presets.
+        seconds: see ``quick``.
+        device: where to train.
+        work: where runs and rows are kept.
+    """
+
+    quick: bool
+    data: list[str]
+    models: list[str]
+    presets: list[str]
+    seconds: float
+    device: str
+    work: Path
+
+    @property
+    def n(self) -> int:
+        """How many samples are scored."""
+        return 2000 if self.quick else 10_000
+
+
+def asked(description: str) -> Asked:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="short runs, 2000 samples")
+    parser.add_argument("--seconds", type=float, default=60, help="of training with --quick")
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
+    parser.add_argument("--models", nargs="+", default=[])
+    parser.add_argument("--presets", nargs="+", default=["author", "modern"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
+    how = parser.parse_args()
+    work = how.work / "quick" if how.quick else how.work
+    return Asked(how.quick, how.data, how.models, how.presets, how.seconds, how.device, work)
+
+
+def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
+    """The cache, the real pictures with their classifier, and what is known of that."""
+    folder = os.environ.get("MEDAUG_TEST_DATA")
+    if not folder:
+        sys.exit("reproduce: MEDAUG_TEST_DATA does not name a folder that holds mnist/")
+    cache_path = how.work.parent / "cache" / data if how.quick else how.work / "cache" / data
+    prepare(open_source(data, Path(folder) / data), cache_path, CacheSettings(size=None), 0)
+    cache = SliceCache.open(cache_path)
+    train, test = (cache.cases[part] for part in ("train", "test"))
+    images, labels = torch.from_numpy(np.array(train.image)), classes(cache, "train")
+    kept = how.work / f"classifier-{data}.safetensors"
+    device = str(choose_device(how.device))
+    if not kept.exists():
+        started = time.monotonic()
+        count = 2 * len(images) if how.quick else 12 * len(images)
+        network = train_classifier(images, labels, 10, count=count, device=device)
+        found = accuracy(network, torch.from_numpy(np.array(test.image)), classes(cache, "test"))
+        facts = {"test_accuracy": found, "seconds": time.monotonic() - started}
+        save(kept, network, facts)
+        print(f"{data}: classifier at {100 * found:.2f} % on the test set", flush=True)
+    network, facts = load(kept, device)
+    real = Reference.of(network, images, torch.from_numpy(np.array(test.image)), how.n)
+    return cache, real, facts
+
+
+def classes(cache: SliceCache, part: str) -> Tensor:
+    """Class ids (n,) of one part."""
+    found = cache.cases[part].classes
+    assert found is not None
+    return torch.from_numpy(np.array(found)).long()
+
+
+def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None) -> Config:
+    """The config of a run: a preset, or ``images`` in place of its budget."""
+    train: dict[str, Any] = {}
+    if images is not None:
+        every = max(images // 2, 1)
+        train = {"images": images, "snapshot_every": every, "ema_half_life": max(images // 20, 1)}
+        if model["preset"] == "author":
+            train["ema_half_life"] = 1
+    return resolve(PICTURES, {"data": {"name": data}, "model": dict(model), "train": train})
+
+
+def budget(how: Asked, cache: SliceCache, data: str, model: Mapping[str, Any]) -> int | None:
+    """Images that take about ``how.seconds``, in thousands; None is the preset's own budget."""
+    if not how.quick:
+        return None
+    name = "-".join((data, *map(str, model.values())))
+    config = settings(how, data, model, 4000)
+    report = fit(config, cache, how.work / "probe" / name, device=how.device)
+    speed = (report.images - report.resumed) / max(report.seconds, 1e-9)
+    return max(4, round(how.seconds * speed / 1000)) * 1000
+
+
+def drawn(generator: Generator, n: int) -> Tensor:
+    """``n`` samples, uint8 (n, s, s)."""
+    samples = generator.generate(n, uncertainty=0)
+    return torch.from_numpy(np.stack([sample.image for sample in samples]))
+
+
+def rebuilt(generator: Generator, cache: SliceCache, n: int) -> float | None:
+    """Reconstruction error over ``n`` test pictures in [-1, 1] units; None without an encoder."""
+    if not hasattr(generator.model, "encode"):
+        return None
+    images = np.array(cache.cases["test"].image[:n])
+    cond = one_hot(classes(cache, "test")[:n], 10).float() if generator.classes else None
+    codes = generator.encode(images, cond=cond)
+    again, _ = generator.decode(codes, cond)
+    return reconstruction_error(torch.from_numpy(images), torch.from_numpy(again))
+
+
+def real_figures(real: Reference, facts: Mapping[str, float]) -> dict[str, Any]:
+    """The row of real training pictures, with the test set's own inception score."""
+    test = score(real.test, real)
+    return {
+        **real_row(real),
+        "inception_score_test": test["inception_score"],
+        "classifier": dict(facts),
+    }
+
+
+def machine(device: str) -> str:
+    """What a time was measured on."""
+    where = choose_device(device)
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def publish(name: str, content: Mapping[str, Any], text: str) -> None:
+    """Write a table as JSON and as text to docs/results."""
+    stamped = {**content, "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__}
+    write_json(ROOT / "docs" / "results" / f"{name}.json", stamped)
+    write_bytes(ROOT / "docs" / "results" / f"{name}.md", text.encode())
+
+
+def kept(path: Path) -> dict[str, Any] | None:
+    """A row that an earlier call finished."""
+    return json.loads(path.read_text()) if path.exists() else None

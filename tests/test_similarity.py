@@ -1,0 +1,75 @@
+"""Structural similarity against another library and at its extremes."""
+
+import pytest
+import torch
+from monai.metrics.regression import MultiScaleSSIMMetric, SSIMMetric
+
+from medaug.errors import ConfigError
+from medaug.evaluate.similarity import SIGMA, WEIGHTS, layout, ms_ssim, pair_similarity
+
+
+def pictures(count: int, side: int, seed: int) -> torch.Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 1, side // 4, side // 4, generator=draws)
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+
+
+def test_equal_pictures_are_one_and_others_less() -> None:
+    x, y = pictures(4, 32, 0), pictures(4, 32, 1)
+    assert torch.allclose(ms_ssim(x, x), torch.ones(4, dtype=torch.float64))
+    assert torch.all(ms_ssim(x, y) < 0.9)
+    assert torch.allclose(ms_ssim(x, y), ms_ssim(y, x))
+
+
+def test_a_little_noise_costs_less_than_much() -> None:
+    x = pictures(4, 64, 0)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    little, much = (ms_ssim(x, (x + s * noise).clamp(0, 1)).mean() for s in (0.02, 0.3))
+    assert 1 > little > much
+
+
+def test_it_is_the_product_that_its_scales_say() -> None:
+    """Contrast at the finer scales and full similarity at the coarsest, by another library."""
+    x, y = pictures(2, 32, 0), pictures(2, 32, 0) * 0.7 + pictures(2, 32, 3) * 0.3
+    single = SSIMMetric(
+        spatial_dims=2, data_range=1.0, kernel_type="gaussian", win_size=7, kernel_sigma=SIGMA
+    )
+    coarse = x, y
+    for _ in range(2):
+        coarse = tuple(torch.nn.functional.avg_pool2d(z, 2) for z in coarse)
+    last = single(*coarse).flatten().double()
+    weights = torch.tensor(WEIGHTS[:3]) / sum(WEIGHTS[:3])
+    ours = ms_ssim(x, y)
+    lower, upper = last.pow(weights[2].item()) * 0.0, last.pow(weights[2].item())
+    assert torch.all((ours > lower) & (ours <= upper + 1e-6))
+
+
+def test_it_agrees_with_monai_where_five_scales_fit() -> None:
+    x = pictures(2, 176, 0)
+    y = x * 0.8 + pictures(2, 176, 3) * 0.2
+    theirs = MultiScaleSSIMMetric(
+        spatial_dims=2, data_range=1.0, kernel_size=11, kernel_sigma=SIGMA, weights=WEIGHTS
+    )
+    assert torch.allclose(ms_ssim(x, y), theirs(x, y).flatten().double(), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(28, (3, 7)), (32, (3, 7)), (64, (3, 11)), (128, (4, 11)), (256, (5, 11))]
+)
+def test_every_side_gets_scales_that_fit(side: int, expected: tuple[int, int]) -> None:
+    scales, window = layout(side)
+    assert (scales, window) == expected
+    assert side > (window - 1) * 2 ** (scales - 1)
+
+
+def test_pictures_too_small_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        layout(16)
+    assert str(caught.value) == "structural similarity needs pictures of 25 pixels and more, got 16"
+
+
+def test_pairs_are_of_different_pictures() -> None:
+    varied = pictures(30, 32, 0)[:, 0]
+    assert pair_similarity(varied, 50) < 0.9
+    assert pair_similarity(varied[:1].repeat(30, 1, 1), 50) == pytest.approx(1)
+    assert pair_similarity(varied, 50) == pair_similarity(varied, 50)
