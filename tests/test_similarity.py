@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from monai.metrics.regression import MultiScaleSSIMMetric, SSIMMetric
+from monai.metrics.regression import MultiScaleSSIMMetric
 
 from medaug.errors import ConfigError
 from medaug.evaluate.similarity import SIGMA, WEIGHTS, layout, ms_ssim, pair_similarity
@@ -28,29 +28,13 @@ def test_a_little_noise_costs_less_than_much() -> None:
     assert 1 > little > much
 
 
-def test_it_is_the_product_that_its_scales_say() -> None:
-    """Contrast at the finer scales and full similarity at the coarsest, by another library."""
-    x, y = pictures(2, 32, 0), pictures(2, 32, 0) * 0.7 + pictures(2, 32, 3) * 0.3
-    single = SSIMMetric(
-        spatial_dims=2, data_range=1.0, kernel_type="gaussian", win_size=7, kernel_sigma=SIGMA
-    )
-    coarse = x, y
-    for _ in range(2):
-        coarse = tuple(torch.nn.functional.avg_pool2d(z, 2) for z in coarse)
-    last = single(*coarse).flatten().double()
-    weights = torch.tensor(WEIGHTS[:3]) / sum(WEIGHTS[:3])
-    ours = ms_ssim(x, y)
-    lower, upper = last.pow(weights[2].item()) * 0.0, last.pow(weights[2].item())
-    assert torch.all((ours > lower) & (ours <= upper + 1e-6))
-
-
 def test_it_agrees_with_monai_where_five_scales_fit() -> None:
     x = pictures(2, 176, 0)
     y = x * 0.8 + pictures(2, 176, 3) * 0.2
     theirs = MultiScaleSSIMMetric(
         spatial_dims=2, data_range=1.0, kernel_size=11, kernel_sigma=SIGMA, weights=WEIGHTS
     )
-    assert torch.allclose(ms_ssim(x, y), theirs(x, y).flatten().double(), atol=0.02)
+    assert torch.allclose(ms_ssim(x, y), theirs(x, y).flatten().double(), atol=1e-4)
 
 
 @pytest.mark.parametrize(

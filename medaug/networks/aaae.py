@@ -75,7 +75,7 @@ class AAAEDecoder(nn.Module):
 
 
 class AAAEDiscriminator(nn.Module):
-    """Images (b, c, s, s) and cond to patch logits (b, p, p) and [the linear output nearest 8 x 8]."""
+    """Images (b, c, s, s) and cond to patch logits (b, p, p) and [the linear map nearest 8 x 8]."""
 
     def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class Mlp(nn.Sequential):
             if norm:
                 layers.append(nn.BatchNorm1d(c_out))
             layers.append(nn.ELU() if elu else nn.LeakyReLU(slope))
-        super().__init__(*layers, nn.Linear(*sizes[-2:]))
+        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 class VelocityMlp(nn.Module):

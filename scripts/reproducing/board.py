@@ -28,6 +28,7 @@ from medaug.generator import Generator
 from medaug.train import fit
 from medaug.workflow import PICTURES
 
+QUICK_WIDTH = 16
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("mnist", "fashion-mnist")
 
@@ -110,6 +111,8 @@ def classes(cache: SliceCache, part: str) -> Tensor:
 def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None) -> Config:
     """The config of a run: a preset, or ``images`` in place of its budget."""
     train: dict[str, Any] = {}
+    if how.quick:
+        model = {**model, "width": QUICK_WIDTH}
     if images is not None:
         every = max(images // 2, 1)
         train = {"images": images, "snapshot_every": every, "ema_half_life": max(images // 20, 1)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from board import (
+    QUICK_WIDTH,
     Asked,
     asked,
     budget,
@@ -96,8 +97,9 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     ]
     if how.quick:
         parts.append(
-            f"Every run was cut to about {how.seconds:g} s of training: these rows rank short "
-            "runs, not the models at their full budget."
+            f"Every run was cut to about {how.seconds:g} s of training and every network to width "
+            f"{QUICK_WIDTH}: these rows rank short runs of small networks, not the models at their "
+            "full budget."
         )
     for data, figures in real.items():
         head = ["model", "preset", "images", "seconds", *COLUMNS.values()]
