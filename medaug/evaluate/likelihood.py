@@ -107,7 +107,7 @@ def iwae(
     weights = []
     for start in range(0, k, step):
         several = min(step, k - start)
-        noise = torch.randn(several, *mu.shape, generator=draws)
+        noise = torch.stack([torch.randn(mu.shape, generator=draws) for _ in range(several)])
         z = mu + (0.5 * logvar).exp() * noise
         pictures = x.expand(several, *x.shape).flatten(0, 1)
         log_x = density.log_likelihood(pictures, z.flatten(0, 1)).unflatten(0, (several, len(x)))

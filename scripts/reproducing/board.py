@@ -25,7 +25,7 @@ from medaug.evaluate.classifier import accuracy, load, save, train_classifier
 from medaug.evaluate.scoreboard import Reference, real_row, reconstruction_error, score
 from medaug.files import write_bytes, write_json
 from medaug.generator import Generator
-from medaug.train import fit
+from medaug.train import TrainReport, fit
 from medaug.workflow import PICTURES
 
 QUICK_WIDTH = 16
@@ -127,9 +127,17 @@ def budget(how: Asked, cache: SliceCache, data: str, model: Mapping[str, Any]) -
         return None
     name = "-".join((data, *map(str, model.values())))
     config = settings(how, data, model, 4000)
-    report = fit(config, cache, how.work / "probe" / name, device=how.device)
+    report = trained(config, cache, how.work / "probe" / name, how)
     speed = (report.images - report.resumed) / max(report.seconds, 1e-9)
     return max(4, round(how.seconds * speed / 1000)) * 1000
+
+
+def trained(config: Config, cache: SliceCache, run: Path, how: Asked) -> TrainReport:
+    """Train to the end, or leave where the user interrupts."""
+    report = fit(config, cache, run, device=how.device)
+    if not report.finished:
+        sys.exit("reproduce: interrupted; the same command goes on")
+    return report
 
 
 def drawn(generator: Generator, n: int) -> Tensor:

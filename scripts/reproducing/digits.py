@@ -17,6 +17,7 @@ from board import (
     real_figures,
     rebuilt,
     settings,
+    trained,
 )
 
 from medaug.data.cache import SliceCache
@@ -24,7 +25,6 @@ from medaug.evaluate.scoreboard import Reference, score
 from medaug.files import write_json
 from medaug.generator import Generator
 from medaug.registry import MODELS
-from medaug.train import fit
 
 COLUMNS = {
     "inception_score": "IS",
@@ -54,9 +54,7 @@ def row(
     images = known["images"] if known else budget(how, cache, data, model)
     write_json(images_of, {"images": images})
     run = how.work / "runs" / f"{data}-{name}-{preset}"
-    report = fit(settings(how, data, model, images), cache, run, device=how.device)
-    if not report.finished:
-        sys.exit("reproduce: interrupted; the same command goes on")
+    report = trained(settings(how, data, model, images), cache, run, how)
     generator = Generator.from_pretrained(run, how.device)
     result = {
         "data": data,
