@@ -31,7 +31,7 @@ def half_squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def mask_error(logits: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy in nats per pixel of masks, or of shares, in [-1, 1] under ``logits``."""
+    """Binary cross-entropy in nats per pixel of masks, or shares, in [-1, 1] under ``logits``."""
     target = (mask.float() + 1) / 2
     return per_sample(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"))
 

@@ -34,8 +34,9 @@ class Stepper:
             self._adam(gradients, how, when)
         if how.clip is not None:
             with torch.no_grad():
-                torch._foreach_clamp_min_(self.parameters, -how.clip)
-                torch._foreach_clamp_max_(self.parameters, how.clip)
+                weights = [p.data for p in self.parameters]
+                torch._foreach_clamp_min_(weights, -how.clip)
+                torch._foreach_clamp_max_(weights, how.clip)
 
     def _adam(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
         if when is not None:

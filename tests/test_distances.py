@@ -78,9 +78,7 @@ def test_linear_mmd_of_a_perfect_generator_is_its_floor() -> None:
 
 def test_kid_agrees_with_another_librarys_kernel() -> None:
     a, b = normal(30, 4, 0), normal(30, 4, 1) + 1
-    aa, bb, ab = (
-        polynomial_kernel(x, y, 3, 1 / 4, 1) for x, y in ((a, a), (b, b), (a, b))
-    )
+    aa, bb, ab = (polynomial_kernel(x, y, 3, 1 / 4, 1) for x, y in ((a, a), (b, b), (a, b)))
     within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (30 * 29)
     assert kid(a, b, subsets=3, size=30) == pytest.approx(within - 2 * ab.mean(), rel=1e-4)
 

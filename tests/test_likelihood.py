@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -26,9 +27,7 @@ class Linear:
 
     def __init__(self) -> None:
         self.weight = torch.randn(6, DIM, generator=draws(5))
-        self.covariance = torch.linalg.inv(
-            torch.eye(DIM) + self.weight.T @ self.weight / SIGMA**2
-        )
+        self.covariance = torch.linalg.inv(torch.eye(DIM) + self.weight.T @ self.weight / SIGMA**2)
 
     def decode(self, z: Tensor) -> Tensor:
         return z @ self.weight.T
@@ -113,7 +112,7 @@ def test_the_schedule_rises_from_0_to_1() -> None:
     betas = schedule(50)
     assert betas[0] == 0
     assert betas[-1] == pytest.approx(1)
-    assert all(a < b for a, b in zip(betas, betas[1:], strict=False))
+    assert all(a < b for a, b in pairwise(betas))
 
 
 def test_sigma_is_the_root_of_the_mean_squared_error() -> None:

@@ -402,7 +402,11 @@ SWITCHES = {
     ("alice", "modern"): {"cycle": 5.0, "maxout": True, "lr": 1e-2, "judge_lr": 1e-2},
     ("wae_mmd", "modern"): {"penalty": 99.0, "pretrain": 0.5, "lr": 1e-2},
     ("wae_gan", "modern"): {
-        "penalty": 99.0, "pretrain": 0.5, "lr": 1e-2, "judge_lr": 1e-2, "log_prior": False,
+        "penalty": 99.0,
+        "pretrain": 0.5,
+        "lr": 1e-2,
+        "judge_lr": 1e-2,
+        "log_prior": False,
     },
     ("wgan_gp", "author"): {
         "network": "residual",

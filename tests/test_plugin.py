@@ -1,4 +1,4 @@
-"""One more model, in another package: it trains, resumes and synthesises through the command line."""
+"""One more model, in another package, trains, resumes and synthesises through the command line."""
 
 import os
 import subprocess

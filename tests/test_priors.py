@@ -76,7 +76,9 @@ def test_mixture_has_the_moments_of_the_codes() -> None:
     assert before[1] > 1
 
 
-@pytest.mark.parametrize(("kind", "steps", "bound"), [("flow", 600, 0.3), ("adversarial", 300, 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "steps", "bound"), [("flow", 600, 0.3), ("adversarial", 300, 0.5)]
+)
 def test_learned_priors_approach_the_codes(kind: str, steps: int, bound: float) -> None:
     torch.manual_seed(0)
     prior = make_prior(kind, (3,), PLAIN, 64, 12)

@@ -38,9 +38,7 @@ def test_a_classifier_is_the_same_for_the_same_seed_and_survives_its_file(tmp_pa
     save(tmp_path / "c.safetensors", one, {"test_accuracy": 0.5})
     back, facts = load(tmp_path / "c.safetensors")
     assert facts == {"test_accuracy": 0.5}
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.look(images), back.look(images), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(one.look(images), back.look(images), strict=True))
 
 
 def test_reconstruction_error_is_in_units_of_minus_one_to_one() -> None:

@@ -38,7 +38,8 @@ def test_it_agrees_with_monai_where_five_scales_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "expected"), [(28, (3, 7)), (32, (3, 7)), (64, (3, 11)), (128, (4, 11)), (256, (5, 11))]
+    ("side", "expected"),
+    [(28, (3, 7)), (32, (3, 7)), (64, (3, 11)), (128, (4, 11)), (256, (5, 11))],
 )
 def test_every_side_gets_scales_that_fit(side: int, expected: tuple[int, int]) -> None:
     scales, window = layout(side)

@@ -23,7 +23,9 @@ SHAPE = Shape(2, 1, 16)
 def test_winning_lowers_the_judges_loss_and_raises_the_others(name: str) -> None:
     rules = duel(name)
     win, lose = torch.full((3,), 2.0), torch.full((3,), -2.0)
-    judged = [sum(v.mean() for v in rules.judge(*pair).values()) for pair in ((win, lose), (lose, win))]
+    judged = [
+        sum(v.mean() for v in rules.judge(*pair).values()) for pair in ((win, lose), (lose, win))
+    ]
     assert judged[0] < judged[1]
     assert rules.escape(lose, win).mean() > rules.escape(win, lose).mean()
 
@@ -109,7 +111,7 @@ def test_referee_sees_augmented_images() -> None:
     torch.manual_seed(0)
     referee = Referee(SHAPE, "residual", 8, augment=["translation"])
     x = torch.rand(1, 2, 16, 16)
-    scores = {round(float(referee.score(x, None)), 6) for _ in range(8)}
+    scores = {round(referee.score(x, None).item(), 6) for _ in range(8)}
     assert len(scores) > 1
 
 

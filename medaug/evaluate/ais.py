@@ -9,6 +9,8 @@ as well (Grosse et al. 2015), and their gap says how far either can be off.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -99,6 +101,10 @@ def _walk(
         joint = density.log_likelihood(pictures, z) - 0.5 * (z.square() + LOG_2PI).sum(1)
         return first.double(), joint.double()
 
+    def between(beta: float, z: Tensor) -> Tensor:
+        first, joint = ends(z)
+        return (1 - beta) * first + beta * joint
+
     if exact is None:
         z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=draws)
         betas, sign = schedule(steps), 1.0
@@ -108,20 +114,16 @@ def _walk(
     weight = torch.zeros(len(z), dtype=torch.float64)
     step = torch.full((len(z), 1), 0.1)
     accepted = 0.0
-    for before, now in zip(betas, betas[1:], strict=False):
+    for before, now in pairwise(betas):
         with torch.no_grad():
             first, joint = ends(z)
         weight += (now - before) * (joint - first)
-        z, moved = _move(z, lambda u, b=now: _between(ends(u), b), step, leapfrog, draws)
+        z, moved = _move(z, partial(between, now), step, leapfrog, draws)
         step = (step * torch.where(moved[:, None], FASTER, SLOWER)).clamp(*STEP_RANGE)
         accepted += moved.double().mean().item() / steps
     several = weight.unflatten(0, (chains, len(x)))
-    log_p = sign * ((several).logsumexp(0) - math.log(chains))
+    log_p = sign * (several.logsumexp(0) - math.log(chains))
     return Walk(log_p, accepted)
-
-
-def _between(ends: tuple[Tensor, Tensor], beta: float) -> Tensor:
-    return (1 - beta) * ends[0] + beta * ends[1]
 
 
 def _start(density: Density, x: Tensor, start: str) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, 1024) and class probabilities (n, classes) of grey levels uint8 (n, s, s)."""
+        """Features (n, 1024) and probabilities (n, classes) of grey levels uint8 (n, s, s)."""
         self.eval()
         device = self.head.weight.device
         features = [self.body(prepared(part).to(device)) for part in images.split(CHUNK)]

@@ -68,7 +68,7 @@ def mmd_linear(a: Tensor, b: Tensor, batch: int) -> float:
 
 
 def linear_floor(real: Tensor, batch: int) -> float:
-    """What ``mmd_linear`` is for a perfect generator in expectation: 2 trace(covariance) / batch."""
+    """What ``mmd_linear`` is on average for a perfect generator: 2 trace(covariance) / batch."""
     return 2 * real.double().var(0).sum().item() / batch
 
 

@@ -34,9 +34,7 @@ class Density:
     draw: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
-def gaussian(
-    decode: Decode, sigma: float, dim: int, posterior: Posterior | None = None
-) -> Density:
+def gaussian(decode: Decode, sigma: float, dim: int, posterior: Posterior | None = None) -> Density:
     """p(x | z) = N(decode(z), sigma^2 I)."""
 
     def log_likelihood(x: Tensor, z: Tensor) -> Tensor:
@@ -95,9 +93,7 @@ def elbo(density: Density, x: Tensor, draws: torch.Generator, count: int = 1) ->
 
 
 @torch.no_grad()
-def iwae(
-    density: Density, x: Tensor, k: int, draws: torch.Generator, rows: int = 20_000
-) -> Tensor:
+def iwae(density: Density, x: Tensor, k: int, draws: torch.Generator, rows: int = 20_000) -> Tensor:
     """The importance-weighted bound with ``k`` draws of q (Burda et al. 2016, Eq. 8), (b,).
 
     At most ``rows`` decodings are held at once, so that k may be large.
@@ -119,5 +115,7 @@ def iwae(
 
 def _posterior(density: Density, x: Tensor) -> tuple[Tensor, Tensor]:
     if density.posterior is None:
-        raise ValueError("this model has no encoder, so no q(z | x): use annealed importance sampling")
+        raise ValueError(
+            "this model has no encoder, so no q(z | x): use annealed importance sampling"
+        )
     return density.posterior(x)

@@ -1,4 +1,4 @@
-"""What a model of small pictures is worth: one row of figures, and the same row for real pictures."""
+"""What a model of small pictures is worth: one row of figures, and one for real pictures."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

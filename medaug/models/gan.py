@@ -1,4 +1,4 @@
-"""Generative adversarial network of Goodfellow et al. 2014; with ``dcgan`` networks, Radford et al. 2016.
+"""Generative adversarial network of Goodfellow et al. 2014; on ``dcgan`` networks that of DCGAN.
 
 Two players in turn, each on fresh images.  The preset ``modern`` is the recipe of R3GAN (Huang et
 al. 2024): a relativistic loss with zero-centred penalties on real and fake images.

@@ -25,7 +25,6 @@ from medaug.losses import (
     absolute_error,
     gaussian_kl,
     gradient_error,
-    half_squared_error,
     hinge_fake,
     hinge_real,
     mask_error,

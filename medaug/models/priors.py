@@ -60,7 +60,9 @@ class Prior(nn.Module):
 
     def redraws(self, posterior: bool) -> str:
         """What ``vary`` draws, in words, with or without a posterior to draw from."""
-        return "a draw of q(z | x)" if posterior else "a neighbour of the noise on the prior's shell"
+        return (
+            "a draw of q(z | x)" if posterior else "a neighbour of the noise on the prior's shell"
+        )
 
     def vary(
         self,

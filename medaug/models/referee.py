@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from medaug import augment as augmentation
-from medaug import duels
+from medaug import duels, penalties
 from medaug.losses import per_sample
 from medaug.models.parts import Network, make_discriminator
-from medaug import penalties
 from medaug.tensors import Shape
 
 Terms = dict[str, tuple[float, Tensor]]
@@ -57,7 +56,11 @@ class Referee(nn.Module):
         self.network = make_discriminator(
             network, shape, width, penalised=bool(r1 or r2 or gradient_penalty)
         )
-        self.rules, self.changes, self.images = duels.duel(duel), augmentation.check(augment), shape.images
+        self.rules, self.changes, self.images = (
+            duels.duel(duel),
+            augmentation.check(augment),
+            shape.images,
+        )
         self.r1, self.r2, self.gradient_penalty = r1, r2, gradient_penalty
         self.lecam, self.drift = lecam, drift
         for name in ("judged", "typical_real", "typical_fake"):
@@ -81,9 +84,15 @@ class Referee(nn.Module):
             slope = penalties.gradient_penalty(lambda u: self.score(u, cond), real, fake)
             terms["penalty"] = (self.gradient_penalty, slope)
         if self.r1:
-            terms["r1"] = (self.r1 / 2, penalties.squared_slope(lambda u: self.score(u, cond), real))
+            terms["r1"] = (
+                self.r1 / 2,
+                penalties.squared_slope(lambda u: self.score(u, cond), real),
+            )
         if self.r2:
-            terms["r2"] = (self.r2 / 2, penalties.squared_slope(lambda u: self.score(u, cond), fake))
+            terms["r2"] = (
+                self.r2 / 2,
+                penalties.squared_slope(lambda u: self.score(u, cond), fake),
+            )
         if self.lecam:
             terms["lecam"] = (self.lecam, self.strayed(on_real, on_fake))
         if self.drift:
@@ -104,4 +113,3 @@ class Referee(nn.Module):
             self.typical_fake += share * (on_fake.mean() - self.typical_fake)
         above = per_sample((on_real - self.typical_fake).relu().square())
         return above + per_sample((self.typical_real - on_fake).relu().square())
-

@@ -11,6 +11,7 @@ over the pixels' number.  ``kl`` near 0 for long: the code has collapsed; lower 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,10 @@ class VAE(Autoencoder):
                 f"config model.likelihood: {likelihood!r} is not known "
                 f"(known: {', '.join(LIKELIHOODS)})"
             )
-        self.likelihood, self.beta, self.rule, self.lr = likelihood, beta, rule, lr
+        if rule not in ("adam", "rmsprop"):
+            raise ConfigError(f"config model.rule: {rule!r} is not known (known: adam, rmsprop)")
+        self.rule: Literal["adam", "rmsprop"] = "rmsprop" if rule == "rmsprop" else "adam"
+        self.likelihood, self.beta, self.lr = likelihood, beta, lr
         self.share = latent_dim / (shape.channels * shape.size**shape.spatial_dims)
         self.register_buffer("error", torch.ones(()))
 
@@ -80,8 +84,7 @@ class VAE(Autoencoder):
 
     def game_optim(self, progress: float) -> dict[str, Optim]:
         rate = self.lr * (1 - progress**0.75 * 0.99)
-        kind = "rmsprop" if self.rule == "rmsprop" else "adam"
-        return {"autoencoder": Optim(rate, kind)}
+        return {"autoencoder": Optim(rate, self.rule)}
 
     def explain(self, batch: Batch) -> dict[str, Move]:
         mu, logvar = self.encode(batch.x, batch.cond)

@@ -1,4 +1,4 @@
-"""Wasserstein GAN of Arjovsky, Chintala and Bottou 2017, Algorithm 1: a critic with clipped weights.
+"""Wasserstein GAN of Arjovsky, Chintala and Bottou 2017: a critic with clipped weights.
 
 Kept for comparison: the clipped critic is weak in long runs, where WGAN-GP is fine.  RMSProp is
 ours, with decay 0.9.

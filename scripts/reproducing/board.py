@@ -132,9 +132,11 @@ def budget(how: Asked, cache: SliceCache, data: str, model: Mapping[str, Any]) -
     return max(4, round(how.seconds * speed / 1000)) * 1000
 
 
-def trained(config: Config, cache: SliceCache, run: Path, how: Asked) -> TrainReport:
+def trained(
+    config: Config, cache: SliceCache, run: Path, how: Asked, init: Path | None = None
+) -> TrainReport:
     """Train to the end, or leave where the user interrupts."""
-    report = fit(config, cache, run, device=how.device)
+    report = fit(config, cache, run, device=how.device, init=init)
     if not report.finished:
         sys.exit("reproduce: interrupted; the same command goes on")
     return report

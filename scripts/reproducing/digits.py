@@ -1,4 +1,4 @@
-"""Every model on digits and clothes: trained, sampled, scored, one row each, beside real pictures."""
+"""Every model on digits and clothes: trained, sampled, scored, one row each."""
 
 import sys
 from pathlib import Path
@@ -115,7 +115,8 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
             f"The test set's own inception score is {figures['inception_score_test']:.2f}; the "
             f"classifier is right on {100 * figures['classifier']['test_accuracy']:.2f} % of it. "
             f"The linear MMD of GVAE's lineage at batch {figures['mmd_linear_batch']} is "
-            f"{figures['mmd_linear']:.3g} for real pictures, floor {figures['mmd_linear_floor']:.3g}."
+            f"{figures['mmd_linear']:.3g} for real pictures, its floor "
+            f"{figures['mmd_linear_floor']:.3g}."
         )
     return "\n".join(parts) + "\n"
 
@@ -141,5 +142,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     raise SystemExit(main())
