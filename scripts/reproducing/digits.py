@@ -1,7 +1,5 @@
 """Every model on digits and clothes: trained, sampled, scored, one row each."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 from board import (

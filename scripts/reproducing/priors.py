@@ -1,6 +1,5 @@
 """What each prior is worth on the codes of one autoencoder, and what its samples cost."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
