@@ -29,6 +29,7 @@ from medaug.train import TrainReport, fit
 from medaug.workflow import PICTURES
 
 QUICK_WIDTH = 16
+QUICK_BATCH = 32
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("mnist", "fashion-mnist")
 
@@ -113,9 +114,10 @@ def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None
     train: dict[str, Any] = {}
     if how.quick:
         model = {**model, "width": QUICK_WIDTH}
+        train["batch"] = QUICK_BATCH
     if images is not None:
         every = max(images // 2, 1)
-        train = {"images": images, "snapshot_every": every, "ema_half_life": max(images // 20, 1)}
+        train |= {"images": images, "snapshot_every": every, "ema_half_life": max(images // 20, 1)}
         if model["preset"] == "author":
             train["ema_half_life"] = 1
     return resolve(PICTURES, {"data": {"name": data}, "model": dict(model), "train": train})

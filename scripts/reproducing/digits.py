@@ -3,6 +3,7 @@
 from typing import Any
 
 from board import (
+    QUICK_BATCH,
     QUICK_WIDTH,
     Asked,
     asked,
@@ -61,7 +62,7 @@ def row(
         "images": report.images,
         "full_budget": images is None,
         "seconds": None if report.resumed else report.seconds,
-        "precision": generator.precision,
+        "arithmetic": generator.precision,
         **score(drawn(generator, how.n), real),
         "mse": rebuilt(generator, cache, how.n),
     }
@@ -94,7 +95,7 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     if how.quick:
         parts.append(
             f"Every run was cut to about {how.seconds:g} s of training and every network to width "
-            f"{QUICK_WIDTH}: these rows rank short runs of small networks, not the models at their "
+            f"{QUICK_WIDTH}, in batches of {QUICK_BATCH}: these rows rank short runs of small networks, not the models at their "
             "full budget."
         )
     for data, figures in real.items():
