@@ -63,6 +63,12 @@ def test_rbf_mmd_is_unbiased_and_sees_a_shift() -> None:
     assert mmd_rbf(normal(60, 4, 1), normal(60, 4, 2) + 1, widths) > max(same)
 
 
+def test_rbf_mmd_does_not_depend_on_where_the_features_lie() -> None:
+    a, b = normal(60, 64, 1), normal(60, 64, 2) + 0.3
+    near, far = (mmd_rbf(a.double() + at, b.double() + at, [8.0]) for at in (0, 1000))
+    assert far == pytest.approx(near, rel=1e-4)
+
+
 def test_bandwidths_scale_the_median_distance() -> None:
     points = torch.tensor([[0.0], [3.0], [6.0]])
     assert bandwidths(points) == pytest.approx([0.75, 1.5, 3.0, 6.0, 12.0])

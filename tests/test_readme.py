@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medaug.cli import main
+from medaug.workflow import train
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -25,23 +26,39 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
-def place(
-    phantom_root: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder as the README's reader has it: scans in data/, and a run."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/pancreas").symlink_to(phantom_root)
-    digits = tmp_path / "data/mnist"
-    digits.mkdir()
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with twenty digits in the real layout, their cache, and a run on them."""
+    root = tmp_path_factory.mktemp("digits")
+    files = root / "data/mnist"
+    files.mkdir(parents=True)
     for part in ("train", "t10k"):
-        for what, head, shape in (("images", 0x803, (3, 28, 28)), ("labels", 0x801, (3,))):
+        for what, head, shape in (("images", 0x803, (20, 28, 28)), ("labels", 0x801, (20,))):
             name = f"{part}-{what}-idx{len(shape)}-ubyte"
             header = np.array([head, *shape], ">u4").tobytes()
-            (digits / name).write_bytes(header + np.zeros(shape, np.uint8).tobytes())
+            content = np.resize(np.arange(10, dtype=np.uint8), shape)
+            (files / name).write_bytes(header + content.tobytes())
+    tiny = {"model": {"name": "vae", "width": 8, "latent_dim": 4}, "train": {"images": 64}}
+    places = {"root": files, "cache": root / "cache/mnist", "run": root / "runs/mnist-vae"}
+    train("mnist", tiny, device="cpu", workers=0, **places)
+    return root
+
+
+@pytest.fixture
+def place(
+    phantom_root: Path,
+    tiny_run: Path,
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder as the README's reader has it: scans and digits in data/, and a run on each."""
+    shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "data/pancreas").symlink_to(phantom_root)
     shutil.copytree(tiny_run, tmp_path / "runs/pancreas-vaegan")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MEDAUG_DATA", raising=False)
+    for name in ("MEDAUG_DATA", "MEDAUG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -78,7 +95,8 @@ def test_links_and_the_picture_exist() -> None:
 def test_the_folder_it_shows_is_the_folder_that_is_written(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["medaug", "synthesize", "-n", "1", "--out", "nifti"])
+    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-vaegan"
+    monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from medaug.checkpoint import write_tensors
 from medaug.data.idx import Idx
+from medaug.errors import ConfigError, WeightsError
 from medaug.evaluate.classifier import (
     Classifier,
     accuracy,
@@ -39,6 +41,20 @@ def test_a_classifier_is_the_same_for_the_same_seed_and_survives_its_file(tmp_pa
     back, facts = load(tmp_path / "c.safetensors")
     assert facts == {"test_accuracy": 0.5}
     assert all(torch.equal(a, b) for a, b in zip(one.look(images), back.look(images), strict=True))
+
+
+def test_weights_of_something_else_are_no_classifier(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(2)}, {"kind": "image"})
+    with pytest.raises(WeightsError, match=r"w\.safetensors: holds no classifier$"):
+        load(tmp_path / "w.safetensors")
+
+
+def test_another_number_of_samples_is_refused() -> None:
+    pictures = torch.randint(0, 256, (60, 28, 28), dtype=torch.uint8)
+    real = Reference.of(Classifier(28, 10), pictures, pictures, 50)
+    with pytest.raises(ConfigError) as caught:
+        score(pictures, real)
+    assert str(caught.value) == "60 samples cannot be scored against 50 real ones"
 
 
 def test_reconstruction_error_is_in_units_of_minus_one_to_one() -> None:

@@ -1,11 +1,13 @@
 """Structural similarity against another library and at its extremes."""
 
+import numpy as np
 import pytest
 import torch
 from monai.metrics.regression import MultiScaleSSIMMetric
+from scipy.ndimage import correlate1d
 
 from medaug.errors import ConfigError
-from medaug.evaluate.similarity import SIGMA, WEIGHTS, layout, ms_ssim, pair_similarity
+from medaug.evaluate.similarity import C1, C2, SIGMA, WEIGHTS, layout, ms_ssim, pair_similarity
 
 
 def pictures(count: int, side: int, seed: int) -> torch.Tensor:
@@ -35,6 +37,37 @@ def test_it_agrees_with_monai_where_five_scales_fit() -> None:
         spatial_dims=2, data_range=1.0, kernel_size=11, kernel_sigma=SIGMA, weights=WEIGHTS
     )
     assert torch.allclose(ms_ssim(x, y), theirs(x, y).flatten().double(), atol=1e-4)
+
+
+def directly(x: np.ndarray, y: np.ndarray) -> float:
+    """The formula for two pictures (s, s), by scipy's correlation."""
+    scales, size = layout(len(x))
+    weights = np.array(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
+    half, result = size // 2, 1.0
+    bell = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * SIGMA**2))
+    bell /= bell.sum()
+
+    def blur(z: np.ndarray) -> np.ndarray:
+        return correlate1d(correlate1d(z, bell, 0), bell, 1)[half:-half, half:-half]
+
+    for scale, weight in enumerate(weights):
+        u, v = blur(x), blur(y)
+        contrast = 2 * (blur(x * y) - u * v) + C2
+        contrast /= blur(x * x) - u**2 + blur(y * y) - v**2 + C2
+        full = contrast * (2 * u * v + C1) / (u**2 + v**2 + C1)
+        result *= max((full if scale == scales - 1 else contrast).mean(), 0) ** weight
+        if scale < scales - 1:
+            x, y = (z.reshape(len(z) // 2, 2, -1, 2).mean((1, 3)) for z in (x, y))
+    return result
+
+
+@pytest.mark.parametrize("side", [28, 64])
+def test_it_is_its_formula_also_where_contrast_is_negative(side: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    corners = torch.rand(60, 1, 4, 4, generator=draws).pow(16).double()
+    x, y = torch.nn.functional.interpolate(corners, size=(side, side), mode="bilinear").split(30)
+    expected = [directly(a, b) for a, b in zip(x[:, 0].numpy(), y[:, 0].numpy(), strict=True)]
+    assert ms_ssim(x, y).tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medaug.checkpoint import read_tensors, write_tensors
+from medaug.errors import WeightsError
 from medaug.seeds import derive, generator
 
 BATCH = 100
@@ -107,9 +108,11 @@ def load(path: Path, device: str = "cpu") -> tuple[Classifier, dict[str, float]]
     """What ``save`` kept.
 
     Raises:
-        WeightsError: no such file, or not ours.
+        WeightsError: no such file, not ours, or no classifier.
     """
     tensors, header, _ = read_tensors(path)
+    if "classifier" not in header:
+        raise WeightsError(f"{path}: holds no classifier")
     network = Classifier(**header["classifier"])
     network.load_state_dict(tensors)
     return network.to(device).eval(), header["facts"]

@@ -42,7 +42,8 @@ def mmd_rbf(a: Tensor, b: Tensor, widths: Sequence[float]) -> float:
 
     Gretton et al. 2012, Eq. 3; it may be negative where the two agree.
     """
-    n, m = len(a), len(b)
+    n, m, middle = len(a), len(b), b.double().mean(0)
+    a, b = a.double() - middle, b.double() - middle
     within_a = (_kernel_sum(a, a, widths) - n) / (n * (n - 1))
     within_b = (_kernel_sum(b, b, widths) - m) / (m * (m - 1))
     return within_a + within_b - 2 * _kernel_sum(a, b, widths) / (n * m)

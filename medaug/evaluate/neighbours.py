@@ -27,7 +27,8 @@ class Cover:
 
 def cover(real: Tensor, fake: Tensor, k: int = 5) -> Cover:
     """Compare features (n, d) and (m, d); a ball reaches to the k-th neighbour, itself excluded."""
-    real, fake = real.float(), fake.float()
+    middle = real.double().mean(0)
+    real, fake = (real.double() - middle).float(), (fake.double() - middle).float()
     real_radius, fake_radius = radii(real, k), radii(fake, k)
     inside, counts, covered = [], [], torch.zeros(len(real), dtype=torch.bool)
     for block in fake.split(BLOCK):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medaug.errors import ConfigError
 from medaug.evaluate.classifier import Classifier, inception_score
 from medaug.evaluate.distances import bandwidths, frechet, linear_floor, mmd_linear, mmd_rbf
 from medaug.evaluate.neighbours import cover
@@ -47,7 +48,14 @@ def score(drawn: Tensor, real: Reference) -> dict[str, Any]:
 
     Frechet distance, MMD on features and precision to coverage are in the classifier's features;
     ``frechet_ratio`` is over the distance of real training from real test pictures at the same n.
+
+    Raises:
+        ConfigError: another n than the reference's, at which a Frechet distance does not compare.
     """
+    if len(drawn) != len(real.test):
+        raise ConfigError(
+            f"{len(drawn)} samples cannot be scored against {len(real.test)} real ones"
+        )
     features, probabilities = real.classifier.look(drawn)
     inception, deviation = inception_score(probabilities)
     distance = frechet(features, real.test_features)
@@ -64,6 +72,7 @@ def score(drawn: Tensor, real: Reference) -> dict[str, Any]:
         "frechet_ratio": distance / real.floor,
         "mmd_rbf_pixels": _mmd(pixels, real_pixels),
         "mmd_rbf_features": _mmd(features, real.test_features),
+        "mmd_rbf_n": min(len(drawn), MMD_COUNT),
         "mmd_linear": mmd_linear(pixels, real_pixels, LINEAR_BATCH),
         "mmd_linear_floor": linear_floor(real_pixels, LINEAR_BATCH),
         "mmd_linear_batch": LINEAR_BATCH,
@@ -91,7 +100,10 @@ def flat(images: Tensor) -> Tensor:
 
 
 def reconstruction_error(images: Tensor, rebuilt: Tensor) -> float:
-    """Mean squared error per pixel in [-1, 1] units of grey levels uint8 (n, s, s)."""
+    """Mean squared error per pixel in [-1, 1] units of grey levels uint8 (n, s, s).
+
+    A quarter of it is the error in [0, 1] units.
+    """
     return (flat(images).double() - flat(rebuilt).double()).square().mean().item()
 
 

@@ -94,9 +94,9 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     ]
     if how.quick:
         parts.append(
-            f"Every run was cut to about {how.seconds:g} s of training and every network to width "
-            f"{QUICK_WIDTH}, in batches of {QUICK_BATCH}: these rows rank short runs of small networks, not the models at their "
-            "full budget."
+            f"Every run was cut to about {how.seconds:g} s of training, every network to width "
+            f"{QUICK_WIDTH}, every batch to {QUICK_BATCH}: these rows rank short runs of small "
+            "networks, not the models at their full budget."
         )
     for data, figures in real.items():
         head = ["model", "preset", "images", "seconds", *COLUMNS.values()]
