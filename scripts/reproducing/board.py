@@ -30,6 +30,7 @@ from medaug.workflow import PICTURES
 
 QUICK_WIDTH = 16
 QUICK_BATCH = 32
+QUICK_IMAGES = 20_000
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("mnist", "fashion-mnist")
 
@@ -39,11 +40,11 @@ class Asked:
     """How a table was called.
 
     Attributes:
-        quick: about ``seconds`` of training for each run.
+        quick: ``images`` of training for each run, and small networks.
         data: which sources.
         models: which models, all of them where empty.
         presets: which presets.
-        seconds: see ``quick``.
+        images: see ``quick``.
         device: where to train.
         work: where runs and rows are kept.
     """
@@ -52,9 +53,14 @@ class Asked:
     data: list[str]
     models: list[str]
     presets: list[str]
-    seconds: float
+    images: int
     device: str
     work: Path
+
+    @property
+    def budget(self) -> int | None:
+        """Images of one run; None is the preset's own budget."""
+        return self.images if self.quick else None
 
     @property
     def n(self) -> int:
@@ -66,7 +72,7 @@ def asked(description: str) -> Asked:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="short runs, 2000 samples")
-    parser.add_argument("--seconds", type=float, default=60, help="of training with --quick")
+    parser.add_argument("--images", type=int, default=QUICK_IMAGES, help="of a run with --quick")
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--models", nargs="+", default=[])
     parser.add_argument("--presets", nargs="+", default=["author", "modern"])
@@ -74,7 +80,7 @@ def asked(description: str) -> Asked:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
     how = parser.parse_args()
     work = how.work / "quick" if how.quick else how.work
-    return Asked(how.quick, how.data, how.models, how.presets, how.seconds, how.device, work)
+    return Asked(how.quick, how.data, how.models, how.presets, how.images, how.device, work)
 
 
 def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
@@ -109,29 +115,16 @@ def classes(cache: SliceCache, part: str) -> Tensor:
     return torch.from_numpy(np.array(found)).long()
 
 
-def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None) -> Config:
-    """The config of a run: a preset, or ``images`` in place of its budget."""
+def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None = None) -> Config:
+    """The config of a run: a preset, or a short and small form of it for ``images``."""
+    images = images or how.budget
     train: dict[str, Any] = {}
-    if how.quick:
-        model = {**model, "width": QUICK_WIDTH}
-        train["batch"] = QUICK_BATCH
     if images is not None:
-        every = max(images // 2, 1)
-        train |= {"images": images, "snapshot_every": every, "ema_half_life": max(images // 20, 1)}
-        if model["preset"] == "author":
-            train["ema_half_life"] = 1
+        train = {"batch": QUICK_BATCH, "images": images, "snapshot_every": images}
+        if model["preset"] == "modern":
+            train["ema_half_life"] = max(images // 20, 1)
+        model = {**model, "width": QUICK_WIDTH}
     return resolve(PICTURES, {"data": {"name": data}, "model": dict(model), "train": train})
-
-
-def budget(how: Asked, cache: SliceCache, data: str, model: Mapping[str, Any]) -> int | None:
-    """Images that take about ``how.seconds``, in thousands; None is the preset's own budget."""
-    if not how.quick:
-        return None
-    name = "-".join((data, *map(str, model.values())))
-    config = settings(how, data, model, 4000)
-    report = trained(config, cache, how.work / "probe" / name, how)
-    speed = (report.images - report.resumed) / max(report.seconds, 1e-9)
-    return max(4, round(how.seconds * speed / 1000)) * 1000
 
 
 def trained(

@@ -7,7 +7,6 @@ from board import (
     QUICK_WIDTH,
     Asked,
     asked,
-    budget,
     drawn,
     kept,
     machine,
@@ -48,21 +47,18 @@ def row(
     if found is not None:
         return found
     model = {"name": name, "preset": preset}
-    images_of = how.work / "budgets" / f"{data}-{name}-{preset}.json"
-    known = kept(images_of)
-    images = known["images"] if known else budget(how, cache, data, model)
-    write_json(images_of, {"images": images})
     run = how.work / "runs" / f"{data}-{name}-{preset}"
-    report = trained(settings(how, data, model, images), cache, run, how)
+    report = trained(settings(how, data, model), cache, run, how)
     generator = Generator.from_pretrained(run, how.device)
     result = {
         "data": data,
         "model": name,
         "preset": preset,
         "images": report.images,
-        "full_budget": images is None,
+        "full_budget": how.budget is None,
         "seconds": None if report.resumed else report.seconds,
         "arithmetic": generator.precision,
+        "machine": machine(how.device),
         **score(drawn(generator, how.n), real),
         "mse": rebuilt(generator, cache, how.n),
     }
@@ -83,10 +79,11 @@ def figure(value: float | None) -> str:
 def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """The rows of every data set, best Frechet ratio first, under the row of real pictures."""
     command = "scripts/reproduce digits" + (" --quick" if how.quick else "")
+    machines = ", ".join(sorted({found["machine"] for found in rows}))
     parts = [
         "# Digits and clothes" + (", quick runs" if how.quick else ""),
         "",
-        f"Made by `{command}` on {machine(how.device)}, {how.n} samples a row, each class as often "
+        f"Made by `{command}` on {machines}, {how.n} samples a row, each class as often "
         "as the others. Frechet ratio: distance to the test set in the features of a classifier "
         "trained here, over that of the training set at the same n (1 is real). MSE: "
         "reconstruction, in [-1, 1] units per pixel. MMD: in the same features. Class KL: of the "
@@ -94,7 +91,7 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     ]
     if how.quick:
         parts.append(
-            f"Every run was cut to about {how.seconds:g} s of training, every network to width "
+            f"Every run was cut to {how.images} images, every network to width "
             f"{QUICK_WIDTH}, every batch to {QUICK_BATCH}: these rows rank short runs of small "
             "networks, not the models at their full budget."
         )
@@ -135,7 +132,7 @@ def main() -> int:
                 ratio = rows[-1]["frechet_ratio"]
                 print(f"{data} {name} {preset}: Frechet ratio {ratio:.3g}", flush=True)
                 title = "digits-quick" if how.quick else "digits"
-                content = {"real": real, "rows": rows, "machine": machine(how.device)}
+                content = {"real": real, "rows": rows}
                 publish(title, content, table(how, real, rows))
     return 0
 

@@ -9,7 +9,6 @@ from board import (
     QUICK_WIDTH,
     Asked,
     asked,
-    budget,
     drawn,
     kept,
     machine,
@@ -72,7 +71,7 @@ def row(
         run = how.work / "priors" / f"{data}-{name.replace(', ', '-').replace(' ', '')}"
         # a mixture is fitted, not trained: one batch at a rate of 0 leaves the networks alone
         wishes = {**model, "lr": 0.0} if name == "gmm" else model
-        config = settings(how, data, wishes, 64 if name == "gmm" else images)
+        config = settings(how, data, wishes, 64 if name == "gmm" else None)
         trained(config, cache, run, how, init=base)
     generator = Generator.from_pretrained(run, how.device)
     result = {
@@ -98,7 +97,7 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     ]
     if how.quick:
         parts.append(
-            f"Autoencoder and priors had about {how.seconds:g} s each, at width {QUICK_WIDTH}."
+            f"Autoencoder and priors had {how.images} images each, at width {QUICK_WIDTH}."
         )
     for data in real:
         head = ["prior", "images", *COLUMNS.values()]
@@ -120,10 +119,7 @@ def main() -> int:
         cache, reference, facts = pictures(how, data)
         real[data] = real_figures(reference, facts)
         base = how.work / "priors" / f"{data}-base"
-        known = kept(base.with_suffix(".json"))
-        images = known["images"] if known else budget(how, cache, data, BASE)
-        write_json(base.with_suffix(".json"), {"images": images})
-        report = trained(settings(how, data, BASE, images), cache, base, how)
+        report = trained(settings(how, data, BASE), cache, base, how)
         for name in PRIORS:
             found = row(how, data, name, report.images, cache, base, reference)
             found["times_gaussian"] = found["milliseconds"] / (
