@@ -179,6 +179,11 @@ def publish(name: str, content: Mapping[str, Any], text: str) -> None:
     write_bytes(ROOT / "docs" / "results" / f"{name}.md", text.encode())
 
 
-def kept(path: Path) -> dict[str, Any] | None:
-    """A row that an earlier call finished."""
-    return json.loads(path.read_text()) if path.exists() else None
+def kept(path: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A row that an earlier call finished; one made otherwise is not mixed in."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found["made_with"] != made_with:
+        sys.exit(f"reproduce: {path} was made with other settings; choose another --work")
+    return found

@@ -43,12 +43,13 @@ def row(
 ) -> dict[str, Any]:
     """Train one model where that is not done, sample it and score it."""
     place = how.work / "rows" / f"{data}-{name}-{preset}.json"
-    found = kept(place)
+    config = settings(how, data, {"name": name, "preset": preset})
+    made_with = {"config": config.dump(), "n": how.n}
+    found = kept(place, made_with)
     if found is not None:
         return found
-    model = {"name": name, "preset": preset}
     run = how.work / "runs" / f"{data}-{name}-{preset}"
-    report = trained(settings(how, data, model), cache, run, how)
+    report = trained(config, cache, run, how)
     generator = Generator.from_pretrained(run, how.device)
     result = {
         "data": data,
@@ -61,6 +62,7 @@ def row(
         "machine": machine(how.device),
         **score(drawn(generator, how.n), real),
         "mse": rebuilt(generator, cache, how.n),
+        "made_with": made_with,
     }
     write_json(place, result)
     return result

@@ -62,16 +62,17 @@ def row(
 ) -> dict[str, Any]:
     """Learn one prior on the autoencoder in ``base``, whose networks rest, and score it."""
     place = how.work / "priors" / "rows" / f"{data}-{name}.json"
-    found = kept(place)
+    model = {**BASE, **PRIORS[name]}
+    # a mixture is fitted, not trained: one batch at a rate of 0 leaves the networks alone
+    fitted = name == "gmm"
+    config = settings(how, data, {**model, "lr": 0.0} if fitted else model, 64 if fitted else None)
+    made_with = {"config": config.dump(), "n": how.n}
+    found = kept(place, made_with)
     if found is not None:
         return found
-    model = {**BASE, **PRIORS[name]}
     run = base
     if name != "gaussian":
         run = how.work / "priors" / f"{data}-{name.replace(', ', '-').replace(' ', '')}"
-        # a mixture is fitted, not trained: one batch at a rate of 0 leaves the networks alone
-        wishes = {**model, "lr": 0.0} if name == "gmm" else model
-        config = settings(how, data, wishes, 64 if name == "gmm" else None)
         trained(config, cache, run, how, init=base)
     generator = Generator.from_pretrained(run, how.device)
     result = {
@@ -80,6 +81,7 @@ def row(
         "images": None if name in ("gaussian", "gmm") else images,
         "milliseconds": milliseconds(generator),
         **score(drawn(generator, how.n), real),
+        "made_with": made_with,
     }
     write_json(place, result)
     return result
