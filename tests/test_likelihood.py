@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from medaug.evaluate.ais import ais, reverse, schedule
+from medaug.evaluate.decoders import density, sigma_of
 from medaug.evaluate.likelihood import Density, bernoulli, elbo, fit_sigma, gaussian, iwae
 from medaug.losses import reparametrise
+from medaug.models import build
 from medaug.models.base import Batch, Model, Move, Optim, Turn
 from medaug.rounds import Game
+from medaug.tensors import Shape
 
 SIGMA = 0.7
 DIM = 3
@@ -203,3 +206,35 @@ def test_the_four_point_toy_by_the_papers_recipe() -> None:
     assert weighted == pytest.approx(-1.57, abs=0.015)
     assert annealed == pytest.approx(weighted, abs=0.03)
     assert bound < weighted < -math.log(4) + 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "has_posterior"),
+    [
+        ("vae", {"prior": "gaussian"}, True),
+        ("vae", {"prior": "gmm"}, False),
+        ("wae_mmd", {"prior": "gaussian"}, False),
+        ("gan", {}, False),
+    ],
+)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_models_are_densities(
+    name: str, arguments: dict[str, str], has_posterior: bool, classes: int
+) -> None:
+    torch.manual_seed(0)
+    shape = Shape(1, 1, 16, cond_dim=classes, classes=classes)
+    small = {"network": "residual", "width": 8, "latent_dim": 3}
+    model = build(name, {**small, **arguments}, shape).eval().requires_grad_(False)
+    cond = torch.eye(3)[[0, 1]] if classes else None
+    x = torch.rand(2, 1, 16, 16) * 2 - 1
+    found = density(model, 0.5, cond)
+    assert (found.posterior is not None) == has_posterior
+    walk = ais(found, x, draws(), steps=4, chains=2, leapfrog=2)
+    assert walk.log_p.isfinite().all()
+    if has_posterior:
+        mu, _ = model.encode(x, cond)
+        z = mu.repeat(3, 1)
+        again = density(model, 0.5, cond).log_likelihood(x.repeat(3, 1, 1, 1), z)
+        assert torch.allclose(again[:2], again[4:])
+        assert iwae(found, x, 20, draws()).isfinite().all()
+        assert sigma_of(model, x, cond) > 0

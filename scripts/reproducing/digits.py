@@ -56,7 +56,7 @@ def row(
         "model": name,
         "preset": preset,
         "images": report.images,
-        "full_budget": how.budget is None,
+        "full_budget": not how.quick,
         "seconds": None if report.resumed else report.seconds,
         "arithmetic": generator.precision,
         "machine": machine(how.device),
@@ -93,7 +93,7 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
     ]
     if how.quick:
         parts.append(
-            f"Every run was cut to {how.images} images, every network to width "
+            "Every run was cut to the images named, every network to width "
             f"{QUICK_WIDTH}, every batch to {QUICK_BATCH}: these rows rank short runs of small "
             "networks, not the models at their full budget."
         )
