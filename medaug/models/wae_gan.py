@@ -35,7 +35,7 @@ class WAEGAN(WAE):
         pretrain: float = 0.003,
         lr: float = 1e-3,
         judge_lr: float = 5e-4,
-        log_prior: bool = True,
+        log_prior: bool = False,
         prior: str = "gaussian",
         prior_share: float = 0.25,
         prior_width: int = 512,
