@@ -44,7 +44,7 @@ class Stepper:
         group = self.adam.param_groups[0]
         group["lr"], group["betas"], group["weight_decay"] = how.lr, how.betas, how.weight_decay
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = laid_out_as(parameter, gradient)
         self.adam.step()
         for parameter in self.parameters:
             parameter.grad = None
@@ -87,3 +87,13 @@ class Stepper:
             if place.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
                 place = place.to(memory_format=torch.channels_last)
             self.adam.state[parameter][key] = place
+
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` with the strides of ``parameter``, which torch's fused steps take for granted.
+
+    Double backward gives gradients in another order, and a fused step would move the wrong weights.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

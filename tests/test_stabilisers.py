@@ -133,6 +133,19 @@ def test_clip_bounds_the_weights_after_a_step() -> None:
     assert weight[2] < 0.001
 
 
+def test_a_step_does_not_depend_on_how_a_gradient_lies_in_memory() -> None:
+    start, gradient = torch.randn(2, 4, 3, 3, 3)
+    turned = gradient.transpose(0, 1).contiguous().transpose(0, 1)
+    assert turned.stride() != gradient.stride()
+    for kind in ("adam", "rmsprop"):
+        moved = []
+        for g in (gradient.clone(), turned.clone(memory_format=torch.preserve_format)):
+            weight = torch.nn.Parameter(start.clone())
+            Stepper([weight], kind).step([g], Optim(0.1, kind), None)
+            moved.append(weight.detach())
+        assert torch.equal(*moved), kind
+
+
 def test_imq_mmd_is_unbiased_and_sees_a_shift() -> None:
     torch.manual_seed(0)
     same = torch.stack([imq_mmd(*torch.randn(2, 64, 8)) for _ in range(200)])
