@@ -273,7 +273,7 @@ def test_synthesize_times_a_real_generator(row: Any, tiny_run: Path, tmp_path: P
     synthesize = row("synthesize")
     few = synthesize.with_few_steps(tiny_run / "model.safetensors", tmp_path / "few.safetensors")
     generator = synthesize.Generator.from_pretrained(few)
-    assert generator.model.steps == synthesize.FEW_STEPS
+    assert generator.model.code.steps == synthesize.FEW_STEPS
     told = synthesize.write_too(generator, 3, tmp_path / "out")
     assert told["seconds"] == pytest.approx(told["generate_seconds"] + told["write_seconds"])
     assert synthesize.generate_alone(generator, 3)["cpu_seconds"] > 0
