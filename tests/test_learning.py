@@ -41,8 +41,8 @@ PHANTOM = [
     pytest.param("wgan_gp-modern", 60000, marks=SLOW),
     pytest.param("wgan_gp-author", 60000, marks=SLOW),
 ]
-FRECHET_BOUND = 20.0
-"""Over the distance of real training from real test digits. One picture for all scores 30."""
+FRECHET_BOUND = 16.0
+"""Over the distance of real training from real test digits; one picture for all scores 30."""
 SMALL = {"width": 16}
 PERCEPTRON = {"network": "mlp", "r1": 0.0}
 DIGITS = [
@@ -52,9 +52,9 @@ DIGITS = [
     *(
         pytest.param(name, {}, images, marks=SLOW)
         for name, images in {
-            "vae": 20_000, "gan": 20_000, "vae_disl": 20_000, "vaegan": 40_000, "wgan": 200_000,
-            "wgan_gp": 20_000, "alpha_gan": 20_000, "gvae": 20_000, "aaae": 40_000,
-            "ali": 20_000, "alice": 20_000, "wae_mmd": 40_000, "wae_gan": 80_000,
+            "vae": 20_000, "gan": 20_000, "vae_disl": 40_000, "vaegan": 40_000, "wgan": 200_000,
+            "wgan_gp": 30_000, "alpha_gan": 20_000, "gvae": 20_000, "aaae": 60_000,
+            "ali": 20_000, "alice": 20_000, "wae_mmd": 40_000, "wae_gan": 60_000,
         }.items()
     ),
 ]  # fmt: skip
@@ -159,7 +159,7 @@ def test_the_floor_refuses_an_untrained_model(
 ) -> None:
     asked = {"model": {"name": model, **SMALL}, "train": {"images": 32, "batch": 32}}
     fit(resolve(PICTURES, {"data": {"name": "mnist"}}, asked), digits, tmp_path, device="cpu")
-    assert frechet_ratio(drawn(tmp_path, 200).repeat(4, 1, 1), reference) > 1.5 * FRECHET_BOUND
+    assert frechet_ratio(drawn(tmp_path, 200).repeat(4, 1, 1), reference) > 1.2 * FRECHET_BOUND
 
 
 @pytest.mark.real

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -25,6 +24,16 @@ from medaug.tensors import Shape
 
 CONDITIONS = ("concat", "projection")
 RESAMPLING = ("nearest", "bilinear")
+
+
+def _layers(dims: int) -> tuple[Any, nn.Module]:
+    """Convolution and halving pool of 2 or 3 dimensions, by MONAI's factories.
+
+    MONAI loads readers of medical images, which runs with other networks need not wait for.
+    """
+    from monai.networks.layers.factories import Conv, Pool
+
+    return Conv[Conv.CONV, dims], Pool[Pool.AVG, dims](2, ceil_mode=True)
 
 
 def _one_of(value: str, known: tuple[str, ...], what: str) -> str:
@@ -83,13 +92,12 @@ class ResidualEncoder(nn.Module):
         check(shape, "residual", (2, 3))
         self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
         dims, count = shape.spatial_dims, levels(shape.size)
-        conv, sizes = Conv[Conv.CONV, dims], widths(width, count)
+        (conv, self.pool), sizes = _layers(dims), widths(width, count)
         told = shape.cond_dim if self.project else 0
         self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             _Block(conv, a, b, told) for a, b in zip([width, *sizes], sizes, strict=False)
         )
-        self.pool = Pool[Pool.AVG, dims](2, ceil_mode=True)
         self.norm = _Norm(sizes[-1], told)
         self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, outputs)
         self.apply(_he)
@@ -118,7 +126,7 @@ class ResidualDecoder(nn.Module):
         dims, count = shape.spatial_dims, levels(shape.size)
         linear = "bilinear" if dims == 2 else "trilinear"
         self.mode = linear if _one_of(resample, RESAMPLING, "resample") == "bilinear" else "nearest"
-        conv = Conv[Conv.CONV, dims]
+        conv, _ = _layers(dims)
         told = shape.cond_dim if self.project else 0
         self.sizes = halvings(shape.size, count)[::-1]
         sizes = [*widths(width, count)[::-1], width]
@@ -166,8 +174,7 @@ class ResidualDiscriminator(nn.Module):
         check(shape, "residual", (2, 3))
         self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
         dims, count = shape.spatial_dims, levels(shape.size)
-        conv, sizes = Conv[Conv.CONV, dims], widths(width, count)
-        pool = Pool[Pool.AVG, dims](2, ceil_mode=True)
+        (conv, pool), sizes = _layers(dims), widths(width, count)
         told = shape.cond_dim if self.project else 0
         self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
         self.blocks = nn.ModuleList(
