@@ -50,6 +50,7 @@ class Asked:
         images: see ``quick``.
         device: where to train.
         work: where runs and rows are kept.
+        results: where tables go.
     """
 
     quick: bool
@@ -59,6 +60,7 @@ class Asked:
     images: int
     device: str
     work: Path
+    results: Path
 
     @property
     def n(self) -> int:
@@ -76,9 +78,12 @@ def asked(description: str) -> Asked:
     parser.add_argument("--presets", nargs="+", default=["author", "modern"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     how = parser.parse_args()
     work = how.work / "quick" if how.quick else how.work
-    return Asked(how.quick, how.data, how.models, how.presets, how.images, how.device, work)
+    return Asked(
+        how.quick, how.data, how.models, how.presets, how.images, how.device, work, how.results
+    )
 
 
 def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
@@ -171,11 +176,11 @@ def machine(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def publish(name: str, content: Mapping[str, Any], text: str) -> None:
-    """Write a table as JSON and as text to docs/results."""
+def publish(folder: Path, name: str, content: Mapping[str, Any], text: str) -> None:
+    """Write a table as JSON and as text."""
     stamped = {**content, "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__}
-    write_json(ROOT / "docs" / "results" / f"{name}.json", stamped)
-    write_bytes(ROOT / "docs" / "results" / f"{name}.md", text.encode())
+    write_json(folder / f"{name}.json", stamped)
+    write_bytes(folder / f"{name}.md", text.encode())
 
 
 def kept(path: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ def main() -> int:
                 print(f"{data} {name} {preset}: Frechet ratio {ratio:.3g}", flush=True)
                 title = "digits-quick" if how.quick else "digits"
                 content = {"real": real, "rows": rows}
-                publish(title, content, table(how, real, rows))
+                publish(how.results, title, content, table(how, real, rows))
     return 0
 
 

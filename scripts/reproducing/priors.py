@@ -132,7 +132,8 @@ def main() -> int:
             rows.append(found)
             print(f"{data} {name}: Frechet ratio {found['frechet_ratio']:.3g}", flush=True)
             content = {"real": real, "rows": rows, "torch_threads": torch.get_num_threads()}
-            publish("priors-quick" if how.quick else "priors", content, table(how, real, rows))
+            title = "priors-quick" if how.quick else "priors"
+            publish(how.results, title, content, table(how, real, rows))
     return 0
 
 
