@@ -12,6 +12,7 @@ from typing import Any
 
 from medaug.errors import OutputError
 
+PART = ".part"
 _REASONS = {
     errno.ENOSPC: "no space left on the disk; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place, synced, if the block succeeds."""
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
         part = Path(name)
         try:
@@ -52,6 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left half-written below ``folder``, which this one holds."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -27,7 +27,7 @@ from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision
 from medaug.errors import RunError
-from medaug.files import held
+from medaug.files import held, remove_parts
 from medaug.models import build
 from medaug.models.base import Model
 from medaug.preview import grid
@@ -95,6 +95,7 @@ def fit(
     torch.manual_seed(derive(config.train.seed, "weights"))
     model = construct()
     with held(run):
+        remove_parts(run)
         began = claim(run, config, _facts(cache, feed, config, where, init))
         precision = str(began["_precision"])
         shadow = shadow_of(construct, model)

@@ -128,6 +128,17 @@ def test_a_finished_run_is_left_alone(cache: SliceCache, tiny_run: Path) -> None
     assert (tiny_run / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_what_a_kill_left_half_written_goes(
+    cache: SliceCache, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    for left in (run / ".model.safetensors.x1.part", run / "samples" / ".0000000080.png.y2.part"):
+        left.write_bytes(b"half")
+    fit(resolve(TINY), cache, run, device="cpu")
+    assert not list(run.rglob("*.part"))
+
+
 def test_a_run_holds_what_its_docstring_says(tiny_run: Path) -> None:
     names = {p.name for p in tiny_run.iterdir()}
     assert names >= {

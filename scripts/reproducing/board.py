@@ -42,12 +42,11 @@ class Asked:
     """How a table was called.
 
     Attributes:
-        quick: ``images`` of training for a run, some times more where they are cheap, and small
-            networks.
+        quick: small networks and short runs, some longer where images are cheap.
         data: which sources.
         models: which models, all of them where empty.
         presets: which presets.
-        images: see ``quick``.
+        images: of training for a run; None for the preset's own.
         device: where to train.
         work: where runs and rows are kept.
         results: where tables go.
@@ -57,10 +56,17 @@ class Asked:
     data: list[str]
     models: list[str]
     presets: list[str]
-    images: int
+    images: int | None
     device: str
     work: Path
     results: Path
+
+    @property
+    def cut(self) -> str:
+        """What the names of tables of shorter runs end in."""
+        if self.quick:
+            return "-quick"
+        return "" if self.images is None else f"-{self.images}"
 
     @property
     def n(self) -> int:
@@ -72,7 +78,7 @@ def asked(description: str) -> Asked:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="short runs, 2000 samples")
-    parser.add_argument("--images", type=int, default=QUICK_IMAGES, help="of a run with --quick")
+    parser.add_argument("--images", type=int, help="of a run, fewer than its preset says")
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--models", nargs="+", default=[])
     parser.add_argument("--presets", nargs="+", default=["author", "modern"])
@@ -80,10 +86,22 @@ def asked(description: str) -> Asked:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     how = parser.parse_args()
-    work = how.work / "quick" if how.quick else how.work
+    images = how.images or (QUICK_IMAGES if how.quick else None)
+    work = how.work
+    if how.quick:
+        work /= "quick"
+    elif images:
+        work /= f"cut-{images}"
     return Asked(
-        how.quick, how.data, how.models, how.presets, how.images, how.device, work, how.results
+        how.quick, how.data, how.models, how.presets, images, how.device, work, how.results
     )
+
+
+def called(how: Asked) -> str:
+    """The options that make these rows and no others."""
+    if how.quick:
+        return " --quick"
+    return "" if how.images is None else f" --images {how.images}"
 
 
 def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
@@ -91,7 +109,7 @@ def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, fl
     folder = os.environ.get("MEDAUG_TEST_DATA")
     if not folder:
         sys.exit("reproduce: MEDAUG_TEST_DATA does not name a folder that holds mnist/")
-    cache_path = how.work.parent / "cache" / data if how.quick else how.work / "cache" / data
+    cache_path = (how.work.parent if how.cut else how.work) / "cache" / data
     prepare(open_source(data, Path(folder) / data), cache_path, CacheSettings(size=None), 0)
     cache = SliceCache.open(cache_path)
     train, test = (cache.cases[part] for part in ("train", "test"))
@@ -119,14 +137,16 @@ def classes(cache: SliceCache, part: str) -> Tensor:
 
 
 def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None = None) -> Config:
-    """The config of a run: a preset, or a short and small form of it."""
+    """The config of a run: a preset, cut to fewer images, or short and small."""
     train: dict[str, Any] = {}
-    if how.quick and images is None:
-        images = how.images * QUICK_MORE.get(model["name"], 1)
+    if images is None and how.images is not None:
+        images = how.images * (QUICK_MORE.get(model["name"], 1) if how.quick else 1)
     if images is not None:
-        train = {"batch": QUICK_BATCH, "images": images, "snapshot_every": images}
+        train = {"images": images}
         if model["preset"] == "modern":
             train["ema_half_life"] = max(images // 20, 1)
+    if how.quick:
+        train |= {"batch": QUICK_BATCH, "snapshot_every": train["images"]}
         model = {**model, "width": QUICK_WIDTH}
     return resolve(PICTURES, {"data": {"name": data}, "model": dict(model), "train": train})
 

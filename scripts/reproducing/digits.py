@@ -7,6 +7,7 @@ from board import (
     QUICK_WIDTH,
     Asked,
     asked,
+    called,
     drawn,
     kept,
     machine,
@@ -56,7 +57,7 @@ def row(
         "model": name,
         "preset": preset,
         "images": report.images,
-        "full_budget": not how.quick,
+        "full_budget": not how.cut,
         "seconds": None if report.resumed else report.seconds,
         "arithmetic": generator.precision,
         "machine": machine(how.device),
@@ -80,10 +81,10 @@ def figure(value: float | None) -> str:
 
 def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """The rows of every data set, best Frechet ratio first, under the row of real pictures."""
-    command = "scripts/reproduce digits" + (" --quick" if how.quick else "")
+    command = "scripts/reproduce digits" + called(how)
     machines = ", ".join(sorted({found["machine"] for found in rows}))
     parts = [
-        "# Digits and clothes" + (", quick runs" if how.quick else ""),
+        "# Digits and clothes" + (", shorter runs" if how.cut else ""),
         "",
         f"Made by `{command}` on {machines}, {how.n} samples a row, each class as often "
         "as the others. Frechet ratio: distance to the test set in the features of a classifier "
@@ -96,6 +97,11 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
             "Every run was cut to the images named, every network to width "
             f"{QUICK_WIDTH}, every batch to {QUICK_BATCH}: these rows rank short runs of small "
             "networks, not the models at their full budget."
+        )
+    elif how.cut:
+        parts.append(
+            f"Every run was cut to {how.images} images at its preset's own width and batch: the "
+            "full budget is in the preset's config."
         )
     for data, figures in real.items():
         head = ["model", "preset", "images", "seconds", *COLUMNS.values()]
@@ -133,7 +139,7 @@ def main() -> int:
                 rows.append(row(how, data, name, preset, cache, reference))
                 ratio = rows[-1]["frechet_ratio"]
                 print(f"{data} {name} {preset}: Frechet ratio {ratio:.3g}", flush=True)
-                title = "digits-quick" if how.quick else "digits"
+                title = "digits" + how.cut
                 content = {"real": real, "rows": rows}
                 publish(how.results, title, content, table(how, real, rows))
     return 0

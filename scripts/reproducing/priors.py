@@ -9,6 +9,7 @@ from board import (
     QUICK_WIDTH,
     Asked,
     asked,
+    called,
     drawn,
     kept,
     machine,
@@ -89,18 +90,17 @@ def row(
 
 def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """The priors of every data set, in the order of their cost."""
-    command = "scripts/reproduce priors" + (" --quick" if how.quick else "")
+    command = "scripts/reproduce priors" + called(how)
     parts = [
-        "# Priors" + (", quick runs" if how.quick else ""),
+        "# Priors" + (", shorter runs" if how.cut else ""),
         "",
         f"Made by `{command}` on {machine(how.device)}, {how.n} samples a row. One VAE (preset "
         "modern) is trained with N(0, I); then each prior is learned on its codes while encoder "
         "and decoder rest. Milliseconds are of prior and decoder together.",
     ]
-    if how.quick:
-        parts.append(
-            f"Autoencoder and priors had {how.images} images each, at width {QUICK_WIDTH}."
-        )
+    if how.cut:
+        width = f", at width {QUICK_WIDTH}" if how.quick else ""
+        parts.append(f"Autoencoder and priors had {how.images} images each{width}.")
     for data in real:
         head = ["prior", "images", *COLUMNS.values()]
         parts += ["", f"## {data}", "", line(head), line(["---"] * len(head))]
@@ -132,7 +132,7 @@ def main() -> int:
             rows.append(found)
             print(f"{data} {name}: Frechet ratio {found['frechet_ratio']:.3g}", flush=True)
             content = {"real": real, "rows": rows, "torch_threads": torch.get_num_threads()}
-            title = "priors-quick" if how.quick else "priors"
+            title = "priors" + how.cut
             publish(how.results, title, content, table(how, real, rows))
     return 0
 
