@@ -11,7 +11,7 @@ from medaug.config import resolve
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.models import build
-from medaug.models.base import Batch, Model, Shape
+from medaug.models.base import Batch, Model, Shape, Turn
 from medaug.models.priors import PRIORS
 from medaug.models.vaegan import EQUILIBRIUM, VAEGAN
 from medaug.penalties import gradient_penalty
@@ -32,32 +32,55 @@ for _known in (("aaae", "author"), ("aaae", "modern")):
     SMALL[_known] |= {"prior_width": 16}
 SMALL["vae", "modern"] |= {"prior": "flow", "prior_width": 16}
 SHAPES = [Shape(2, 1, 32), Shape(1, 1, 28, cond_dim=3, classes=3)]
+LAYOUT = Shape(1, 1, 32, cond_dim=4, layout=4)
+UNLABELED = Shape(2, 1, 32, unlabeled=True)
+CASES = {
+    f"{name}-{preset}-{told}": ((name, preset), shape)
+    for told, shape in zip(
+        ("joint", "classes", "layout", "unlabeled"), (*SHAPES, LAYOUT, UNLABELED), strict=True
+    )
+    for name, preset in SMALL
+    if shape in SHAPES or preset == "modern"
+}
 PROGRESS = (0.0, 0.5, 0.9)
 
 
 def make(name: str, preset: str, shape: Shape) -> Model:
     torch.manual_seed(0)
     asked = {"model": {"name": name, "preset": preset, **SMALL[name, preset]}}
+    if shape.layout and name != "vaegan":
+        asked["model"]["network"] = "residual"
     return build(name, resolve(asked).model.arguments, shape)
 
 
 def batch(shape: Shape, count: int = 4) -> Batch:
     x = torch.rand(count, shape.channels, shape.size, shape.size) * 2 - 1
     x[:, shape.images :] = x[:, shape.images :].sign()
-    cond = (
-        torch.eye(shape.cond_dim)[torch.arange(count) % shape.cond_dim] if shape.cond_dim else None
-    )
-    return Batch(x, cond)
+    cond = known = None
+    if shape.cond_dim:
+        cond = torch.eye(shape.cond_dim)[torch.arange(count) % shape.cond_dim]
+    if shape.layout and cond is not None:
+        cond = cond[..., None, None] * (torch.rand(count, 1, shape.size, shape.size) > 0.5)
+    if shape.unlabeled:
+        known = torch.ones(count, 2, 1, 1)
+        known[1::2, 1] = 0
+        x = x * known
+    return Batch(x, cond, known)
 
 
-@pytest.fixture(params=SMALL, ids="-".join)
-def known(request: pytest.FixtureRequest) -> tuple[str, str]:
-    return request.param
+@pytest.fixture(params=CASES)
+def both(request: pytest.FixtureRequest) -> tuple[tuple[str, str], Shape]:
+    return CASES[request.param]
 
 
-@pytest.fixture(params=SHAPES, ids=["joint", "classes"])
-def case(request: pytest.FixtureRequest, known: tuple[str, str]) -> tuple[Model, Shape]:
-    return make(*known, request.param), request.param
+@pytest.fixture
+def known(both: tuple[tuple[str, str], Shape]) -> tuple[str, str]:
+    return both[0]
+
+
+@pytest.fixture
+def case(both: tuple[tuple[str, str], Shape]) -> tuple[Model, Shape]:
+    return make(*both[0], both[1]), both[1]
 
 
 def test_players_partition_the_parameters(case: tuple[Model, Shape]) -> None:
@@ -133,9 +156,8 @@ def test_going_on_is_exact(known: tuple[str, str], case: tuple[Model, Shape]) ->
     first = Game(half, 0, torch.device("cpu"), "float32")
     rounds(half, first, shape, range(2))
     kept = {name: value.clone() for name, value in first.tensors().items()}
-    torch.manual_seed(99)
-    asked = {"model": {"name": known[0], "preset": known[1], **SMALL[known]}}
-    other = build(known[0], resolve(asked).model.arguments, shape)
+    other = make(*known, shape)
+    stir(other)
     second = Game(other, 0, torch.device("cpu"), "float32")
     second.restore(kept)
     rounds(other, second, shape, range(2, 4))
@@ -180,18 +202,76 @@ def test_samples_have_the_shape_and_range_of_the_data(case: tuple[Model, Shape])
     assert not torch.equal(x, near)
 
 
-def test_the_condition_changes_what_is_drawn(known: tuple[str, str]) -> None:
-    shape = SHAPES[1]
-    model = make(*known, shape)
+def test_the_condition_changes_what_is_drawn(case: tuple[Model, Shape]) -> None:
+    model, shape = case
+    cond = batch(shape, 2).cond
+    if cond is None:
+        pytest.skip("it has no condition")
     stir(model)
     model.eval()
     noise = torch.randn(1, *model.noise_shape)
-    drawn = []
     with torch.inference_mode():
-        for number in range(2):
-            cond = torch.eye(3)[number : number + 1]
-            drawn.append(model.decode(model.prior(noise, cond), cond))
+        drawn = [model.decode(model.prior(noise, one), one) for one in cond.split(1)]
     assert not torch.equal(*drawn)
+
+
+def test_a_layout_changes_the_place_it_marks() -> None:
+    for known in (("vaegan", "modern"), ("vae", "modern"), ("wgan_gp", "modern")):
+        model = make(*known, LAYOUT)
+        stir(model)
+        model.eval()
+        cond = torch.zeros(2, 4, 32, 32)
+        cond[1, 2, 12:20, 12:20] = 1
+        with torch.inference_mode():
+            noise = torch.randn(1, *model.noise_shape).repeat(2, *[1] * len(model.noise_shape))
+            z = model.prior(noise, cond)[:1].repeat(2, *[1] * len(model.noise_shape))
+            one, other = model.decode(z, cond)
+        change = (one - other).abs()[0]
+        assert change[12:20, 12:20].mean() > 2 * change[:6, :6].mean(), known
+
+
+def test_networks_without_a_place_for_a_layout_say_so() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("gan", {"network": "dcgan"}, LAYOUT)
+    assert str(caught.value) == (
+        "config model.network: 'dcgan' takes no layout (data.masks layout); these do: residual"
+    )
+
+
+def test_what_is_not_known_teaches_nothing(case: tuple[Model, Shape]) -> None:
+    """Whatever is drawn as the mask of a sample without one, no loss changes."""
+    model, shape = case
+    if not shape.unlabeled:
+        pytest.skip("all is known")
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def losses(turn: Turn, drawn: float | None) -> dict[str, float]:
+        def redraw(module: Any, given: Any, raw: torch.Tensor) -> torch.Tensor:
+            if drawn is not None:
+                raw = raw.clone()
+                raw[1::2, 1] = drawn
+            return raw
+
+        torch.manual_seed(1)
+        model.load_state_dict(start)
+        hook = model.get_submodule("decoder").register_forward_hook(redraw)
+        moves = turn.play(batch(shape))
+        hook.remove()
+        return {player: move.total().item() for player, move in moves.items()}
+
+    for progress in PROGRESS:
+        for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
+            assert losses(turn, None) == losses(turn, 0.7), turn.play.__name__
+
+
+def test_no_encoder_sees_a_mask_where_some_lack_one() -> None:
+    for known in (("vaegan", "modern"), ("vae", "modern"), ("ali", "modern")):
+        model = make(*known, UNLABELED).eval()
+        one = batch(UNLABELED).x
+        other = one.clone()
+        other[:, 1] = -other[:, 1]
+        with torch.inference_mode():
+            assert torch.equal(model.encode(one, None)[0], model.encode(other, None)[0])
 
 
 def test_judges_have_no_batch_statistics_where_they_are_penalised() -> None:

@@ -90,7 +90,7 @@ class AAAE(Autoencoder):
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
-        x_hat = self.decode(self.encode(x, cond)[0], cond)
+        x_hat = batch.seen(self.decode(self.encode(x, cond)[0], cond))
         terms = {"reconstruction": (2.0, half_squared_error(x_hat, x))}
         if self.adversarial:
             escape = -per_sample(self.discriminator(x_hat, cond)[0])
@@ -100,5 +100,5 @@ class AAAE(Autoencoder):
     def judge(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
-            x_hat = self.decode(self.encode(x, cond)[0], cond)
+            x_hat = batch.seen(self.decode(self.encode(x, cond)[0], cond))
         return {"discriminator": Move(self.discriminator.judge(x, x_hat, cond))}

@@ -17,6 +17,7 @@ from medaug.losses import fake_loss, real_loss, reparametrise
 from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, Optim, Turn
 from medaug.models.parts import Network
+from medaug.networks.blocks import repeated
 from medaug.networks.joint import JointDiscriminator
 from medaug.tensors import Shape
 
@@ -74,22 +75,22 @@ class ALI(Autoencoder):
         x, cond = batch.x, batch.cond
         mu, logvar = self.encode(x, cond)
         z_hat, z = reparametrise(mu, logvar), torch.randn_like(mu)
-        x_p = self.decode(z, cond)
+        x_p = batch.seen(self.decode(z, cond))
         on_q, on_p = self.discriminator(
             torch.cat([x, x_p]),
             torch.cat([z_hat, z]),
-            None if cond is None else cond.repeat(2, 1),
+            repeated(cond, 2),
         ).chunk(2)
         generator = {
             "posterior": (1.0, fake_loss(on_q)),
             "sample": (1.0, real_loss(on_p)),
-            **self.cycles(x, mu, z, x_p, cond),
+            **self.cycles(batch, mu, z, x_p),
         }
         judge = {"real": (1.0, real_loss(on_q)), "fake": (1.0, fake_loss(on_p))}
         return {"generator": Move(generator), "discriminator": Move(judge)}
 
     def cycles(
-        self, x: Tensor, mu: Tensor, z: Tensor, x_p: Tensor, cond: Tensor | None
+        self, batch: Batch, mu: Tensor, z: Tensor, x_p: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
         """Further terms of encoder and decoder; ALI has none."""
         return {}

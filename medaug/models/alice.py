@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medaug.losses import absolute_error
 from medaug.models.ali import ALI
+from medaug.models.base import Batch
 from medaug.models.parts import Network
 from medaug.tensors import Shape
 
@@ -55,12 +56,14 @@ class ALICE(ALI):
         self.cycle = cycle
 
     def cycles(
-        self, x: Tensor, mu: Tensor, z: Tensor, x_p: Tensor, cond: Tensor | None
+        self, batch: Batch, mu: Tensor, z: Tensor, x_p: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
         """The two cycles."""
         if not self.cycle:
             return {}
+        x, cond = batch.x, batch.cond
+        x_hat = batch.seen(self.decode(mu, cond))
         return {
-            "image_cycle": (self.cycle, absolute_error(self.decode(mu, cond), x)),
+            "image_cycle": (self.cycle, absolute_error(x_hat, x)),
             "code_cycle": (self.cycle, absolute_error(self.encode(x_p, cond)[0], z)),
         }

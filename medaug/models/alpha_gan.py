@@ -85,8 +85,8 @@ class AlphaGAN(Autoencoder):
     def rebuild(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         z_hat, _ = self.encode(x, cond)
-        x_hat = self.decode(z_hat, cond)
-        x_p = self.decode(torch.randn_like(z_hat), cond)
+        x_hat = batch.seen(self.decode(z_hat, cond))
+        x_p = batch.seen(self.decode(torch.randn_like(z_hat), cond))
         terms = {
             "reconstruction": (self.reconstruction, absolute_error(x_hat, x)),
             "hat": (0.5, self.discriminator.escape(x_hat, x, cond)),
@@ -101,7 +101,7 @@ class AlphaGAN(Autoencoder):
             half = len(x) // 2
             z = self.encode(x, cond)[0]
             z[half:] = torch.randn_like(z[half:])
-            fake = self.decode(z, cond)
+            fake = batch.seen(self.decode(z, cond))
         return {"discriminator": Move(self.discriminator.judge(x, fake, cond))}
 
     def judge_codes(self, batch: Batch) -> dict[str, Move]:

@@ -87,7 +87,7 @@ class GAN(Model):
 
     def fakes(self, batch: Batch) -> Tensor:
         noise = torch.randn(len(batch.x), *self.noise_shape, device=batch.x.device)
-        return self.decode(noise, batch.cond)
+        return batch.seen(self.decode(noise, batch.cond))
 
     def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
         return noise

@@ -91,8 +91,8 @@ class GVAE(Autoencoder):
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
             z_hat = reparametrise(*self.encode(x, cond))
-            fakes = {"hat": self.decode(z_hat, cond)}
-            fakes["sample"] = self.decode(torch.randn_like(z_hat), cond)
+            fakes = {"hat": batch.seen(self.decode(z_hat, cond))}
+            fakes["sample"] = batch.seen(self.decode(torch.randn_like(z_hat), cond))
         terms = {
             f"{term}_{kind}": value
             for kind, fake in fakes.items()
@@ -103,8 +103,8 @@ class GVAE(Autoencoder):
     def explain(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         mu, logvar = self.encode(x, cond)
-        x_hat = self.decode(reparametrise(mu, logvar), cond)
-        x_p = self.decode(torch.randn_like(mu), cond)
+        x_hat = batch.seen(self.decode(reparametrise(mu, logvar), cond))
+        x_p = batch.seen(self.decode(torch.randn_like(mu), cond))
         terms = {
             "kl": (self.beta, gaussian_kl(mu, logvar)),
             "hat": (1.0, self.discriminator.escape(x_hat, x, cond)),

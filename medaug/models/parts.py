@@ -7,13 +7,14 @@ whose other keys go to those networks of the family that take them.
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medaug.errors import ConfigError
-from medaug.networks.families import Family, family
+from medaug.networks.families import FAMILIES, Family, family
 from medaug.tensors import Shape
 
 Network = str | Mapping[str, Any]
@@ -53,15 +54,47 @@ def _taken(maker: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in _options(maker)}
 
 
+class ImagesAlone(nn.Module):
+    """An encoder that is not shown the masks of what it is given."""
+
+    def __init__(self, encoder: nn.Module, images: int) -> None:
+        super().__init__()
+        self.encoder, self.images = encoder, images
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Any:
+        return self.encoder(x[:, : self.images], cond)
+
+
 def make_encoder(network: Network, shape: Shape, outputs: int, width: int) -> nn.Module:
-    """Images and cond to (b, outputs)."""
+    """Images and cond to (b, outputs).
+
+    Raises:
+        ConfigError: the shape has a layout and the network no place for it.
+    """
     chosen, options = split(network)
-    return chosen.encoder(shape, outputs, width, **_taken(chosen.encoder, options))
+    _check_layout(chosen, network, shape)
+    seen = replace(shape, channels=shape.encoded)
+    made = chosen.encoder(seen, outputs, width, **_taken(chosen.encoder, options))
+    return ImagesAlone(made, shape.images) if shape.unlabeled else made
+
+
+def _check_layout(chosen: Family, network: Network, shape: Shape) -> None:
+    if shape.layout and not chosen.layouts:
+        name = network if isinstance(network, str) else network["name"]
+        able = ", ".join(known for known, family in FAMILIES.items() if family.layouts)
+        raise ConfigError(
+            f"config model.network: {name!r} takes no layout (data.masks layout); these do: {able}"
+        )
 
 
 def make_decoder(network: Network, shape: Shape, latent: int, width: int) -> nn.Module:
-    """Codes (b, latent) and cond to images before tanh."""
+    """Codes (b, latent) and cond to images before tanh.
+
+    Raises:
+        ConfigError: the shape has a layout and the network no place for it.
+    """
     chosen, options = split(network)
+    _check_layout(chosen, network, shape)
     return chosen.decoder(shape, latent, width, **_taken(chosen.decoder, options))
 
 
@@ -71,9 +104,11 @@ def make_discriminator(
     """Images and cond to logits and features.
 
     Raises:
-        ConfigError: ``penalised`` and the network has batch statistics, which mix samples.
+        ConfigError: ``penalised`` and the network has batch statistics, which mix samples; or a
+            layout that it has no place for.
     """
     chosen, options = split(network)
+    _check_layout(chosen, network, shape)
     if penalised and chosen.batch_statistics:
         name = network if isinstance(network, str) else network["name"]
         raise ConfigError(

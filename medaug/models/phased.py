@@ -32,8 +32,9 @@ from medaug.losses import (
     reparametrise,
 )
 from medaug.models.base import Batch, Model, Move, Optim, Shape, Turn
-from medaug.models.parts import resting
+from medaug.models.parts import ImagesAlone, resting
 from medaug.models.priors import make_prior
+from medaug.networks.blocks import repeated
 from medaug.networks.spatial import PatchDiscriminator, SpatialDecoder, SpatialEncoder, squash
 
 
@@ -90,8 +91,10 @@ class Phased(Model):
                 f"config model.phases: two ascending shares in [0, 1], got {list(phases)}"
             )
         grid = shape.size // stride
-        sizes = (shape.channels, code_channels, width, stride, shape.cond_dim)
-        self.encoder, self.decoder = SpatialEncoder(*sizes), SpatialDecoder(*sizes)
+        sizes = (code_channels, width, stride, shape.cond_dim)
+        encoder = SpatialEncoder(shape.encoded, *sizes)
+        self.encoder = ImagesAlone(encoder, shape.images) if shape.unlabeled else encoder
+        self.decoder = SpatialDecoder(shape.channels, *sizes, shape.layout > 0)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
         self.code = make_prior(
             prior, (code_channels, grid, grid), shape, prior_width, prior_steps, prior_batches
@@ -140,16 +143,12 @@ class Phased(Model):
     def autoencode(self, batch: Batch) -> dict[str, Move]:
         mu, logvar = self.encoder(batch.x, batch.cond)
         raw = self.decoder(reparametrise(mu, logvar), batch.cond)
-        move = Move(
-            {
-                **self.likeness(raw, batch.x, 1.0),
-                "edges": (
-                    0.5,
-                    gradient_error(raw[:, : self.shape.images].tanh(), self.grey(batch)),
-                ),
-                "kl": (self.kl_weight, gaussian_kl(mu, logvar)),
-            }
-        )
+        terms = self.likeness(raw, batch, 1.0)
+        images = self.shape.images
+        if images:
+            edges = gradient_error(raw[:, :images].tanh(), batch.x[:, :images])
+            terms["edges"] = (0.5, edges)
+        move = Move({**terms, "kl": (self.kl_weight, gaussian_kl(mu, logvar))})
         return {"encoder": move, "decoder": move}
 
     def sharpen(self, batch: Batch) -> dict[str, Move]:
@@ -157,15 +156,15 @@ class Phased(Model):
         with torch.no_grad():  # the encoder rests
             mu, logvar = self.encoder(x, cond)
         raw = self.decoder(reparametrise(mu, logvar), cond)
-        x_hat = squash(raw, self.shape.images).to(x.dtype)
-        both = None if cond is None else cond.repeat(2, 1)
+        x_hat = batch.seen(squash(raw, self.shape.images).to(x.dtype))
+        both = repeated(cond, 2)
         logits, features = self.discriminator(torch.cat([x, x_hat]), both)
         on_real, on_fake = logits.chunk(2)
         pairs = [f.chunk(2) for f in features]
         texture = torch.stack([absolute_error(fake, real.detach()) for real, fake in pairs]).sum(0)
         decoder = Move(
             {
-                **self.likeness(raw, x, 0.5),
+                **self.likeness(raw, batch, 0.5),
                 "adversarial": (self.adversarial, -per_sample(on_fake)),
                 "texture": (self.texture, texture),
             }
@@ -175,17 +174,26 @@ class Phased(Model):
         )
         return {"decoder": decoder, "discriminator": discriminator}
 
-    def grey(self, batch: Batch) -> Tensor:
-        return batch.x[:, : self.shape.images]
-
-    def likeness(self, raw: Tensor, x: Tensor, weight: float) -> dict[str, tuple[float, Tensor]]:
-        """Absolute error of the image and, where there are masks, their cross-entropy."""
-        images = self.shape.images
-        terms = {"image": (weight, absolute_error(raw[:, :images].tanh(), x[:, :images]))}
+    def likeness(self, raw: Tensor, batch: Batch, weight: float) -> dict[str, tuple[float, Tensor]]:
+        """Absolute error of the image and cross-entropy of its masks, where there are such."""
+        images, x = self.shape.images, batch.x
+        terms = {}
+        if images:
+            terms["image"] = (weight, absolute_error(raw[:, :images].tanh(), x[:, :images]))
         if self.shape.channels > images:
             error = mask_error(raw[:, images:], x[:, images:])
-            terms["mask"] = (weight * self.mask_weight, error)
+            terms["mask"] = (weight * self.mask_weight, self.labeled(error, batch))
         return terms
+
+    def labeled(self, error: Tensor, batch: Batch) -> Tensor:
+        """``error`` (b,) of the samples whose masks are known, so weighted that its mean is theirs.
+
+        Without one in the batch it is 0.
+        """
+        if batch.known is None:
+            return error
+        known = batch.known[:, self.shape.images].flatten()
+        return error * known * (len(known) / known.sum().clamp_min(1))
 
     def codes(self, batch: Batch) -> Tensor:
         """The codes of a batch while the encoder rests."""

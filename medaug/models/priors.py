@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from medaug.errors import ConfigError
 from medaug.losses import half_squared_error
 from medaug.models.base import Batch, Move, Optim, Turn
+from medaug.networks.blocks import joined, numbers
 from medaug.networks.flow import Velocity, integrate
 from medaug.networks.latent import Mlp, VelocityMlp
 from medaug.penalties import gradient_penalty
@@ -99,7 +100,8 @@ class GaussianPrior(Prior):
 class MixturePrior(Prior):
     """Ten Gaussians of full covariance, for each class of its own where there are classes.
 
-    The last number of the noise chooses the component, by its normal quantile.
+    The last number of the noise chooses the component, by its normal quantile.  A layout plays no
+    part: the codes beside it are taken to be independent of it.
     """
 
     fits = True
@@ -117,12 +119,13 @@ class MixturePrior(Prior):
                 f"config model.prior: gmm takes codes of up to {LARGEST_MIXTURE} numbers, this "
                 f"one has {dim}; use flow or adversarial"
             )
-        if shape.cond_dim != shape.classes:
+        if shape.cond_dim != shape.classes + shape.layout:
             raise ConfigError(
                 "config model.prior: gmm is conditioned on classes alone; "
                 "use flow or adversarial with attributes or height"
             )
         self.code, self.noise_shape = code, (dim + 1,)
+        self.classes = shape.classes
         groups, k = max(shape.classes, 1), self.components
         self.register_buffer("weights", torch.full((groups, k), 1 / k))
         self.register_buffer("means", torch.zeros(groups, k, dim))
@@ -134,8 +137,7 @@ class MixturePrior(Prior):
         rows, groups = [], []
         for code, cond in codes:
             rows.append(code.flatten(1).double().cpu().numpy())
-            group = np.zeros(len(code), int) if cond is None else cond.argmax(1).cpu().numpy()
-            groups.append(group)
+            groups.append(self.group(code, cond).cpu().numpy())
         every, group = np.concatenate(rows), np.concatenate(groups)
         for number in range(len(self.weights)):
             mine = every[group == number]
@@ -149,9 +151,15 @@ class MixturePrior(Prior):
             factors = np.linalg.cholesky(fitted.covariances_)
             self.factors[number, :k] = torch.from_numpy(factors)
 
+    def group(self, rows: Tensor, cond: Tensor | None) -> Tensor:
+        """Which mixture is that of each row, (b,)."""
+        if cond is None or not self.classes:
+            return torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        return numbers(cond)[:, : self.classes].argmax(1)
+
     def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
         noise = noise.float()
-        group = noise.new_zeros(len(noise)).long() if cond is None else cond.argmax(1)
+        group = self.group(noise, cond)
         level = torch.special.ndtr(noise[:, -1:])
         last = (self.weights[group] > 0).sum(1) - 1
         choice = (self.weights[group].cumsum(1) < level).sum(1).minimum(last)
@@ -244,13 +252,13 @@ class AdversarialPrior(Whitened):
     def draw(self, batch: Batch) -> Tensor:
         """Whitened codes (b, d) from fresh noise."""
         noise = torch.randn(len(batch.x), self.noise_dim, device=batch.x.device)
-        return self.generator(_joined(noise, batch.cond)).float()
+        return self.generator(joined(noise, batch.cond)).float()
 
     def score(self, white: Tensor, cond: Tensor | None) -> Tensor:
-        return self.critic(_joined(white, cond))[:, 0].float()
+        return self.critic(joined(white, cond))[:, 0].float()
 
     def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        white = self.generator(_joined(noise, cond)).float()
+        white = self.generator(joined(noise, cond)).float()
         return self.colour(white.unflatten(1, self.code))
 
 
@@ -268,7 +276,7 @@ class FlowPrior(Whitened):
         else:
             channels, grid, _ = code
             patch = 2 if grid >= 16 and grid % 2 == 0 else 1
-            self.velocity = Velocity(channels, grid, patch, width, shape.cond_dim)
+            self.velocity = Velocity(channels, grid, patch, width, shape.cond_dim, shape.layout > 0)
 
     def players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {"flow": (self.velocity,)}
@@ -349,7 +357,3 @@ def make_prior(
     raise ConfigError(
         f"config model.prior: {kind!r} is not known{hint} (known: {', '.join(PRIORS)})"
     )
-
-
-def _joined(h: Tensor, cond: Tensor | None) -> Tensor:
-    return h if cond is None else torch.cat([h, cond.to(h.dtype)], 1)

@@ -88,7 +88,7 @@ class VAE(Autoencoder):
 
     def explain(self, batch: Batch) -> dict[str, Move]:
         mu, logvar = self.encode(batch.x, batch.cond)
-        raw = self.decoder(reparametrise(mu, logvar), batch.cond)
+        raw = batch.seen(self.decoder(reparametrise(mu, logvar), batch.cond))
         terms = {
             "reconstruction": (1.0, self.surprise(raw, batch.x)),
             "kl": (self.beta * self.share, gaussian_kl(mu, logvar)),

@@ -96,7 +96,7 @@ class VAEDisL(Autoencoder):
         self.discriminator.eval()
         x, cond = batch.x, batch.cond
         mu, logvar = self.encode(x, cond)
-        x_hat = self.decode(reparametrise(mu, logvar), cond)
+        x_hat = batch.seen(self.decode(reparametrise(mu, logvar), cond))
         with torch.no_grad():
             target = self.features(x, cond)
         distance = half_squared_error(self.features(x_hat, cond), target)
@@ -116,4 +116,4 @@ class VAEDisL(Autoencoder):
 
     def fakes(self, batch: Batch) -> Tensor:
         noise = torch.randn(len(batch.x), self.latent_dim, device=batch.x.device)
-        return self.decode(noise, batch.cond)
+        return batch.seen(self.decode(noise, batch.cond))

@@ -22,6 +22,7 @@ from medaug.losses import fake_loss, gaussian_kl, half_squared_error, real_loss,
 from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, Optim, Turn
 from medaug.models.parts import Network, make_discriminator
+from medaug.networks.blocks import repeated
 from medaug.tensors import Shape
 
 EQUILIBRIUM = 0.68
@@ -92,10 +93,8 @@ class VAEGAN(Autoencoder):
         mu, logvar = self.encode(x, cond)
         z = reparametrise(mu, logvar)
         codes = torch.cat([z, torch.randn_like(z)])
-        fakes = self.decode(codes, None if cond is None else cond.repeat(2, 1)).to(x.dtype)
-        logits, features = self.discriminator(
-            torch.cat([x, fakes]), None if cond is None else cond.repeat(3, 1)
-        )
+        fakes = batch.seen(self.decode(codes, repeated(cond, 2)).to(x.dtype))
+        logits, features = self.discriminator(torch.cat([x, fakes]), repeated(cond, 3))
         on_real, on_hat, on_prior = logits.chunk(3)
         f_real, f_hat, _ = features[-1].chunk(3)
         distance = half_squared_error(f_hat, f_real.detach())

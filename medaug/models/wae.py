@@ -92,4 +92,5 @@ class WAE(Autoencoder):
 
     def rebuilt(self, batch: Batch, z: Tensor) -> dict[str, tuple[float, Tensor]]:
         """The mean squared error of the reconstruction from ``z``."""
-        return {"reconstruction": (2.0, half_squared_error(self.decode(z, batch.cond), batch.x))}
+        x_hat = batch.seen(self.decode(z, batch.cond))
+        return {"reconstruction": (2.0, half_squared_error(x_hat, batch.x))}

@@ -6,11 +6,34 @@ from torch.nn import functional as F
 
 
 def with_condition(x: Tensor, cond: Tensor | None) -> Tensor:
-    """``x`` (b, c, ...) with ``cond`` (b, k) as k constant planes behind its channels."""
+    """``x`` (b, c, ...) with ``cond`` as k planes behind its channels: (b, k) as constant ones."""
+    return x if cond is None else torch.cat([x, planes(cond, x).to(x.dtype)], 1)
+
+
+def planes(cond: Tensor, x: Tensor) -> Tensor:
+    """A condition as planes (b, k, ...) of the size of ``x``, averaged over areas where larger."""
+    if cond.ndim == 2:
+        return cond.view(*cond.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+    if cond.shape[2:] == x.shape[2:]:
+        return cond
+    return F.interpolate(cond, x.shape[2:], mode="area")
+
+
+def joined(h: Tensor, cond: Tensor | None) -> Tensor:
+    """Rows (b, d) with the condition behind them: numbers, or the means of planes."""
     if cond is None:
-        return x
-    planes = cond.to(x.dtype).view(*cond.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, planes], 1)
+        return h
+    return torch.cat([h, numbers(cond).to(h.dtype)], 1)
+
+
+def numbers(cond: Tensor) -> Tensor:
+    """A condition as numbers (b, k): planes become their means."""
+    return cond if cond.ndim == 2 else cond.flatten(2).mean(2)
+
+
+def repeated(cond: Tensor | None, times: int) -> Tensor | None:
+    """The condition of a batch that holds ``times`` draws for each sample."""
+    return None if cond is None else torch.cat([cond] * times)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

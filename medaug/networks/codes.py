@@ -1,8 +1,8 @@
 """A judge of codes."""
 
-import torch
 from torch import Tensor, nn
 
+from medaug.networks.blocks import joined
 from medaug.networks.latent import Mlp
 
 
@@ -26,6 +26,5 @@ class CodeJudge(nn.Module):
         self.log_prior = log_prior
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        h = z if cond is None else torch.cat([z, cond.to(z.dtype)], 1)
-        logits = self.layers(h)[:, 0].float()
+        logits = self.layers(joined(z, cond))[:, 0].float()
         return logits - z.float().square().sum(1) / 2 if self.log_prior else logits

@@ -35,12 +35,14 @@ class Family:
         decoder: codes and cond to images before tanh.
         discriminator: images and cond to logits and features, Larsen's layer l the last of them.
         batch_statistics: whether the discriminator mixes the samples of a batch.
+        layouts: whether a layout keeps its place in them.
     """
 
     encoder: Callable[..., nn.Module]
     decoder: Callable[..., nn.Module]
     discriminator: Callable[..., nn.Module]
     batch_statistics: bool
+    layouts: bool = False
 
 
 FAMILIES = {
@@ -50,7 +52,7 @@ FAMILIES = {
     "dcgan": Family(DCGANEncoder, DCGANDecoder, DCGANDiscriminator, True),
     "aaae": Family(AAAEEncoder, AAAEDecoder, AAAEDiscriminator, False),
     "gvae": Family(GVAEEncoder, GVAEDecoder, GVAEDiscriminator, False),
-    "residual": Family(ResidualEncoder, ResidualDecoder, ResidualDiscriminator, False),
+    "residual": Family(ResidualEncoder, ResidualDecoder, ResidualDiscriminator, False, True),
 }
 
 

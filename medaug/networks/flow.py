@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.networks.blocks import Attention, ResBlock, group_norm
+from medaug.networks.blocks import Attention, ResBlock, group_norm, joined, with_condition
 
 TIMES = 64
 
@@ -17,14 +17,18 @@ class Velocity(nn.Module):
     """v(z_t, t): codes (b, code, g, g) and times (b,) in [0, 1] to velocities of the same shape.
 
     Six residual blocks, the time embedding added before each; attention after the third and fifth.
-    They work on cells of ``patch`` x ``patch`` codes at once.
+    They work on cells of ``patch`` x ``patch`` codes at once.  A condition joins the time, or,
+    where it is planes (``spatial``), the codes.
     """
 
-    def __init__(self, code: int, grid: int, patch: int, width: int, cond_dim: int) -> None:
+    def __init__(
+        self, code: int, grid: int, patch: int, width: int, cond_dim: int, spatial: bool = False
+    ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.spatial = patch, spatial
+        told, cond_dim = (cond_dim * patch**2, 0) if spatial else (0, cond_dim)
         code, grid = code * patch**2, grid // patch
-        self.stem = nn.Conv2d(code, width, 3, padding=1)
+        self.stem = nn.Conv2d(code + told, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         self.embed = nn.Sequential(
             nn.Linear(TIMES + cond_dim, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
@@ -36,8 +40,9 @@ class Velocity(nn.Module):
         self.head = nn.Conv2d(width, code, 3, padding=1)
 
     def forward(self, z: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.stem(F.pixel_unshuffle(z, self.patch)) + self.position
-        when = self.embed(torch.cat([waves(t), *([] if cond is None else [cond])], 1))
+        seen, told = (with_condition(z, cond), None) if self.spatial else (z, cond)
+        h = self.stem(F.pixel_unshuffle(seen, self.patch)) + self.position
+        when = self.embed(joined(waves(t), told))
         for i, (shift, block) in enumerate(zip(self.shifts, self.blocks, strict=True)):
             h = block(h + shift(F.silu(when))[:, :, None, None])
             if str(i) in self.attention:

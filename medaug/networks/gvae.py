@@ -9,8 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.networks.blocks import with_condition
-from medaug.networks.larsen import joined
+from medaug.networks.blocks import joined, with_condition
 from medaug.networks.sizes import check, halvings
 from medaug.tensors import Shape
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.networks.blocks import with_condition
+from medaug.networks.blocks import joined, with_condition
 from medaug.networks.convolutional import levels, widths
-from medaug.networks.larsen import joined
 from medaug.networks.sizes import check, halvings
 from medaug.tensors import Shape
 

@@ -6,18 +6,13 @@ paper's widths are those of ``width`` 64.
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
+from medaug.networks.blocks import joined
 from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
 LEVELS = 3
-
-
-def joined(h: Tensor, cond: Tensor | None) -> Tensor:
-    """Rows (b, d) with the condition (b, k) behind them."""
-    return h if cond is None else torch.cat([h, cond.to(h.dtype)], 1)
 
 
 def _norm(channels: int, spatial: bool = True) -> nn.Module:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medaug.networks.blocks import joined
 from medaug.networks.flow import TIMES, waves
 
 
@@ -52,7 +52,7 @@ class VelocityMlp(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, dim)
 
     def forward(self, z: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        when = self.embed(torch.cat([waves(t), *([] if cond is None else [cond])], 1))
+        when = self.embed(joined(waves(t), cond))
         h = self.stem(z)
         for block in self.blocks:
             h = h + block(h + when)

@@ -7,7 +7,8 @@ import math
 
 from torch import Tensor, nn
 
-from medaug.networks.larsen import initialise, joined
+from medaug.networks.blocks import joined
+from medaug.networks.larsen import initialise
 from medaug.networks.sizes import check
 from medaug.tensors import Shape
 

@@ -3,7 +3,8 @@
 Group norm in encoder and decoder, no norm in the discriminator; resampling by nearest neighbour or
 linearly, never by transposed convolution.  A condition is concatenated (``condition: concat``), or
 it scales and shifts the norms and is projected onto the discriminator's features (``projection``:
-Dumoulin et al. 2017; Miyato and Koyama 2018).
+Dumoulin et al. 2017; Miyato and Koyama 2018).  A layout scales and shifts the decoder's norms at
+every position (SPADE, Park et al. 2019) and joins the channels of what the others see.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from medaug.errors import ConfigError
-from medaug.networks.blocks import group_norm, with_condition
+from medaug.networks.blocks import joined, with_condition
 from medaug.networks.convolutional import he, levels, widths
-from medaug.networks.larsen import joined
+from medaug.networks.norms import ToldBlock, ToldNorm
 from medaug.networks.sizes import check, feature_level, halvings
 from medaug.tensors import Shape
 
@@ -44,44 +45,15 @@ def _one_of(value: str, known: tuple[str, ...], what: str) -> str:
     return value
 
 
+def _projects(condition: str, shape: Shape) -> bool:
+    """Whether a condition is projected; a layout keeps its place and is always concatenated."""
+    return _one_of(condition, CONDITIONS, "condition") == "projection" and not shape.layout
+
+
 def _he(module: nn.Module) -> None:
     he(module)
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, a=0.2)
-
-
-class _Norm(nn.Module):
-    """Group norm, scaled and shifted by the condition where it is told one."""
-
-    def __init__(self, channels: int, told: int) -> None:
-        super().__init__()
-        self.norm = group_norm(channels)
-        self.change = nn.Linear(told, 2 * channels, bias=False) if told else None
-        if self.change is not None:
-            nn.init.normal_(self.change.weight, 0.0, 0.1)
-
-    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.norm(x)
-        if self.change is None or cond is None:
-            return h
-        change = self.change(cond.to(h.dtype)).view(len(h), -1, *[1] * (h.ndim - 2))
-        scale, shift = change.chunk(2, 1)
-        return h * (1 + scale) + shift
-
-
-class _Block(nn.Module):
-    """norm, SiLU, conv3, norm, SiLU, conv3, plus the identity or a 1-pixel skip."""
-
-    def __init__(self, conv: type[nn.Module], c_in: int, c_out: int, told: int) -> None:
-        super().__init__()
-        make: Any = conv
-        self.norm1, self.conv1 = _Norm(c_in, told), make(c_in, c_out, 3, padding=1)
-        self.norm2, self.conv2 = _Norm(c_out, told), make(c_out, c_out, 3, padding=1)
-        self.skip = make(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-
-    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x, cond)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h, cond)))
 
 
 class ResidualEncoder(nn.Module):
@@ -90,15 +62,15 @@ class ResidualEncoder(nn.Module):
     def __init__(self, shape: Shape, outputs: int, width: int, condition: str = "concat") -> None:
         super().__init__()
         check(shape, "residual", (2, 3))
-        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        self.project = _projects(condition, shape)
         dims, count = shape.spatial_dims, levels(shape.size)
         (conv, self.pool), sizes = _layers(dims), widths(width, count)
         told = shape.cond_dim if self.project else 0
         self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            _Block(conv, a, b, told) for a, b in zip([width, *sizes], sizes, strict=False)
+            ToldBlock(conv, a, b, told) for a, b in zip([width, *sizes], sizes, strict=False)
         )
-        self.norm = _Norm(sizes[-1], told)
+        self.norm = ToldNorm(conv, sizes[-1], told)
         self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, outputs)
         self.apply(_he)
 
@@ -122,7 +94,7 @@ class ResidualDecoder(nn.Module):
     ) -> None:
         super().__init__()
         check(shape, "residual", (2, 3))
-        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        self.project = _projects(condition, shape)
         dims, count = shape.spatial_dims, levels(shape.size)
         linear = "bilinear" if dims == 2 else "trilinear"
         self.mode = linear if _one_of(resample, RESAMPLING, "resample") == "bilinear" else "nearest"
@@ -132,8 +104,11 @@ class ResidualDecoder(nn.Module):
         sizes = [*widths(width, count)[::-1], width]
         self.start = (sizes[0], *[self.sizes[0]] * dims)
         self.fc = nn.Linear(latent + shape.cond_dim - told, sizes[0] * self.sizes[0] ** dims)
-        self.blocks = nn.ModuleList(_Block(conv, a, b, told) for a, b in pairwise(sizes))
-        self.norm = _Norm(width, told)
+        spatial = shape.cond_dim if shape.layout else 0
+        self.blocks = nn.ModuleList(
+            ToldBlock(conv, a, b, told, spatial) for a, b in pairwise(sizes)
+        )
+        self.norm = ToldNorm(conv, width, told, spatial)
         self.head = conv(width, shape.channels, 3, padding=1)
         self.apply(_he)
 
@@ -172,7 +147,7 @@ class ResidualDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         check(shape, "residual", (2, 3))
-        self.project = _one_of(condition, CONDITIONS, "condition") == "projection"
+        self.project = _projects(condition, shape)
         dims, count = shape.spatial_dims, levels(shape.size)
         (conv, pool), sizes = _layers(dims), widths(width, count)
         told = shape.cond_dim if self.project else 0

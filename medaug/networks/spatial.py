@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from medaug.networks.blocks import ResBlock, group_norm, with_condition
+from medaug.networks.norms import ToldBlock
 
 
 def _widths(width: int, stride: int) -> list[int]:
@@ -41,22 +42,46 @@ class SpatialEncoder(nn.Module):
 
 
 class SpatialDecoder(nn.Module):
-    """Codes (b, code, s/stride, s/stride) to raw outputs (b, c, s, s), before any squashing."""
+    """Codes (b, code, s/stride, s/stride) to raw outputs (b, c, s, s), before any squashing.
 
-    def __init__(self, channels: int, code: int, width: int, stride: int, cond_dim: int) -> None:
+    Where the condition is planes (``spatial``) they enter at every level by SPADE, and the head, at
+    half the image's side, sees them unshuffled, so that no pixel of a mask is averaged away.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        code: int,
+        width: int,
+        stride: int,
+        cond_dim: int,
+        spatial: bool = False,
+    ) -> None:
         super().__init__()
         widths = _widths(width, stride)[::-1]
+        self.spatial = spatial
+        layout = cond_dim if spatial else 0
         self.stem = nn.Conv2d(code + cond_dim, 4 * width, 3, padding=1)
-        self.body = ResBlock(4 * width, widths[0])
-        self.levels = nn.ModuleList(ResBlock(c_in, c_out) for c_in, c_out in pairwise(widths))
+        self.body = self.block(4 * width, widths[0], layout)
+        self.levels = nn.ModuleList(
+            self.block(c_in, c_out, layout) for c_in, c_out in pairwise(widths)
+        )
         self.norm = group_norm(width)
-        self.head = nn.Conv2d(width, 4 * channels, 3, padding=1)
+        self.head = nn.Conv2d(width + 4 * layout, 4 * channels, 3, padding=1)
+
+    @staticmethod
+    def block(c_in: int, c_out: int, layout: int) -> nn.Module:
+        return ToldBlock(nn.Conv2d, c_in, c_out, 0, layout) if layout else ResBlock(c_in, c_out)
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        h = self.body(self.stem(with_condition(z, cond)))
+        told = (cond,) if self.spatial else ()
+        h = self.body(self.stem(with_condition(z, cond)), *told)
         for level in self.levels:
-            h = F.interpolate(level(h), scale_factor=2.0, mode="nearest")
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2)
+            h = F.interpolate(level(h, *told), scale_factor=2.0, mode="nearest")
+        h = F.silu(self.norm(h))
+        if self.spatial and cond is not None:
+            h = torch.cat([h, F.pixel_unshuffle(cond.to(h.dtype), 2)], 1)
+        return F.pixel_shuffle(self.head(h), 2)
 
 
 class PatchDiscriminator(nn.Module):
