@@ -1,11 +1,13 @@
 """The invertible map between stored values and what networks see; saved inside every weight file.
 
-Channel 0 is the intensity; in joint mode one channel follows for each label, -1 outside and +1
-inside, so that a value v there reads as the probability (v + 1) / 2.
+Channel 0 is the intensity; with ``masks`` joint one channel follows for each label, -1 outside and
++1 inside, so that a value v there reads as the probability (v + 1) / 2.  With ``masks`` layout the
+labels, and where asked the tissues, are planes of 0 and 1 beside the image; with ``masks`` alone
+those planes, as -1 and +1, are all there is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +22,9 @@ class Codec(Protocol):
     @property
     def channels(self) -> int: ...
 
+    @property
+    def images(self) -> int: ...
+
     def encode(self, image: Tensor, label: Tensor | None) -> Tensor: ...
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
@@ -33,53 +38,91 @@ class CTCodec:
 
     Attributes:
         window_hu: the HU that become -1 and +1; values beyond are clipped.
-        labels: name to id of the labels that get a channel, in channel order.
+        labels: name to id of the labels, in channel order.
+        masks: where they are: ``joint``, ``layout``, ``alone``, or ``none``; see the module.
+        tissues: name to id of the tissues that follow the labels in a layout.
     """
 
     window_hu: tuple[float, float]
     labels: dict[str, int]
+    masks: str = "joint"
+    tissues: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """How many channels are intensities."""
+        return 0 if self.masks == "alone" else 1
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """What has a mask channel: name to id, in channel order."""
+        if self.masks == "alone":
+            return {**self.labels, **self.tissues}
+        return self.labels if self.masks == "joint" else {}
+
+    @property
+    def told(self) -> dict[str, int]:
+        """What has a plane of the layout: name to id, in their order."""
+        return {**self.labels, **self.tissues} if self.masks == "layout" else {}
 
     @property
     def channels(self) -> int:
-        return 1 + len(self.labels)
+        return self.images + len(self.drawn)
 
     def encode(self, image: Tensor, label: Tensor | None) -> Tensor:
         """HU (b, h, w) and label ids (b, h, w) to (b, channels, h, w) in [-1, 1]."""
         low, high = self.window_hu
         x = torch.empty(len(image), self.channels, *image.shape[1:], device=image.device)
-        x[:, 0] = image
-        x[:, 0].sub_(low).mul_(2 / (high - low)).sub_(1).clamp_(-1, 1)
-        if self.labels and label is None:
+        if self.images:
+            x[:, 0] = image
+            x[:, 0].sub_(low).mul_(2 / (high - low)).sub_(1).clamp_(-1, 1)
+        if self.drawn and label is None:
             raise ValueError("a label map is needed: this codec has mask channels")
-        for channel, number in enumerate(self.labels.values(), 1):
+        for channel, number in enumerate(self.drawn.values(), self.images):
             x[:, channel] = label == number
             x[:, channel].mul_(2).sub_(1)
         return x
 
+    def layout(self, ids: Tensor) -> Tensor:
+        """Layout maps (b, h, w) as planes (b, l, h, w) of 0 and 1."""
+        return torch.stack([ids == number for number in self.told.values()], 1).float()
+
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, channels, h, w) to HU int16 (b, h, w) and label ids uint8, or None without masks."""
+        """(b, channels, h, w) to HU int16 (b, h, w) and label ids uint8, or None without masks.
+
+        Masks alone come with an image of -1 everywhere, which nobody should take for one.
+        """
+        label = self._label(x[:, self.images :].float())
+        if not self.images:
+            return torch.full_like(x[:, 0], -1, dtype=torch.int16), label
         low, high = self.window_hu
         image = (x[:, 0].float().clamp(-1, 1) + 1) * ((high - low) / 2) + low
-        return image.round().to(torch.int16), self._label(x[:, 1:].float())
+        return image.round().to(torch.int16), label
 
     def _label(self, masks: Tensor) -> Tensor | None:
-        if not self.labels:
+        if not self.drawn:
             return None
-        ids = torch.tensor(list(self.labels.values()), dtype=torch.uint8, device=masks.device)
+        ids = torch.tensor(list(self.drawn.values()), dtype=torch.uint8, device=masks.device)
         best, channel = masks.max(1)
         return torch.where(best > 0, ids[channel], 0).to(torch.uint8)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "ct", "window_hu": list(self.window_hu), "labels": self.labels}
+        order = [*self.labels, *self.tissues]  # JSON headers are written with their keys sorted
+        return {
+            "kind": "ct",
+            "window_hu": list(self.window_hu),
+            "labels": self.labels,
+            "masks": self.masks,
+            "tissues": self.tissues,
+            "order": order,
+        }
 
 
 @dataclass(frozen=True)
 class GreyCodec:
     """Grey levels 0 to 255 to [-1, 1]."""
 
-    @property
-    def channels(self) -> int:
-        return 1
+    channels = images = 1
 
     def encode(self, image: Tensor, label: Tensor | None = None) -> Tensor:
         """Grey levels (b, h, w) to (b, 1, h, w)."""
@@ -102,7 +145,14 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
     match content.get("kind"):
         case "ct":
             low, high = content["window_hu"]
-            return CTCodec((float(low), float(high)), dict(content["labels"]))
+            order = content.get("order", list(content["labels"]))  # 0.1.0 had one label, no order
+            labels, tissues = (
+                {name: there[name] for name in order if name in there}
+                for there in (content["labels"], content.get("tissues", {}))
+            )
+            return CTCodec(
+                (float(low), float(high)), labels, content.get("masks", "joint"), tissues
+            )
         case "image":
             return GreyCodec()
         case other:

@@ -55,7 +55,11 @@ class DataConfig(_Section):
     size: int | None = Field(128, ge=8, description="pixels a side; None: the pictures' own size")
     fov_mm: float = Field(400.0, gt=0)
     center: Literal["body", "label", "image"] = "body"
-    masks: Literal["joint", "none"] = "joint"
+    masks: Literal["joint", "layout", "alone", "none"] = Field(
+        "joint", description="drawn with the image, given to it, drawn without it, or left out"
+    )
+    tissues: bool = Field(True, description="gas, fat, soft tissue and bone fill a layout")
+    unlabeled: bool = Field(True, description="slices of scans without a label join training")
     window_hu: tuple[float, float] = (-160.0, 240.0)
     labels: list[str] | None = Field(None, description="None: every label of the source")
     require_label: bool = True
@@ -95,6 +99,7 @@ class TrainConfig(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     ema_half_life: int = Field(100 * 2**10, ge=1)
     snapshot_every: int = Field(50 * 2**10, ge=1)
+    keep_snapshots: int = Field(0, ge=0, description="how many generators of late snapshots stay")
 
     @field_validator("images", "ema_half_life", "snapshot_every", mode="before")
     @classmethod

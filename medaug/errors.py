@@ -8,9 +8,12 @@
       WeightsError     a weight file: not safetensors, damaged, of another version
       OutputError      an output folder or disk that cannot take the result
       TrainingError    a loss or gradient that stopped being a number
+      RefusedError     synthetic slices that the filter refuses time and again
 
 The command line turns any of them into one line on standard error and exit status 2.
 """
+
+from collections.abc import Sequence
 
 
 class MedaugError(ValueError):
@@ -43,3 +46,15 @@ class OutputError(MedaugError):
 
 class TrainingError(MedaugError):
     """Training met a value that is not finite."""
+
+
+class RefusedError(MedaugError):
+    """Hardly any synthetic slice passes the filter.
+
+    Attributes:
+        reasons: why draws were refused, one for each.
+    """
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = list(reasons)

@@ -7,6 +7,7 @@ runs/pancreas-vaegan/
   samples/0000051200.png what it draws, from the same noise each time
   checkpoints/           the two newest training states
   model.safetensors      the averaged generator with config, codec and geometry
+  snapshots/             earlier ones, where train.keep_snapshots asks for some
 """
 
 import json
@@ -20,13 +21,18 @@ from medaug.config import Config, read_yaml
 from medaug.errors import RunError
 from medaug.files import explaining, write_bytes, write_json
 
-FREE = ("train.images", "train.snapshot_every")
+FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots")
 """Settings that may change between one command and the next on the same run."""
 
 
 def weights_path(run: Path) -> Path:
     """The exported generator of a run."""
     return run / "model.safetensors"
+
+
+def snapshot_paths(run: Path) -> list[Path]:
+    """The generators that a run kept of its snapshots, oldest first."""
+    return sorted((run / "snapshots").glob("*.safetensors"))
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -65,7 +71,8 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
         write_json(path, facts)
         return facts
     began = json.loads(path.read_text())
-    there, asked = flatten(read_yaml(run / "config.yaml")), flatten(config.dump())
+    kept = Config.model_validate(read_yaml(run / "config.yaml"))  # fills what is newer than the run
+    there, asked = flatten(kept.dump()), flatten(config.dump())
     for key in sorted(there.keys() | asked.keys()):
         if key not in FREE and there.get(key) != asked.get(key):
             raise RunError(

@@ -33,7 +33,7 @@ from medaug.models.base import Model
 from medaug.preview import grid
 from medaug.progress import progress
 from medaug.rounds import Average, Game, below, shadow_of
-from medaug.run import append_metrics, claim, truncate_metrics, weights_path
+from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
 from medaug.tensors import Batch
 
@@ -71,6 +71,7 @@ def fit(
     *,
     device: str = "auto",
     init: str | Path | None = None,
+    unlabeled: SliceCache | None = None,
 ) -> TrainReport:
     """Train ``config`` on ``cache`` in the folder ``run``; called again it goes on.
 
@@ -80,6 +81,7 @@ def fit(
         run: the run folder, new or of an earlier call with the same settings.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         init: a weight file or run of the same model and shape to start from instead of noise.
+        unlabeled: slices of scans without labels that join training.
 
     Raises:
         ConfigError: a setting that is not accepted.
@@ -90,13 +92,14 @@ def fit(
     run, init = Path(run), None if init is None else Path(init)
     where = choose_device(device)
     codec = codec_for(cache, config.data)
-    feed = Feed(cache, config.data, codec, seed=config.train.seed, device=where)
+    seed = config.train.seed
+    feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
     construct = partial(build, config.model.name, config.model.arguments, feed.shape)
-    torch.manual_seed(derive(config.train.seed, "weights"))
+    torch.manual_seed(derive(seed, "weights"))
     model = construct()
     with held(run):
         remove_parts(run)
-        began = claim(run, config, _facts(cache, feed, config, where, init))
+        began = claim(run, config, _facts(cache, unlabeled, feed, config, where, init))
         precision = str(began["_precision"])
         shadow = shadow_of(construct, model)
         if precision == "bfloat16":
@@ -109,14 +112,21 @@ def fit(
 
 
 def _facts(
-    cache: SliceCache, feed: Feed, config: Config, where: torch.device, init: Path | None
+    cache: SliceCache,
+    unlabeled: SliceCache | None,
+    feed: Feed,
+    config: Config,
+    where: torch.device,
+    init: Path | None,
 ) -> dict[str, Any]:
     return {
         "command": "train",
         "cache": cache.fingerprint,
+        "unlabeled": None if unlabeled is None else unlabeled.fingerprint,
         "source": cache.source,
         "init": None if init is None else _weights(init).name,
         "_slices": len(feed),
+        "_cache": str(cache.path.resolve()),
         "_precision": choose_precision(config.train.precision, where),
         "_device": str(where),
         "_versions": {"medaug": __version__, "torch": torch.__version__},
@@ -230,8 +240,20 @@ class _Trainer:
         average = self.shadow.model.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
         save_state(self.run, self.images, tensors)
-        write_tensors(weights_path(self.run), average, self.header())
+        header = self.header()
+        write_tensors(weights_path(self.run), average, header)
+        self.keep(average, header)
         self.draw()
+
+    def keep(self, average: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """The newest ``keep_snapshots`` generators, beside the one in use."""
+        count = self.config.train.keep_snapshots
+        if not count:
+            return
+        place = self.run / "snapshots" / f"{self.images:010d}.safetensors"
+        write_tensors(place, average, header)
+        for old in snapshot_paths(self.run)[:-count]:
+            old.unlink()
 
     def still(self) -> Iterator[Batch]:
         """Unwarped training images, the same at every call."""
@@ -239,7 +261,7 @@ class _Trainer:
         draws = generator(self.config.train.seed, "settle")
         chosen = torch.randperm(len(self.feed), generator=draws)[:count]
         for index in chosen.split(SETTLE_BATCH):
-            yield Batch(*self.feed.at(index))
+            yield self.feed.at(index)
 
     def header(self) -> dict[str, Any]:
         """What a reader of the weights needs to know: config, codec, shape and geometry."""

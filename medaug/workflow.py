@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ def train(
     device: str = "auto",
     init: str | Path | None = None,
     workers: int | None = None,
+    unlabeled: str | Path | None = None,
 ) -> tuple[PrepareReport, TrainReport]:
     """Prepare ``data`` where that is not done yet, then train; called again, both go on.
 
@@ -141,6 +142,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         init: weights to start from.
         workers: processes that prepare.
+        unlabeled: a folder of scans without labels, or a cache of such, that joins training.
 
     Raises:
         MedaugError: anything the user can correct.
@@ -154,6 +156,7 @@ def train(
         device=device,
         init=init,
         workers=workers,
+        unlabeled=unlabeled,
     )
 
 
@@ -167,6 +170,7 @@ def train_on(
     device: str = "auto",
     init: str | Path | None = None,
     workers: int | None = None,
+    unlabeled: str | Path | None = None,
 ) -> tuple[PrepareReport, TrainReport]:
     """``train`` on a source that is open already; ``data`` is its name."""
     planned = plan(source, data, wishes, cache=cache, run=run)
@@ -177,4 +181,22 @@ def train_on(
         for problem in prepared.failed:
             print(f"left out: {problem}", file=sys.stderr)
         opened = SliceCache.open(planned.cache)
-    return prepared, fit(planned.config, opened, planned.run, device=device, init=init)
+    bare = None if unlabeled is None else _unlabeled(Path(unlabeled), opened, workers)
+    trained = fit(planned.config, opened, planned.run, device=device, init=init, unlabeled=bare)
+    return prepared, trained
+
+
+def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCache:
+    """The cache of the scans in ``path``, cut like ``beside`` and kept next to it."""
+    if (path / INDEX).is_file():
+        return SliceCache.open(path)
+    if beside.kind != "ct":
+        raise ConfigError(f"unlabeled: {path} joins CT scans only, and {beside.path} has pictures")
+    from medaug.data.unlabeled import Unlabeled
+
+    source = Unlabeled(path)
+    cache = beside.path.parent / f"{beside.path.name}-unlabeled-{short_name(str(path))}"
+    report = prepare(source, cache, replace(beside.settings, holdout=0.0), workers)
+    for problem in report.failed:
+        print(f"left out: {problem}", file=sys.stderr)
+    return SliceCache.open(cache)

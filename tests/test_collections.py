@@ -83,9 +83,8 @@ def test_what_cannot_be_paired_is_named(tmp_path):
     write_pair(tmp_path / "images" / "e.nii.gz", None, 5)
     write_label(tmp_path / "labels" / "e.nii.gz", miniature(5, (48, 40, 12))[1])
     cases, problems = NiftiFolder(tmp_path).cases()
-    assert [c.id for c in cases] == ["a"]
+    assert [(c.id, c.label is None) for c in cases] == [("a", False), ("b", True)]
     assert [str(p) for p in problems] == [
-        "b: b.nii.gz has no label",
         "c: 2 images (c_0000.nii.gz, c_0001.nii.gz); one channel of CT is needed",
         "d: d.nii.gz is not a NIfTI file",
         "e: label has shape (48, 40, 12), image (48, 40, 16); "

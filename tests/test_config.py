@@ -73,8 +73,8 @@ def test_counts_that_are_none(text: str, message: str) -> None:
             "got [200.0, 100.0]",
         ),
         (
-            {"data": {"masks": "layout"}},
-            "config data.masks: Input should be 'joint' or 'none', got 'layout'",
+            {"data": {"masks": "beside"}},
+            "config data.masks: Input should be 'joint', 'layout', 'alone' or 'none', got 'beside'",
         ),
         (
             {"model": {"preset": "moden"}},

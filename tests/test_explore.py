@@ -236,7 +236,7 @@ def test_a_model_without_an_encoder_names_those_that_have_one(
 ) -> None:
     rows = [("a", "Blank"), ("b", "Pooled"), ("b.flat", "Flat"), ("c.flat", "Flat")]
     known = {name: registry.Entry(name, f"tests.test_explore:{kind}", "") for name, kind in rows}
-    monkeypatch.setattr("medaug.generator.MODELS", known)
+    monkeypatch.setattr("medaug.trained.MODELS", known)
     generator = generator_of(Blank(), digits)
     generator.config["model"]["name"] = "wgan_gp"
     message = "wgan_gp has no encoder; these have one: b, c"

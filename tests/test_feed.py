@@ -11,7 +11,7 @@ import torch
 from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
-from medaug.data.warp import warp
+from medaug.data.warp import field, warp
 from medaug.errors import ConfigError
 from medaug.seeds import generator
 
@@ -53,7 +53,7 @@ def test_only_training_slices_must_show_the_label(cache: SliceCache) -> None:
     train, everything = feed(cache), feed(cache, require_label=False)
     heldout = feed(cache, "heldout")
     assert len(train) < len(everything)
-    masks = train.at(torch.arange(len(train)))[0][:, 1] > 0
+    masks = train.at(torch.arange(len(train))).x[:, 1] > 0
     assert int(masks.flatten(1).sum(1).min()) >= 5
     patient = cache.cases[cache.split["heldout"][0]]
     assert len(heldout) == len(patient.image)
@@ -63,25 +63,31 @@ def test_only_training_slices_must_show_the_label(cache: SliceCache) -> None:
 def test_values_are_the_windowed_hu(cache: SliceCache) -> None:
     heldout = feed(cache, "heldout")
     case = cache.cases[cache.split["heldout"][0]]
-    x, cond = heldout.at(torch.arange(len(heldout)))
-    assert cond is None
+    seen = heldout.at(torch.arange(len(heldout)))
+    x = seen.x
+    assert seen.cond is None
     assert x.shape[1:] == (2, 32, 32)
     expected = (np.clip(case.image, -160, 240) + 160) / 200 - 1
     assert torch.allclose(x[:, 0], torch.from_numpy(expected).float(), atol=1e-6)
     assert torch.equal(x[:, 1] > 0, torch.from_numpy(np.array(case.label)) == 1)
 
 
+def moved_by(x: torch.Tensor, seed: int, **amounts: float) -> torch.Tensor:
+    sides = (x.shape[-2], x.shape[-1])
+    return warp(x, field(len(x), sides, generator(seed), **{**STILL, **amounts}))
+
+
 def test_a_still_warp_changes_nothing_and_each_amount_changes_something() -> None:
     x = torch.rand(2, 2, 16, 16) * 2 - 1
-    assert torch.allclose(warp(x, generator(0), **STILL), x, atol=1e-5)
+    assert torch.allclose(moved_by(x, 0), x, atol=1e-5)
     for name in STILL:
-        assert not torch.allclose(warp(x, generator(0), **{**STILL, name: 0.1}), x, atol=1e-2)
+        assert not torch.allclose(moved_by(x, 0, **{name: 0.1}), x, atol=1e-2)
 
 
 def test_image_and_mask_are_warped_together() -> None:
     x = torch.full((4, 2, 32, 32), -1.0)
     x[:, :, 10:20, 8:22] = 1.0
-    moved = warp(x, generator(3), rotate=0.2, scale=0.1, shift=0.1, elastic=0.03)
+    moved = moved_by(x, 3, rotate=0.2, scale=0.1, shift=0.1, elastic=0.03)
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert moved.min() >= -1
     assert not torch.allclose(moved[0], moved[1])
@@ -91,7 +97,7 @@ def test_a_shift_moves_by_what_it_says() -> None:
     x = torch.full((1, 1, 64, 64), -1.0)
     x[:, :, 28:36, 28:36] = 1.0
     for seed in range(8):
-        moved = warp(x, generator(seed), **{**STILL, "shift": 0.1}) + 1
+        moved = moved_by(x, seed, shift=0.1) + 1
         weight = moved[0, 0] / moved.sum()
         centre = torch.stack([(weight.sum(a) * torch.arange(64)).sum() for a in (0, 1)])
         assert bool(((centre - 31.5).abs() <= 6.5).all())
@@ -117,7 +123,7 @@ def test_a_condition_is_attributes_and_height_and_no_warp_changes_it(cache: Slic
     assert not torch.allclose(batch.x, plain.x)
     shown = (plain.x[:, 1] > 0).flatten(1).sum(1) >= 5
     assert torch.equal(plain.cond[:, 0] == 1, shown)
-    _, cond = still.at(torch.arange(len(still)))
+    cond = still.at(torch.arange(len(still))).cond
     assert cond is not None
     first = cache.cases[cache.split["train"][0]]
     expected = torch.linspace(-1, 1, len(first.image))
@@ -126,13 +132,13 @@ def test_a_condition_is_attributes_and_height_and_no_warp_changes_it(cache: Slic
 
 def test_with_require_label_height_is_a_place_in_the_labelled_extent(cache: SliceCache) -> None:
     train, heldout = feed(cache, height=True), feed(cache, "heldout", height=True)
-    _, cond = train.at(torch.arange(len(train)))
+    cond = train.at(torch.arange(len(train))).cond
     assert cond is not None
     case = cache.cases[cache.split["train"][0]]
     z = np.flatnonzero(case.label_pixels["pancreas"] >= 5)
     expected = np.interp(z, [z[0], z[-1]], [-1, 1])
     assert cond[: len(z), 0].numpy() == pytest.approx(expected, abs=1e-6)
-    _, cond = heldout.at(torch.arange(len(heldout)))
+    cond = heldout.at(torch.arange(len(heldout))).cond
     assert cond is not None
     heights = cond[:, 0]
     assert bool((heights.diff() >= 0).all())
@@ -145,7 +151,7 @@ def test_the_rows_are_the_training_slices_and_the_same_each_time(cache: SliceCac
     one = feed(cache, **asked)
     assert one.condition == feed(cache, **asked).condition
     assert one.condition.names == ("pancreas", "height")
-    _, cond = one.at(torch.arange(len(one)))
+    cond = one.at(torch.arange(len(one))).cond
     assert cond is not None
     assert torch.allclose(torch.tensor(one.condition.rows), cond, atol=1e-4)
 

@@ -220,4 +220,7 @@ def test_the_weight_file_holds_no_judge_and_no_path(tiny_run: Path, phantom_root
         "kind": "ct",
         "window_hu": [-160.0, 240.0],
         "labels": {"pancreas": 1},
+        "masks": "joint",
+        "order": ["pancreas"],
+        "tissues": {},
     }

@@ -8,8 +8,10 @@ import torch
 
 from medaug.codec import CTCodec, GreyCodec
 from medaug.config import resolve
+from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
 from medaug.generator import Generator
+from medaug.layouts.deformed import Deformed
 from medaug.models import build
 from medaug.models.base import Batch, Model, Shape, Turn
 from medaug.models.priors import PRIORS
@@ -169,14 +171,20 @@ def test_going_on_is_exact(known: tuple[str, str], case: tuple[Model, Shape]) ->
 def test_a_sample_does_not_depend_on_its_neighbours(case: tuple[Model, Shape]) -> None:
     model, shape = case
     stir(model)
-    labels = {"pancreas": 1} if shape.channels > 1 else {}
-    codec = CTCodec((-160.0, 240.0), labels) if labels else GreyCodec()
+    labels = {"pancreas": 1} if shape.channels > 1 or shape.layout else {}
+    masks, tissues = "joint", {}
+    if shape.layout:
+        masks, tissues = "layout", dict(list(TISSUES.items())[: shape.layout - 1])
+    codec = CTCodec((-160.0, 240.0), labels, masks, tissues) if labels else GreyCodec()
     header = {
         "kind": "ct" if labels else "image", "precision": "float32", "images": 0, "source": "",
         "classes": [str(k) for k in range(shape.classes)], "config": {}, "shape": vars(shape),
         "affine": np.eye(4).tolist(),
     }  # fmt: skip
     generator = Generator(model, codec, header, "", "cpu")
+    if shape.layout:
+        real = torch.randint(250, 254, (7, shape.size, shape.size), dtype=torch.uint8)
+        generator.layouts = Deformed(real)
     whole = list(generator.generate(20, seed=3, uncertainty=1))
     part = list(generator.generate(3, seed=3, uncertainty=0, start=15))
     for sample in part:

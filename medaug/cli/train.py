@@ -24,6 +24,9 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="Start from these weights: a run or a file.")
     ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="A folder of scans without labels that join training.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     set: Annotated[list[str] | None, typer.Option(help="A setting: model.width=48.")] = None,
@@ -48,7 +51,15 @@ def train(
         answer(json, content, _yaml(content))
         return
     prepared, report = workflow.train(
-        data, asked, root=root, cache=cache, run=run, device=device, init=init, workers=workers
+        data,
+        asked,
+        root=root,
+        cache=cache,
+        run=run,
+        device=device,
+        init=init,
+        workers=workers,
+        unlabeled=unlabeled,
     )
     content = {
         "run": report.run,

@@ -192,7 +192,11 @@ def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
         split = {"train": ["train"], "heldout": ["test"]}
     else:
         settings = index["settings"]
-        split = split_patients(list(digests), settings["holdout"], settings["seed"], index["split"])
+        labeled = [case.id for case in cases if case is not None and case.labeled]
+        rest = sorted(digests.keys() - set(labeled))
+        known = {side: [id for id in ids if id in labeled] for side, ids in index["split"].items()}
+        split = split_patients(labeled, settings["holdout"], settings["seed"], known)
+        split["train"] = sorted([*split["train"], *rest])
     seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
     canonical = json.dumps([seen, digests, split], sort_keys=True)
     fingerprint = hashlib.sha256(canonical.encode()).hexdigest()

@@ -139,7 +139,8 @@ def _checked(id: str, images: list[Path], label: Path | None) -> Case:
         names = ", ".join(p.name for p in images)
         raise DataError(f"{len(images)} images ({names}); one channel of CT is needed")
     if label is None:
-        raise DataError(f"{images[0].name} has no label")
+        nifti_header(images[0])
+        return Case(id, (images[0],))
     headers = [nifti_header(images[0]), nifti_header(label)]
     shapes = [tuple(int(n) for n in h.shape[:3]) for h in headers]
     check_geometry(shapes[0], headers[0].affine, shapes[1], headers[1].affine)

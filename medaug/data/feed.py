@@ -5,18 +5,18 @@ The slices rest on the device where they fit; codec and warps run there.
 
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from medaug.codec import Codec, CTCodec, GreyCodec
 from medaug.config import DataConfig
-from medaug.data.cache import CachedCase, SliceCache
-from medaug.data.condition import KEPT_ROWS, declared, heights
-from medaug.data.warp import is_still, warp
-from medaug.errors import ConfigError, DataError
+from medaug.data.cache import SliceCache
+from medaug.data.condition import KEPT_ROWS, declared
+from medaug.data.gather import gather
+from medaug.data.tissues import TISSUES, layout
+from medaug.data.warp import field, is_still, warp, warp_ids
+from medaug.errors import ConfigError
 from medaug.seeds import generator
 from medaug.tensors import Batch, Shape
 
@@ -30,6 +30,11 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
         ConfigError: a label the cache does not have, or masks where it has none.
     """
     if cache.kind == "image":
+        if data.masks in ("layout", "alone"):
+            raise ConfigError(
+                f"config data.masks: {data.masks} needs label maps, and {cache.path} has none; "
+                "pictures take none"
+            )
         return GreyCodec()
     wanted = data.labels if data.labels is not None else list(cache.labels)
     for name in wanted:
@@ -38,8 +43,17 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
                 f"config data.labels: {name!r} is not in {cache.path} "
                 f"(there: {', '.join(cache.labels) or 'none'})"
             )
-    chosen = {name: cache.labels[name] for name in wanted} if data.masks == "joint" else {}
-    return CTCodec(data.window_hu, chosen)
+    chosen = {name: cache.labels[name] for name in wanted} if data.masks != "none" else {}
+    filled = data.masks in ("layout", "alone") and data.tissues
+    for name, number in chosen.items():
+        if filled and number in TISSUES.values():
+            raise ConfigError(
+                f"config data.tissues: label {name!r} has id {number}, which is that of a tissue; "
+                "set data.tissues=false"
+            )
+    if data.masks in ("layout", "alone") and not (chosen or filled):
+        raise ConfigError(f"config data.masks: {data.masks} needs labels, and none are chosen")
+    return CTCodec(data.window_hu, chosen, data.masks, dict(TISSUES) if filled else {})
 
 
 def _must_vary(name: str, values: Tensor) -> None:
@@ -61,12 +75,16 @@ class Feed:
         seed: of the order and the warps.
         device: where batches are wanted.
         split: ``train`` or ``heldout``; the filter and the warps apply to ``train`` only.
+        unlabeled: scans without labels that join training.
 
     Attributes:
-        condition: what each slice comes with beside its pixels.
+        condition: what each slice comes with beside its pixels, the layout aside.
+        labeled: whether the scan of each slice has a label, bool (n,).
+        layouts: layout maps (n, h, w), or None where the model is given none and draws none.
 
     Raises:
-        ConfigError: a condition that the cache does not have, or that never changes.
+        ConfigError: a condition that the cache does not have, or that never changes; scans without
+            labels cut otherwise than those with.
         DataError: no slice of the split qualifies.
     """
 
@@ -79,6 +97,7 @@ class Feed:
         seed: int,
         device: torch.device,
         split: str = "train",
+        unlabeled: SliceCache | None = None,
     ) -> None:
         self.cache, self.data = cache, data
         self.codec, self.seed, self.device = codec, seed, device
@@ -86,51 +105,36 @@ class Feed:
         training = split == "train"
         self.augment = data.augment if training and cache.kind == "ct" else None
         condition = declared(cache, data)
-        self._kept: list[tuple[CachedCase, npt.NDArray[np.intp]]] = []
-        images, labels, classes, height = [], [], [], []
-        for name in cache.split[split]:
-            case = cache.cases[name]
-            usable = self._usable(case)
-            keep = np.flatnonzero(usable) if training else np.arange(len(usable))
-            self._kept.append((case, keep))
-            height.append(torch.from_numpy(heights(usable)[keep]))
-            images.append(torch.from_numpy(np.ascontiguousarray(case.image[keep])))
-            if self.labels and case.label is not None:
-                labels.append(torch.from_numpy(np.ascontiguousarray(case.label[keep])))
-            if case.classes is not None:
-                classes.append(torch.from_numpy(np.ascontiguousarray(case.classes[keep])))
-        if not sum(map(len, images)):
-            raise DataError(
-                f"{cache.path}: no {split} slice qualifies (with data.require_label a slice must "
-                f"show at least {data.min_label_pixels} pixels of {', '.join(self.labels) or '-'})"
-            )
-        self.images = self._place(torch.cat(images))
-        self.label_maps = self._place(torch.cat(labels)) if labels else None
-        self.classes = self._place(torch.cat(classes).long()) if classes else None
+        if unlabeled is not None:
+            _check_alike(cache, unlabeled)
+        found = gather(cache, data, self.labels, split, unlabeled)
+        self.labeled, self._pixels = found.labeled, found.pixels
+        self.images = self._place(found.images)
+        self.label_maps = None if found.labels is None else self._place(found.labels)
+        self.classes = None if found.classes is None else self._place(found.classes)
+        self.partial = bool(self.labels) and not bool(found.labeled.all())
+        self.layouts = None
+        if isinstance(codec, CTCodec) and codec.masks in ("layout", "alone"):
+            marks = None if found.labels is None else found.labels.numpy()
+            ids = list(self.labels.values())
+            filled = layout(found.images.numpy(), marks, ids, bool(codec.tissues))
+            self.layouts = self._place(torch.from_numpy(filled))
         columns = []
         for name in data.attributes or ():
             columns.append(self.shows(name).float())
             if training:
                 _must_vary(name, columns[-1])
         if data.height:
-            columns.append(torch.cat(height))
+            columns.append(found.heights)
         self.values = self._place(torch.stack(columns, 1)) if columns else None
         self.condition = replace(condition, rows=self._rows())
         self._order: dict[int, Tensor] = {}
-
-    def _usable(self, case: CachedCase) -> npt.NDArray[np.bool_]:
-        """Which slices of a case training may use, (z,)."""
-        if not (self.labels and self.data.require_label):
-            return np.ones(len(case.image), dtype=bool)
-        pixels = sum(case.label_pixels[name] for name in self.labels)
-        return np.asarray(pixels) >= self.data.min_label_pixels
 
     def shows(self, name: str) -> Tensor:
         """Whether each slice is of the class ``name`` or shows the label ``name``, bool (n,)."""
         if self.classes is not None:
             return self.classes.cpu() == self.cache.classes.index(name)
-        pixels = [np.asarray(case.label_pixels[name])[keep] for case, keep in self._kept]
-        return torch.from_numpy(np.concatenate(pixels) >= self.data.min_label_pixels)
+        return torch.from_numpy(self._pixels[name] >= self.data.min_label_pixels)
 
     def _rows(self) -> tuple[tuple[float, ...], ...]:
         """The condition beyond the class of some slices, the same at every call."""
@@ -153,9 +157,17 @@ class Feed:
     @property
     def shape(self) -> Shape:
         """What the data dictate to a model."""
-        size = self.images.shape[-1]
-        condition = self.condition
-        return Shape(self.codec.channels, 1, size, condition.dim, len(condition.classes))
+        told = len(self.codec.told) if isinstance(self.codec, CTCodec) else 0
+        told += bool(told and self.partial)
+        return Shape(
+            self.codec.channels,
+            self.codec.images,
+            self.images.shape[-1],
+            self.condition.dim + told,
+            len(self.condition.classes),
+            layout=told,
+            unlabeled=self.partial and self.codec.channels > self.codec.images,
+        )
 
     def batch(self, position: int, count: int) -> Batch:
         """Images ``position`` to ``position + count`` of an endless, reshuffled walk."""
@@ -167,25 +179,48 @@ class Feed:
                 for epoch in range(position // len(self), (position + count - 1) // len(self) + 1)
             ]
         )
-        x, cond = self.at(index)
+        grid = None
         if self.augment is not None:
             amounts = self.augment.model_dump()
             if not is_still(**amounts):
-                x = warp(x, generator(self.seed, "warp", position), **amounts)
-        return Batch(x, cond)
+                sides = (self.images.shape[-2], self.images.shape[-1])
+                draws = generator(self.seed, "warp", position)
+                grid = field(count, sides, draws, **amounts)
+        return self._batch(index, grid)
 
-    def at(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The slices at ``index`` as the network sees them, unwarped, and their condition."""
+    def at(self, index: Tensor) -> Batch:
+        """The slices at ``index`` as the network sees them, unwarped."""
+        return self._batch(index, None)
+
+    def _batch(self, index: Tensor, grid: Tensor | None) -> Batch:
         where = index.to(self.images.device, non_blocking=True)
         image = self.images[where].to(self.device)
-        label = None if self.label_maps is None else self.label_maps[where].to(self.device)
+        maps = self.label_maps if self.layouts is None else self.layouts
+        ids = None if maps is None else maps[where].to(self.device)
+        x = self.codec.encode(image, ids)
+        if grid is not None:
+            x = warp(x, grid)
+            ids = warp_ids(ids, grid) if ids is not None and self.layouts is not None else ids
+        labeled = self.labeled[index].to(self.device) if self.partial else None
+        known = None
+        if labeled is not None and self.shape.unlabeled:
+            known = torch.ones(*x.shape[:2], 1, 1, device=x.device)
+            known[~labeled, self.codec.images :] = 0
+            x = x * known
+        return Batch(x, self._told(where, ids, labeled), known)
+
+    def _told(self, where: Tensor, ids: Tensor | None, labeled: Tensor | None) -> Tensor | None:
+        """The condition of the slices at ``where``, whose layout maps are ``ids``."""
         parts = []
         if self.condition.classes and self.classes is not None:
             numbers = self.classes[where].to(self.device)
             parts.append(one_hot(numbers, len(self.condition.classes)).float())
         if self.values is not None:
             parts.append(self.values[where].to(self.device))
-        return self.codec.encode(image, label), torch.cat(parts, 1) if parts else None
+        cond = torch.cat(parts, 1) if parts else None
+        if ids is None or not isinstance(self.codec, CTCodec) or not self.codec.told:
+            return cond
+        return with_layout(cond, self.codec.layout(ids), labeled)
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._order:
@@ -194,3 +229,32 @@ class Feed:
             draw = generator(self.seed, "order", epoch)
             self._order[epoch] = torch.randperm(len(self), generator=draw)
         return self._order[epoch]
+
+
+def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> Tensor:
+    """A condition in planes (b, k, h, w): its numbers (b, ...), the layout, and what is unknown.
+
+    Args:
+        cond: numbers, or None.
+        layout: planes (b, l, h, w).
+        labeled: whether each slice's labels are known (b,), in a run where some are not.
+    """
+    parts = [layout]
+    if cond is not None:
+        parts.insert(0, cond[..., None, None].expand(-1, -1, *layout.shape[2:]))
+    if labeled is not None:
+        parts.append((~labeled).float().view(-1, 1, 1, 1).expand(-1, 1, *layout.shape[2:]))
+    return torch.cat(parts, 1)
+
+
+def _check_alike(cache: SliceCache, unlabeled: SliceCache) -> None:
+    """Refuse scans without labels that were cut otherwise."""
+    for what in ("kind", "size", "fov_mm", "center"):
+        mine, theirs = (
+            c.kind if what == "kind" else getattr(c.settings, what) for c in (cache, unlabeled)
+        )
+        if mine != theirs:
+            raise ConfigError(
+                f"{unlabeled.path}: its {what} {theirs} differs from {mine} of {cache.path}; "
+                "prepare both alike"
+            )

@@ -130,6 +130,8 @@ class Slice(Transform):
                 for name, volume in (("image", image), ("label", label))
             }
             affine = np.asarray(image.affine, dtype=np.float64)
+            if data.label is None:
+                del arrays["label"]
             write_case(self.cases / data.id, arrays, affine, self.labels)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
             return _outcome(data.id, error)

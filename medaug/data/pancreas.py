@@ -7,16 +7,22 @@ its PatientID.  Labels are found by their number, below the same folder or besid
 """
 
 import filecmp
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from medaug.data.alignment import check_geometry
 from medaug.data.readers import nifti_header
-from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
+from medaug.data.series import (
+    Header,
+    check_series,
+    dicom_files,
+    read_header,
+    series_affine,
+    walk,
+)
 from medaug.errors import DataError
 from medaug.types import Case, Problem
 
@@ -73,7 +79,7 @@ class PancreasCT:
         """Folders of DICOM files by patient, and those that name two patients."""
         found: dict[str, list[Path]] = defaultdict(list)
         problems = []
-        for folder, names in _walk(self.root):
+        for folder, names in walk(self.root):
             files = [n for n in names if n.lower().endswith(".dcm")]
             if not files:
                 continue
@@ -114,7 +120,7 @@ class PancreasCT:
         for place in places:
             files: dict[str, list[Path]] = defaultdict(list)
             archive = None
-            for folder, names in _walk(place):
+            for folder, names in walk(place):
                 for name in names:
                     if match := _LABEL.fullmatch(name):
                         files[f"PANCREAS_{match[1]}"].append(folder / name)
@@ -152,7 +158,7 @@ class PancreasCT:
 
 def looks_like(root: Path) -> bool:
     """Whether ``root`` holds Pancreas-CT scans in some layout."""
-    for folder, names in _walk(root):
+    for folder, names in walk(root):
         files = [n for n in names if n.lower().endswith(".dcm")]
         if not files:
             continue
@@ -164,13 +170,6 @@ def looks_like(root: Path) -> bool:
         except DataError:
             continue
     return False
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below ``root`` in name order with their file names, hidden ones left out."""
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield Path(folder), sorted(n for n in names if not n.startswith("."))
 
 
 def _patient_folder(folder: Path, root: Path) -> str | None:

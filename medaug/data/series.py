@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,13 @@ _TAGS = [
 _UNIFORM_MM = 0.01
 _ELEMENT_BYTES = 12  # of the longest element header: tag, type and length
 AGAIN = "download the series again"
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders below ``root`` in name order with their file names, hidden ones left out."""
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield Path(folder), sorted(n for n in names if not n.startswith("."))
 
 
 def dicom_files(folder: Path) -> list[Path]:

@@ -66,6 +66,20 @@ class CheckPaird(MapTransform):
         return dict(data)
 
 
+class EmptyLabeld(MapTransform):
+    """Adds a label of zeros on the grid of the image, for scans that have none."""
+
+    def __init__(self, image: Hashable = "image", label: Hashable = "label") -> None:
+        super().__init__([image])
+        self.label = label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add it."""
+        image = data[self.keys[0]]
+        empty = torch.zeros(image.shape, dtype=torch.uint8)
+        return {**data, self.label: MetaTensor(empty, affine=image.affine)}
+
+
 class InPlaned(MapTransform):
     """Image and label of a RAS volume on one in-plane window, the affine kept true.
 
@@ -128,12 +142,17 @@ def pipeline(
     DICOM files must come in slice order, checked, as sources list them.
     """
     is_dicom = case.image[0].suffix.lower() == ".dcm"
+    load = [_load("image", SeriesReader(checked=True) if is_dicom else VolumeReader())]
+    if case.label is None:
+        paired = [EnsureChannelFirstd("image", channel_dim="no_channel"), EmptyLabeld()]
+    else:
+        load.append(_load("label", LabelReader(labels.values())))
+        first = EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")
+        paired = [first, CheckPaird()]
     return Compose(
         [
-            _load("image", SeriesReader(checked=True) if is_dicom else VolumeReader()),
-            _load("label", LabelReader(labels.values())),
-            EnsureChannelFirstd(["image", "label"], channel_dim="no_channel"),
-            CheckPaird(),
+            *load,
+            *paired,
             Orientationd(["image", "label"], axcodes="RAS", labels=_RAS),
             InPlaned(size, fov_mm, center),
         ]
@@ -142,4 +161,5 @@ def pipeline(
 
 def as_item(case: Case) -> dict[str, Any]:
     """``case`` as the dictionary that MONAI transforms take."""
-    return {"id": case.id, "image": [str(f) for f in case.image], "label": str(case.label)}
+    item: dict[str, Any] = {"id": case.id, "image": [str(f) for f in case.image]}
+    return item if case.label is None else {**item, "label": str(case.label)}

@@ -92,6 +92,8 @@ class CachedCase:
         affine: maps (x, y, z) of the cached grid to RAS+ mm.
         label_pixels: for each label, its pixels in each slice (z,).
         digest: a hash of the case's content.
+        labeled: whether it has a label map.
+        image_sha256: of its slices.
     """
 
     id: str
@@ -100,6 +102,8 @@ class CachedCase:
     label_pixels: dict[str, npt.NDArray[np.int64]]
     digest: str
     kind: str
+    labeled: bool = False
+    image_sha256: str = ""
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:
@@ -108,8 +112,8 @@ class CachedCase:
 
     @cached_property
     def label(self) -> npt.NDArray[np.uint8] | None:
-        """Label maps (z, y, x), or None for pictures."""
-        return np.load(self.path / "label.npy", mmap_mode="r") if self.kind == "ct" else None
+        """Label maps (z, y, x), or None for pictures and scans without a label."""
+        return np.load(self.path / "label.npy", mmap_mode="r") if self.labeled else None
 
     @cached_property
     def classes(self) -> npt.NDArray[np.uint8] | None:
@@ -221,4 +225,6 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
         label_pixels={name: np.array(n) for name, n in content["label_pixels"].items()},
         digest=content["digest"],
         kind=kind,
+        labeled="label.npy" in content["bytes"],
+        image_sha256=content["sha256"]["image.npy"],
     )

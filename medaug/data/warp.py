@@ -10,8 +10,9 @@ from torch.nn import functional as F
 ELASTIC_GRID = 6
 
 
-def warp(
-    x: Tensor,
+def field(
+    b: int,
+    sides: tuple[int, int],
     generator: torch.Generator,
     *,
     rotate: float,
@@ -19,30 +20,40 @@ def warp(
     shift: float,
     elastic: float,
 ) -> Tensor:
-    """Each image of ``x`` (b, c, h, w) in [-1, 1] moved on its own; what comes in is -1.
+    """Where ``b`` images of ``sides`` (h, w) take their pixels from, (b, h, w, 2) in [-1, 1].
 
     Args:
-        x: images whose background is -1 in every channel (air, no mask).
+        b: how many images, each moved on its own.
+        sides: height and width.
         generator: a CPU generator; all draws come from it.
         rotate: largest rotation, radians.
         scale: largest relative change of size.
         shift: largest shift, share of the field of view.
         elastic: standard deviation of the displacements on a 6 x 6 grid, half fields.
     """
-    b = len(x)
     draws = torch.rand(4, b, generator=generator) * 2 - 1
     angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
     dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    h, w = x.shape[-2:]
+    h, w = sides
     theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * b, 3)
     grid = (theta @ _pixels(h, w)).reshape(b, 2, h, w)
     if elastic:
         bumps = torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
-        field = F.interpolate(bumps, x.shape[-2:], mode="bicubic", align_corners=True)
-        grid += field
-    grid = grid.permute(0, 2, 3, 1).to(x.device, non_blocking=True)
-    return F.grid_sample(x + 1, grid, align_corners=False) - 1
+        grid += F.interpolate(bumps, sides, mode="bicubic", align_corners=True)
+    return grid.permute(0, 2, 3, 1)
+
+
+def warp(x: Tensor, grid: Tensor) -> Tensor:
+    """Images (b, c, h, w) in [-1, 1] through a ``field``; what comes in is -1 (air, no mask)."""
+    return F.grid_sample(x + 1, grid.to(x.device, non_blocking=True), align_corners=False) - 1
+
+
+def warp_ids(ids: Tensor, grid: Tensor) -> Tensor:
+    """Label maps (b, h, w) through a ``field``, never interpolated; what comes in is 0."""
+    grid = grid.to(ids.device, non_blocking=True)
+    moved = F.grid_sample(ids[:, None].float(), grid, mode="nearest", align_corners=False)
+    return moved[:, 0].to(ids.dtype)
 
 
 @lru_cache(maxsize=4)

@@ -4,14 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
 from medaug.data.cache import SliceCache
+from medaug.data.tissues import body
 from medaug.types import HU, LabelMap, Sample
-
-BODY_HU = -135
-"""Above it is body: between fat (about -100) and the lower end of the usual window (-160)."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +27,6 @@ class Masks:
     area_mm2_median: float
     nonempty: float
     sound: float
-
-
-def body(image: HU) -> npt.NDArray[np.bool_]:
-    """The body in one slice (y, x): the largest connected part above -135 HU, holes filled."""
-    parts, count = ndimage.label(image > BODY_HU)
-    if not count:
-        return np.zeros(image.shape, bool)
-    largest = np.bincount(parts.ravel())[1:].argmax() + 1
-    return ndimage.binary_fill_holes(parts == largest)
 
 
 def measure(pairs: Iterable[tuple[HU, LabelMap]], label: int, pixel_mm2: float) -> Masks:
@@ -73,7 +60,8 @@ def real_masks(
         low, high = window_hu
         for name in cache.split[split]:
             case = cache.cases[name]
-            assert case.label is not None
+            if case.label is None:
+                continue
             for image, labels in zip(case.image, case.label, strict=True):
                 if (labels == label).sum() >= least:
                     yield np.clip(image, low, high), labels

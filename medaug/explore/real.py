@@ -55,7 +55,7 @@ def pick(feed: Feed, index: Tensor) -> Slices:
     if feed.label_maps is not None:
         maps = feed.label_maps[index].numpy()
         labels = np.where(np.isin(maps, list(feed.labels.values())), maps, 0).astype(np.uint8)
-    return Slices(feed.images[index].numpy(), labels, feed.at(index)[1])
+    return Slices(feed.images[index].numpy(), labels, feed.at(index).cond)
 
 
 def show(feed: Feed, count: int, seed: int) -> Slices:

@@ -74,7 +74,8 @@ def attribute_similarity(
     index = torch.randperm(len(test), generator=address(seed, "tested"))[:TESTED]
     found: list[list[Tensor]] = [[], [], [], []]
     for places in index.split(BATCH):
-        x, told = test.at(places)
+        seen = test.at(places)
+        x, told = seen.x, seen.cond
         assert told is not None
         told = told.to(generator.device)
         cosines, errors = zip(

@@ -116,3 +116,8 @@ class Autoencoder(Model):
     ) -> Tensor:
         posterior = self.encode(x, cond) if self.posterior else None
         return self.code.vary(noise, z, fresh, cond, how, posterior)
+
+    def around(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
+        """Codes near those of real images ``x``; see ``Prior.around``."""
+        mu, logvar = self.encode(x, cond)
+        return self.code.around(mu, logvar if self.stochastic else None, fresh, cond, how)

@@ -59,6 +59,8 @@ class Phased(Model):
         lr: rate of autoencoder and prior; ``sharpen_lr`` that of the decoder in phase 2, a half
             of the discriminator's.
         sharpen_lr: see ``lr``.
+        dropout: share of the decoder's deepest channels dropped in training, for samples that
+            show the network's own uncertainty.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Phased(Model):
         texture: float = 0.5,
         lr: float = 1e-3,
         sharpen_lr: float = 2e-4,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         stride = code_stride or (8 if shape.size >= 128 else 4)
@@ -94,7 +97,7 @@ class Phased(Model):
         sizes = (code_channels, width, stride, shape.cond_dim)
         encoder = SpatialEncoder(shape.encoded, *sizes)
         self.encoder = ImagesAlone(encoder, shape.images) if shape.unlabeled else encoder
-        self.decoder = SpatialDecoder(shape.channels, *sizes, shape.layout > 0)
+        self.decoder = SpatialDecoder(shape.channels, *sizes, shape.layout > 0, dropout)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
         self.code = make_prior(
             prior, (code_channels, grid, grid), shape, prior_width, prior_steps, prior_batches
@@ -219,3 +222,8 @@ class Phased(Model):
     ) -> Tensor:
         posterior = self.encode(x, cond) if self.posterior else None
         return self.code.vary(noise, z, fresh, cond, how, posterior)
+
+    def around(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
+        """Codes near those of real images ``x``; see ``Prior.around``."""
+        mu, logvar = self.encode(x, cond)
+        return self.code.around(mu, logvar, fresh, cond, how)

@@ -85,6 +85,25 @@ class Prior(nn.Module):
         draw = fresh.flatten(1)[:, : mu[0].numel()].view_as(mu)
         return mu + 2 * how * (0.5 * logvar).exp() * draw
 
+    def around(
+        self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        """Codes near those of real images, with a strength ``how`` in (0, 1].
+
+        A draw of the posterior, its deviation scaled by 2 ``how``; where the encoder gives but a
+        point, a neighbour of it on the shell of N(0, I).
+
+        Args:
+            mu: mean of q(z | x), (b, ...).
+            logvar: its log-variance, or None where the encoder has none.
+            fresh: standard normal noise of the shape of ``mu``.
+            cond: the images' condition.
+            how: see above.
+        """
+        if logvar is None:
+            return (1 - how**2) ** 0.5 * mu + how * fresh
+        return mu + 2 * how * (0.5 * logvar).exp() * fresh
+
 
 class GaussianPrior(Prior):
     """N(0, I): the noise is the code."""
@@ -205,6 +224,14 @@ class Whitened(Prior):
     def colour(self, white: Tensor) -> Tensor:
         return self.mean + self.std() * white
 
+    def around(
+        self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        if logvar is not None:
+            return super().around(mu, logvar, fresh, cond, how)
+        near = (1 - how**2) ** 0.5 * self.whiten(mu) + how * fresh
+        return self.colour(near)
+
 
 class AdversarialPrior(Whitened):
     """A code generator against a code critic with a gradient penalty (AAAE, Eq. 8 to 10)."""
@@ -322,6 +349,11 @@ class FlowPrior(Whitened):
         z_t = (1 - how) * self.whiten(z) + how * fresh
         steps = max(2, round(self.steps * how))
         return self.colour(self.carry(z_t, cond, 1 - how, steps))
+
+    def around(
+        self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        return self.vary(fresh, mu, fresh, cond, how, None)
 
 
 PRIORS = ("gaussian", "gmm", "adversarial", "flow")

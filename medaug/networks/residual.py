@@ -91,6 +91,7 @@ class ResidualDecoder(nn.Module):
         width: int,
         condition: str = "concat",
         resample: str = "nearest",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check(shape, "residual", (2, 3))
@@ -103,6 +104,8 @@ class ResidualDecoder(nn.Module):
         self.sizes = halvings(shape.size, count)[::-1]
         sizes = [*widths(width, count)[::-1], width]
         self.start = (sizes[0], *[self.sizes[0]] * dims)
+        drop = nn.Dropout2d if dims == 2 else nn.Dropout3d
+        self.dropout = drop(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(latent + shape.cond_dim - told, sizes[0] * self.sizes[0] ** dims)
         spatial = shape.cond_dim if shape.layout else 0
         self.blocks = nn.ModuleList(
@@ -114,6 +117,7 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         h = self.fc(z if self.project else joined(z, cond)).unflatten(1, self.start)
+        h = self.dropout(h)
         for block, side in zip(self.blocks, self.sizes[1:], strict=True):
             h = block(F.interpolate(h, size=[side] * (h.ndim - 2), mode=self.mode), cond)
         return self.head(F.silu(self.norm(h, cond)))

@@ -56,6 +56,7 @@ class SpatialDecoder(nn.Module):
         stride: int,
         cond_dim: int,
         spatial: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = _widths(width, stride)[::-1]
@@ -66,6 +67,7 @@ class SpatialDecoder(nn.Module):
         self.levels = nn.ModuleList(
             self.block(c_in, c_out, layout) for c_in, c_out in pairwise(widths)
         )
+        self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width + 4 * layout, 4 * channels, 3, padding=1)
 
@@ -75,7 +77,7 @@ class SpatialDecoder(nn.Module):
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         told = (cond,) if self.spatial else ()
-        h = self.body(self.stem(with_condition(z, cond)), *told)
+        h = self.dropout(self.body(self.stem(with_condition(z, cond)), *told))
         for level in self.levels:
             h = F.interpolate(level(h, *told), scale_factor=2.0, mode="nearest")
         h = F.silu(self.norm(h))

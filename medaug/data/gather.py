@@ -1,0 +1,162 @@
+"""The slices of one split, gathered from a cache and from scans that nobody labelled."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medaug.config import DataConfig
+from medaug.data.condition import heights
+from medaug.data.stored import CachedCase, SliceCache
+from medaug.errors import DataError
+
+THUMB = 16
+NEAR = 1.25
+"""A slice without a label is taken where its thumbnail is no further from a labelled one than this
+times what lies between 95 % of the labelled slices and the nearest of another patient."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices in one order, on the CPU.
+
+    Attributes:
+        images: stored values (n, h, w).
+        labels: label maps (n, h, w), 0 throughout where a scan has no label; None without labels.
+        classes: class ids (n,), or None.
+        heights: (n,) in [-1, 1], see ``medaug.data.condition``.
+        labeled: whether the scan of each slice has a label, (n,).
+        pixels: label to its pixels in each slice (n,).
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    classes: Tensor | None
+    heights: Tensor
+    labeled: Tensor
+    pixels: dict[str, npt.NDArray[np.int64]]
+
+
+def gather(
+    cache: SliceCache,
+    data: DataConfig,
+    labels: dict[str, int],
+    split: str,
+    unlabeled: SliceCache | None,
+) -> Slices:
+    """The slices of ``split`` that training may use, or all of those held out.
+
+    With ``data.require_label`` a training slice shows a label; one of a scan without a label must
+    look like one that does.
+
+    Raises:
+        DataError: no slice of the split qualifies.
+    """
+    training = split == "train"
+    chosen, bare = [], []
+    for name in cache.split[split]:
+        case = cache.cases[name]
+        if cache.kind == "ct" and case.label is None:
+            bare.append(case)
+            continue
+        usable = _usable(case, data, labels)
+        chosen.append((case, usable, np.flatnonzero(usable) if training else _all(case)))
+    if not sum(len(keep) for _, _, keep in chosen):
+        raise DataError(
+            f"{cache.path}: no {split} slice qualifies (with data.require_label a slice must "
+            f"show at least {data.min_label_pixels} pixels of {', '.join(labels) or '-'})"
+        )
+    if training and data.unlabeled and data.masks != "alone" and not data.attributes:
+        others = [] if unlabeled is None else strangers(unlabeled, cache)
+        near = _Alike(chosen) if labels and data.require_label else None
+        for case in chain(bare, others):
+            keep = _all(case) if near is None else near(case)
+            chosen.append((case, np.isin(_all(case), keep), keep))
+    return _stacked(chosen, labels, cache)
+
+
+def strangers(unlabeled: SliceCache, cache: SliceCache) -> list[CachedCase]:
+    """The scans of ``unlabeled`` that are not in ``cache``, where they may be held out."""
+    there = {case.image_sha256 for case in cache.cases.values()}
+    return [case for case in unlabeled.cases.values() if case.image_sha256 not in there]
+
+
+Chosen = list[tuple[CachedCase, npt.NDArray[np.bool_], npt.NDArray[np.intp]]]
+
+
+def _all(case: CachedCase) -> npt.NDArray[np.intp]:
+    return np.arange(len(case.image))
+
+
+def _usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.NDArray[np.bool_]:
+    """Which slices of a case training may use, (z,)."""
+    if not (labels and data.require_label):
+        return np.ones(len(case.image), dtype=bool)
+    pixels = sum(case.label_pixels[name] for name in labels)
+    return np.asarray(pixels) >= data.min_label_pixels
+
+
+class _Alike:
+    """Which slices of a case look like labelled ones of ``chosen``."""
+
+    def __init__(self, chosen: Chosen) -> None:
+        thumbs = [_thumbs(case, keep) for case, _, keep in chosen if len(keep)]
+        self.all = torch.cat(thumbs)
+        apart = []
+        for number, mine in enumerate(thumbs):
+            others = [t for other, t in enumerate(thumbs) if other != number]
+            pool = torch.cat(others) if others else self.all
+            apart.append(torch.cdist(mine, pool).amin(1))
+        self.limit = NEAR * float(torch.cat(apart).quantile(0.95))
+
+    def __call__(self, case: CachedCase) -> npt.NDArray[np.intp]:
+        near = torch.cdist(_thumbs(case, _all(case)), self.all).amin(1) <= self.limit
+        return np.flatnonzero(near.numpy())
+
+
+def _thumbs(case: CachedCase, keep: npt.NDArray[np.intp]) -> Tensor:
+    """Slices in small, (n, 256), HU through a wide window."""
+    image = torch.from_numpy(np.clip(case.image[keep], -300, 300).astype(np.float32))
+    return F.adaptive_avg_pool2d(image[:, None], THUMB).flatten(1)
+
+
+def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slices:
+    def stack(parts: Iterator[npt.NDArray]) -> Tensor:
+        return torch.cat([torch.from_numpy(np.ascontiguousarray(part)) for part in parts])
+
+    maps = classes = None
+    if labels:
+        maps = stack(
+            np.zeros((len(keep), *case.image.shape[1:]), np.uint8)
+            if case.label is None
+            else case.label[keep]
+            for case, _, keep in chosen
+        )
+    if cache.kind == "image":
+        parts = ((case.classes, keep) for case, _, keep in chosen)
+        classes = stack(found[keep] for found, keep in parts if found is not None).long()
+    counts = {
+        name: np.concatenate(
+            [
+                case.label_pixels[name][keep] if name in case.label_pixels else np.zeros(len(keep))
+                for case, _, keep in chosen
+            ]
+        ).astype(np.int64)
+        for name in cache.labels
+    }
+    return Slices(
+        images=stack(case.image[keep] for case, _, keep in chosen),
+        labels=maps,
+        classes=classes,
+        heights=stack(heights(usable)[keep] for _, usable, keep in chosen),
+        labeled=stack(
+            np.full(len(keep), cache.kind == "image" or case.label is not None)
+            for case, _, keep in chosen
+        ),
+        pixels=counts,
+    )
