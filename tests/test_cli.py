@@ -88,6 +88,29 @@ def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> N
     assert len(list(Path("nifti/imagesTr").iterdir())) == 8
 
 
+def test_real_slices_ignore_labels_and_folds(
+    medaug: Medaug, tiny_run: Path, phantom_cache: Path
+) -> None:
+    make = ["synthesize", "-n", 4, "--out", "nnunet", "--run", tiny_run, "--uncertainty", 4]
+    make += ["--with-real", phantom_cache, "--ignore-above", "q95"]
+    planned = medaug(*make, "--dry-run")
+    assert planned.out.startswith("would write 4 of 4 samples to nnunet beside ")
+    made = medaug(*make, "--json")
+    assert made.code == 0, made.err
+    assert made.json["real"] == len(list(Path("nnunet/imagesTr").iterdir())) - 4 > 3
+    content = json.loads(Path("nnunet/dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "pancreas": 1, "ignore": 2}
+    split = medaug("nnunet-splits", "nnunet", "--folds", 3, "--seed", 1, "--json")
+    assert split.code == 0, split.err
+    assert (split.json["patients"], split.json["synthetic"]) == (3, 4)
+    assert len(json.loads(Path("nnunet/splits_final.json").read_text())) == 3
+    refused = medaug("nnunet-splits", "nnunet")
+    assert (refused.code, refused.err) == (
+        2,
+        "medaug: folds: 5 asked, and nnunet holds real cases of 3 patients\n",
+    )
+
+
 def test_a_finished_cache_trains_without_the_scans(medaug: Medaug, phantom_cache: Path) -> None:
     trained = medaug("train", "--data", phantom_cache, "--run", "r", *SETTINGS, "--json")
     assert trained.code == 0, trained.err

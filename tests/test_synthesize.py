@@ -95,11 +95,14 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def start(out: Path, n: int, shard: tuple[int, int] = (0, 1), pause_s: float = 0.0) -> Any:
+def start(
+    out: Path, n: int, shard: tuple[int, int] = (0, 1), pause_s: float = 0.0, more: str = ""
+) -> Any:
     """``synthesize`` from a process of its own."""
     code = (
         "import sys; from pathlib import Path; from tests.test_synthesize import Toy, synthesize;"
-        f"synthesize(Toy(pause_s={pause_s}), {n}, Path(sys.argv[1]), uncertainty=2, shard={shard})"
+        f"synthesize(Toy(pause_s={pause_s}), {n}, Path(sys.argv[1]), uncertainty=2, shard={shard}"
+        f"{more})"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(out)],
