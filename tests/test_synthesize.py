@@ -187,7 +187,7 @@ def test_n_must_be_positive(tmp_path: Path, n: int) -> None:
         ({"compress_level": 10}, "compress_level must be 0 to 9, got 10"),
         (
             {"format": "nifty"},
-            "format 'nifty' is not known, did you mean 'nifti'? (known: nifti, png)",
+            "format 'nifty' is not known, did you mean 'nifti'? (known: nifti, dicom, png)",
         ),
     ],
 )
