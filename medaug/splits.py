@@ -18,7 +18,7 @@ _REAL_SLICE = re.compile(r"real_(.+)_z\d{3,}")
 
 @dataclass(frozen=True)
 class SplitsReport:
-    """What `nnunet_splits` wrote: how many patients, real and synthetic cases it dealt."""
+    """What `nnunet_splits` wrote, or would write, and how many patients and cases it dealt."""
 
     path: Path
     folds: int
@@ -34,7 +34,9 @@ class SplitsReport:
         )
 
 
-def nnunet_splits(folder: Path, folds: int = 5, seed: int = 0) -> SplitsReport:
+def nnunet_splits(
+    folder: Path, folds: int = 5, seed: int = 0, *, dry_run: bool = False
+) -> SplitsReport:
     """Write ``splits_final.json`` into a folder of nnU-Net v2's raw layout.
 
     A case called ``syn_NNNNNN`` is synthetic: it is in the training part of every fold and in no
@@ -47,6 +49,7 @@ def nnunet_splits(folder: Path, folds: int = 5, seed: int = 0) -> SplitsReport:
             ``medaug synthesize``, by others, or mixed.
         folds: how many.
         seed: of the deal.
+        dry_run: count and check, and write nothing.
 
     Raises:
         ConfigError: fewer than 2 folds, or fewer patients than folds.
@@ -81,7 +84,8 @@ def nnunet_splits(folder: Path, folds: int = 5, seed: int = 0) -> SplitsReport:
         train = [case for case in real if case not in val] + synthetic
         splits.append({"train": train, "val": sorted(val)})
     path = folder / SPLITS
-    write_bytes(path, (json.dumps(splits, indent=1) + "\n").encode())
+    if not dry_run:
+        write_bytes(path, (json.dumps(splits, indent=1) + "\n").encode())
     return SplitsReport(path, folds, len(of_patient), len(real), len(synthetic))
 
 

@@ -100,6 +100,9 @@ def test_real_slices_ignore_labels_and_folds(
     assert made.json["real"] == len(list(Path("nnunet/imagesTr").iterdir())) - 4 > 3
     content = json.loads(Path("nnunet/dataset.json").read_text())
     assert content["labels"] == {"background": 0, "pancreas": 1, "ignore": 2}
+    would = medaug("nnunet-splits", "nnunet", "--folds", 3, "--dry-run")
+    assert would.out.startswith("would write nnunet/splits_final.json: 3 folds over 3 patients")
+    assert not Path("nnunet/splits_final.json").exists()
     split = medaug("nnunet-splits", "nnunet", "--folds", 3, "--seed", 1, "--json")
     assert split.code == 0, split.err
     assert (split.json["patients"], split.json["synthetic"]) == (3, 4)

@@ -473,6 +473,22 @@ def test_a_refused_write_leaves_nothing_half_written(
     assert tree(out) == tree(tmp_path / "once")
 
 
+def test_writers_work_while_the_generator_does(tmp_path: Path) -> None:
+    class Watching(Toy):
+        """Draws no further block before the last one is on disk."""
+
+        def block(self, number: int, *rest: Any, **options: Any) -> list[Sample]:
+            last = tmp_path / "uncertainty" / f"syn_{number * self.block_size - 1:06d}_masks.nii.gz"
+            deadline = time.monotonic() + 30
+            while number and not last.exists():
+                assert time.monotonic() < deadline, f"{last.name} waits for the generator to end"
+                time.sleep(0.01)
+            return super().block(number, *rest, **options)
+
+    report = synthesize(Watching(), 64, tmp_path, uncertainty=2)
+    assert report.written == 64
+
+
 def test_a_failing_generator_leaves_the_folder_to_be_continued(tmp_path: Path) -> None:
     class Failing(Toy):
         def block(self, number: int, *rest: Any, **options: Any) -> list[Sample]:

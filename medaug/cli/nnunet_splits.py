@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medaug.cli.app import answer, app
-from medaug.cli.options import AsJson
+from medaug.cli.options import AsJson, DryRun
 
 
 @app.command("nnunet-splits")
@@ -17,9 +17,10 @@ def nnunet_splits(
     folds: Annotated[int, typer.Option(help="How many folds.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the deal of patients to folds.")] = 0,
     json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Write splits_final.json: folds over real patients, synthetic cases in training only."""
     from medaug.splits import nnunet_splits as split
 
-    report = split(folder, folds, seed)
-    answer(json, report, str(report))
+    report = split(folder, folds, seed, dry_run=dry_run)
+    answer(json, report, f"{'would write ' if dry_run else ''}{report}")
