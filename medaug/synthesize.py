@@ -1,6 +1,6 @@
 """A generator's samples as files: sharded, resumable, extendable, with a manifest.
 
-The promise: for one generator, seed, condition and format, the folder is a function of ``n``.
+The promise: for one generator and the settings in ``run.json``, the folder is a function of ``n``.
 However the work was cut into shards, runs and kills, and in whatever order, the finished folder
 holds the same bytes.  It rests on four rules:
 
@@ -139,7 +139,7 @@ def synthesize(
         uncertainty: K, the alternatives drawn for each sample.
         condition: what all samples share, such as ``{"class": 3}``; see ``Generator.generate``.
         shard: (i, k) for part i of k, counted from 0.
-        format: ``nifti``, ``png``, or ``auto`` for what suits the generator's kind.
+        format: ``nifti``, ``dicom``, ``png``, or ``auto`` for what suits the generator's kind.
         compress_level: 0 (none) to 9 (smallest).
         with_real: a slice cache whose labelled training slices are to stand beside the samples, as
             cases of their own; NIfTI only, see `medaug.mixing`.
