@@ -126,7 +126,8 @@ def _output(path: Path) -> dict[str, Any]:
     if not manifest.exists():
         missing.append(f"{manifest}: not there; run the same synthesize command again")
     settings = json.loads((path / "run.json").read_text())
-    return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": missing}
+    drawn = sum(row.get("origin") != "real" for row in rows)
+    return {"what": "synthesised folder", "samples": drawn, **settings, "problems": missing}
 
 
 def _source(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import fcntl
 import os
 import re
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,13 +35,14 @@ Row = dict[str, str]
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
-    "index", "case", "kind", "class", "condition", "seed", "fingerprint",
+    "index", "case", "origin", "patient", "kind", "class", "condition", "seed", "fingerprint",
     "image", "label", "std", "entropy", "samples", "masks",
     "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
     "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits",
 )  # fmt: skip
 """Columns of the manifest, in order.
 
+``origin`` is ``synthetic`` or ``real``; real cases have no index, but the ``patient`` they are of.
 ``mean_std`` is the standard deviation averaged over the whole slice, ``mean_std_in_mask`` over its
 mask, both in the image's unit (HU or grey levels).  ``mean_entropy_bits`` averages the vote entropy
 over the pixels that at least one draw labels.  ``condition`` is what the model was told beside the
@@ -50,12 +52,17 @@ comma, a quote or a line end.
 
 _LOCK = ".medaug.lock"
 _JOURNAL = re.compile(r"\.journal-(\d+)-of-(\d+)")
-_LEFTOVER = re.compile(r"\.(?:syn_(\d+)[^/]*|[^/]*)\.part")
+_LEFTOVER = re.compile(r"\.(syn_\d+|real_.+_z\d+(?=(?:_0000)?\.nii\.gz\.)|)[^/]*\.part")
 
 
 def case_name(index: int) -> str:
     """The case id of a sample."""
     return f"syn_{index:06d}"
+
+
+def in_shard(case: str, number: int, count: int) -> bool:
+    """Whether the real case called ``case`` belongs to shard ``number`` of ``count``."""
+    return zlib.crc32(case.encode()) % count == number
 
 
 @contextmanager
@@ -80,15 +87,24 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class Rows(Mapping[int, Row]):
-    """Finished samples by index, kept as the lines of the manifest: 0.4 kB a sample."""
+Lines = Mapping[int | str, bytes]
+"""Rows as they are on disk: of samples by index, of real cases by name."""
 
-    def __init__(self, lines: Mapping[int, bytes]) -> None:
-        self._lines = {index: lines[index] for index in sorted(lines)}
+
+class Rows(Mapping[int, Row]):
+    """Finished samples by index, kept as the lines of the manifest: 0.4 kB a sample.
+
+    Attributes:
+        real: the rows of the real cases beside them, by name.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = {i: lines[i] for i in sorted(key for key in lines if isinstance(key, int))}
+        names = sorted(key for key in lines if isinstance(key, str))
+        self.real: dict[str, Row] = {name: _row(lines[name]) for name in names}
 
     def __getitem__(self, index: int) -> Row:
-        values = self._lines[index].decode().rstrip("\n").split(",")
-        return dict(zip(COLUMNS, values, strict=True))
+        return _row(self._lines[index])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._lines)
@@ -97,26 +113,30 @@ class Rows(Mapping[int, Row]):
         return len(self._lines)
 
 
+def describe_real(sample: Sample, case: str, names: Mapping[str, str]) -> Row:
+    """The row of a real slice, whose files are ``names`` by role."""
+    patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
+    values = {"case": case, "origin": "real", "patient": patient, "kind": "ct"}
+    return _filled(values | _measured(sample) | dict(names))
+
+
 def describe(
     sample: Sample, kind: str, seed: int, fingerprint: str, names: Mapping[str, str]
 ) -> Row:
     """The row of ``sample``, whose files are ``names`` by role."""
-    x_mm, y_mm = np.linalg.norm(sample.affine[:3, :2], axis=0)
     values = {
         "index": str(sample.index),
         "case": case_name(sample.index),
+        "origin": "synthetic",
         "kind": kind,
         "class": str(sample.origin.get("class", "")),
         "condition": spell(sample.origin.get("condition", {})),
         "seed": str(seed),
         "fingerprint": fingerprint[:12],
-        "spacing_x_mm": f"{x_mm:.6f}",
-        "spacing_y_mm": f"{y_mm:.6f}",
+        **_measured(sample),
         **names,
     }
     mask = None if sample.label is None else sample.label > 0
-    if mask is not None:
-        values["mask_area_mm2"] = f"{mask.sum() * x_mm * y_mm:.2f}"
     if len(sample.alternatives):
         values["uncertainty_source"] = str(sample.origin.get("source", "latent"))
         values["mean_std"] = f"{sample.std.mean(dtype=np.float64):.4f}"
@@ -126,7 +146,23 @@ def describe(
             voted = (sample.alternative_labels > 0).any(0)
             mean = sample.entropy[voted].mean(dtype=np.float64) if voted.any() else 0.0
             values["mean_entropy_bits"] = f"{mean:.4f}"
+    return _filled(values)
+
+
+def _measured(sample: Sample) -> Row:
+    x_mm, y_mm = np.linalg.norm(sample.affine[:3, :2], axis=0)
+    values = {"spacing_x_mm": f"{x_mm:.6f}", "spacing_y_mm": f"{y_mm:.6f}"}
+    if sample.label is not None:
+        values["mask_area_mm2"] = f"{(sample.label > 0).sum() * x_mm * y_mm:.2f}"
+    return values
+
+
+def _filled(values: Row) -> Row:
     return {column: values.get(column, "") for column in COLUMNS}
+
+
+def _row(line: bytes) -> Row:
+    return dict(zip(COLUMNS, line.decode().rstrip("\n").split(","), strict=True))
 
 
 def spell(condition: Mapping[str, float]) -> str:
@@ -141,7 +177,7 @@ def read(folder: Path) -> Rows:
     Raises:
         OutputError: the manifest is not one of this version.
     """
-    lines: dict[int, bytes] = {}
+    lines: dict[int | str, bytes] = {}
     for path in _journals(folder):
         with suppress(FileNotFoundError):  # merged meanwhile, so the manifest read below has it
             lines |= _lines(path)
@@ -192,7 +228,13 @@ def enter(folder: Path, shard: tuple[int, int], block_size: int) -> tuple[Journa
                 f"shard {number}/{count}; wait for it to end"
             )
     rows = _merge(folder, stale)
-    _sweep(folder, lambda index: index // block_size % count == number)
+
+    def owned(case: str) -> bool:
+        if case.startswith("syn_"):
+            return int(case.removeprefix("syn_")) // block_size % count == number
+        return not case or in_shard(case, number, count)
+
+    _sweep(folder, owned)
     return Journal(folder / f".journal-{number}-of-{count}"), rows
 
 
@@ -215,7 +257,8 @@ def _merge(folder: Path, journals: list[Path]) -> Rows:
     for path in journals:
         merged |= _lines(path)
     if merged != there:
-        table = b"".join([_line(COLUMNS), *(merged[index] for index in sorted(merged))])
+        order = sorted(merged, key=lambda key: (isinstance(key, str), key))
+        table = b"".join([_line(COLUMNS), *(merged[key] for key in order)])
         write_bytes(folder / MANIFEST, table)
     for path in journals:
         path.unlink()
@@ -237,11 +280,11 @@ def _dead(path: Path) -> bool:
     return True
 
 
-def _sweep(folder: Path, owned: Callable[[int], bool]) -> None:
+def _sweep(folder: Path, owned: Callable[[str], bool]) -> None:
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
         for path in place.glob(".*.part"):
             match = _LEFTOVER.fullmatch(path.name)
-            if match and (match[1] is None or owned(int(match[1]))):
+            if match and owned(match[1]):
                 path.unlink(missing_ok=True)
 
 
@@ -249,19 +292,21 @@ def _line(values: Iterable[str]) -> bytes:
     return (",".join(values) + "\n").encode()
 
 
-def _lines(path: Path) -> dict[int, bytes]:
-    """The whole lines of a journal or manifest that are rows, by index."""
-    found = {}
+def _lines(path: Path) -> dict[int | str, bytes]:
+    """The whole lines of a journal or manifest that are rows: by index, or name where real."""
+    found: dict[int | str, bytes] = {}
     for line in path.read_bytes().splitlines(keepends=True):
-        start = line.split(b",", 2)
-        if line.endswith(b"\n") and line.count(b",") == len(COLUMNS) - 1 and start[0].isdigit():
-            index = int(start[0])
-            if start[1] == case_name(index).encode():
-                found[index] = line
+        if not line.endswith(b"\n") or line.count(b",") != len(COLUMNS) - 1:
+            continue
+        index, case, origin = line.split(b",", 3)[:3]
+        if index.isdigit() and case == case_name(int(index)).encode():
+            found[int(index)] = line
+        elif not index and origin == b"real":
+            found[case.decode()] = line
     return found
 
 
-def _manifest(folder: Path) -> dict[int, bytes]:
+def _manifest(folder: Path) -> dict[int | str, bytes]:
     path = folder / MANIFEST
     if not path.exists():
         return {}

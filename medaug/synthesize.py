@@ -1,6 +1,6 @@
 """A generator's samples as files: sharded, resumable, extendable, with a manifest.
 
-The promise: for one generator, seed, condition and format, the folder is a function of ``n``.
+The promise: for one generator and the settings in ``run.json``, the folder is a function of ``n``.
 However the work was cut into shards, runs and kills, and in whatever order, the finished folder
 holds the same bytes.  It rests on four rules:
 
@@ -17,66 +17,38 @@ holds the same bytes.  It rests on four rules:
    complete.
 """
 
-import json
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import medaug
 from medaug import journal
-from medaug.errors import ConfigError, OutputError
+from medaug.claim import claim, claimed
 from medaug.files import explaining, write_bytes
-from medaug.journal import Journal, Row, Rows, case_name
+from medaug.job import COMPRESS_LEVEL, Asked, Blocks, Job, job_for
+from medaug.journal import Journal, Rows, case_name
 from medaug.progress import progress
 from medaug.types import Sample
-from medaug.writers import ROLES, Writer, open_writer
 
 PREVIEW = 16
 """How many samples the preview shows."""
 
-COMPRESS_LEVEL = 1
-"""Level 1 takes 1 ms for a 64 x 64 sample with 8 alternatives and leaves 40 kB; level 6 takes
-2.7 times as long to save 5 %, since what remains is noise."""
-
-Asked = Mapping[str, str | float]
-"""What all samples share, by name."""
-
-
-class Blocks(Protocol):
-    """What ``synthesize`` needs of a generator."""
-
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def labels(self) -> dict[str, int]: ...
-    @property
-    def uncertainty_source(self) -> str: ...
-    @property
-    def config(self) -> dict[str, Any]: ...
-    @property
-    def block_size(self) -> int: ...
-    def fix(self, condition: Asked | None) -> dict[str, float]: ...
-    def block(
-        self, number: int, seed: int = 0, uncertainty: int = 8, condition: Asked | None = None
-    ) -> list[Sample]: ...
-
 
 @dataclass(frozen=True)
 class SynthesisPlan:
-    """What ``synthesize`` would do: counts are of samples in this shard."""
+    """What ``synthesize`` would do: counts are of samples in this shard, ``real`` of slices."""
 
     out: Path
     total: int
     already: int
     settings: dict[str, Any]
+    real: int = 0
 
     @property
     def missing(self) -> int:
@@ -99,39 +71,14 @@ class SynthesisReport:
     seconds: float
     generate_seconds: float
     write_seconds: float
+    real: int = 0
 
     def __str__(self) -> str:
+        beside = f", {self.real} real slices beside them" if self.real else ""
         if not self.written:
-            return f"{self.out}: all {self.total} samples were there already, nothing to do"
+            return f"{self.out}: all {self.total} samples were there already, nothing to do{beside}"
         kept = f", {self.already} were there already" if self.already else ""
-        return f"{self.out}: {self.written} samples written in {self.seconds:.0f} s{kept}"
-
-
-@dataclass(frozen=True)
-class _Job:
-    generator: Blocks
-    n: int
-    out: Path
-    shard: tuple[int, int]
-    writer: Writer
-    level: int
-    settings: dict[str, Any]
-
-    @property
-    def seed(self) -> int:
-        return int(self.settings["seed"])
-
-    def indices(self) -> list[int]:
-        """The samples of this shard, ascending."""
-        number, count = self.shard
-        size = self.generator.block_size
-        blocks = range(number, -(-self.n // size), count)
-        return [i for b in blocks for i in range(b * size, min(b * size + size, self.n))]
-
-    def missing(self, rows: Rows) -> list[int]:
-        """The samples of this shard that lack a row, or a file that their row names."""
-        there = _listing(self.out)
-        return [i for i in self.indices() if i not in rows or not _named(rows[i]) <= there]
+        return f"{self.out}: {self.written} samples written in {self.seconds:.0f} s{kept}{beside}"
 
 
 def plan(
@@ -145,17 +92,24 @@ def plan(
     shard: tuple[int, int] = (0, 1),
     format: str = "auto",
     compress_level: int = COMPRESS_LEVEL,
+    with_real: Path | None = None,
+    ignore_above: str | float | None = None,
 ) -> SynthesisPlan:
     """Count what ``synthesize`` with the same arguments would write, and write nothing.
 
     Raises:
         ConfigError, OutputError: as ``synthesize`` would.
     """
-    job = _job(generator, n, out, seed, uncertainty, condition, shard, format, compress_level)
-    _claimed(job)
+    job = job_for(
+        generator, n, out, seed, uncertainty, condition, shard, format, compress_level, with_real,
+        ignore_above,
+    )  # fmt: skip
+    claimed(job.out, job.settings)
     rows = journal.read(out) if out.is_dir() else Rows({})
     total = len(job.indices())
-    return SynthesisPlan(out, total, total - len(job.missing(rows)), job.settings)
+    return SynthesisPlan(
+        out, total, total - len(job.missing(rows)), job.settings, len(job.real_cases())
+    )
 
 
 def synthesize(
@@ -169,6 +123,8 @@ def synthesize(
     shard: tuple[int, int] = (0, 1),
     format: str = "auto",
     compress_level: int = COMPRESS_LEVEL,
+    with_real: Path | None = None,
+    ignore_above: str | float | None = None,
 ) -> SynthesisReport:
     """Write samples 0 to ``n`` - 1, or one shard's part of them, into the folder ``out``.
 
@@ -183,25 +139,33 @@ def synthesize(
         uncertainty: K, the alternatives drawn for each sample.
         condition: what all samples share, such as ``{"class": 3}``; see ``Generator.generate``.
         shard: (i, k) for part i of k, counted from 0.
-        format: ``nifti``, ``png``, or ``auto`` for what suits the generator's kind.
+        format: ``nifti``, ``dicom``, ``png``, or ``auto`` for what suits the generator's kind.
         compress_level: 0 (none) to 9 (smallest).
+        with_real: a slice cache whose labelled training slices are to stand beside the samples, as
+            cases of their own; NIfTI only, see `medaug.mixing`.
+        ignore_above: ``q95`` or a number of bits: label maps carry nnU-Net's ``ignore`` where the
+            votes' entropy is higher; NIfTI only, see `medaug.ignoring`.
 
     Raises:
         ConfigError: an argument is out of range.
+        CacheError, DataError: ``with_real`` is no finished cache, or has no slice to give.
         OutputError: ``out`` holds something else, or the disk cannot take the samples.
     """
     started = time.monotonic()
     out = Path(out)
-    job = _job(generator, n, out, seed, uncertainty, condition, shard, format, compress_level)
-    _claimed(job)
+    job = job_for(
+        generator, n, out, seed, uncertainty, condition, shard, format, compress_level, with_real,
+        ignore_above,
+    )  # fmt: skip
+    claimed(job.out, job.settings)
     with explaining(out):
         out.mkdir(parents=True, exist_ok=True)
     with journal.locked(out):
-        _claim(job)
+        claim(out, job.settings, n, _about(job))
         log, rows = journal.enter(out, shard, generator.block_size)
     try:
         missing = job.missing(rows)
-        generate_seconds = _produce(job, log, missing)
+        generate_seconds = _produce(job, log, missing, job.missing_real(rows))
         with journal.locked(out):
             _describe_folder(job, journal.leave(out, log))
     finally:
@@ -215,112 +179,24 @@ def synthesize(
         seconds=seconds,
         generate_seconds=generate_seconds,
         write_seconds=seconds - generate_seconds,
+        real=len(job.real_cases()),
     )
 
 
-def _job(
-    generator: Blocks,
-    n: int,
-    out: Path,
-    seed: int,
-    uncertainty: int,
-    condition: Asked | None,
-    shard: tuple[int, int],
-    format: str,
-    level: int,
-) -> _Job:
-    if n < 1:
-        raise ConfigError(f"n must be at least 1, got {n}")
-    if uncertainty < 0:
-        raise ConfigError(f"uncertainty must be at least 0, got {uncertainty}")
-    if not 0 <= level <= 9:
-        raise ConfigError(f"compress_level must be 0 to 9, got {level}")
-    number, count = shard
-    if count < 1 or not 0 <= number < count:
-        last = f"0/{count} to {count - 1}/{count}" if count > 1 else "0/1"
-        raise ConfigError(f"shard {number}/{count}: the first number counts from 0, so {last}")
-    name, writer = open_writer(format, generator.kind)
-    settings = {
-        "weights": generator.fingerprint,
-        "seed": seed,
-        "uncertainty": uncertainty,
-        "condition": generator.fix(condition),
-        "format": name,
-        "compress_level": level,
+def _about(job: Job) -> dict[str, Any]:
+    made = job.generator
+    return {
+        "versions": {"medaug": medaug.__version__, "torch": version("torch")},
+        "kind": made.kind,
+        "labels": job.labels,
+        "uncertainty_source": made.uncertainty_source,
+        "data": made.config.get("data", {}),
+        "real": len(job.real.places) if job.real else 0,
     }
-    return _Job(generator, n, Path(out), shard, writer, level, settings)
 
 
-def _named(row: Row) -> set[str]:
-    return {row[role] for role in ROLES if row[role]}
-
-
-def _claimed(job: _Job) -> dict[str, Any] | None:
-    """The ``run.json`` of the folder, or None where it is free to take.
-
-    Raises:
-        OutputError: the folder holds something else.
-    """
-    out, path = job.out, job.out / "run.json"
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, and a folder is wanted")
-    if not path.exists():
-        foreign = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.exists() else []
-        if foreign:
-            raise OutputError(
-                f"{out}: holds files that medaug did not write, such as {foreign[0]}; "
-                "choose a new or empty folder"
-            )
-        return None
-    try:
-        run = json.loads(path.read_bytes())
-        command, there = run["command"], dict(run["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out}: its run.json was not written by medaug synthesize; "
-            "choose a new or empty folder"
-        ) from error
-    if command != "synthesize":
-        raise OutputError(
-            f"{out}: holds the result of medaug {command}; choose a new or empty folder"
-        )
-    for name, asked in job.settings.items():
-        if there.get(name) != asked:
-            pair = (there.get(name), asked)
-            seen, wanted = (_spelt(name, value) for value in pair)
-            raise OutputError(
-                f"{out}: holds samples made with {name} {seen}, asked for {name} {wanted}; "
-                "choose another folder, or the settings it was made with"
-            )
-    return dict(run)
-
-
-def _spelt(name: str, value: Any) -> Any:
-    if name == "condition":
-        return journal.spell(value or {}) or "none"
-    return str(value)[:12] if name == "weights" else value
-
-
-def _claim(job: _Job) -> None:
-    run = _claimed(job)
-    if run is None:
-        run = {
-            "command": "synthesize",
-            "versions": {"medaug": medaug.__version__, "torch": version("torch")},
-            "settings": job.settings,
-            "n": 0,
-            "kind": job.generator.kind,
-            "labels": job.generator.labels,
-            "uncertainty_source": job.generator.uncertainty_source,
-            "data": job.generator.config.get("data", {}),
-        }
-    if run["n"] < job.n:
-        content = json.dumps(run | {"n": job.n}, indent=2, sort_keys=True) + "\n"
-        write_bytes(job.out / "run.json", content.encode())
-
-
-def _produce(job: _Job, log: Journal, missing: Sequence[int]) -> float:
-    """Generate and write the ``missing`` samples; returns the seconds spent generating.
+def _produce(job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]) -> float:
+    """Write ``real`` slices and generate ``missing`` samples; the seconds spent generating.
 
     Compression and disk run in threads beside the generator.  At most two blocks wait to be
     written, which bounds memory whatever ``n`` is.
@@ -330,6 +206,7 @@ def _produce(job: _Job, log: Journal, missing: Sequence[int]) -> float:
     waiting: deque[Future[None]] = deque()
     total, seconds = len(job.indices()), 0.0
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="medaug-write")
+    copies = [pool.submit(_write_real, job, log, case) for case in real]
     try:
         with progress("synthesize", total, "samples", done=total - len(missing)) as bar:
             for number in sorted({index // size for index in missing}):
@@ -350,18 +227,32 @@ def _produce(job: _Job, log: Journal, missing: Sequence[int]) -> float:
             while waiting:
                 waiting.popleft().result()
                 bar.advance()
+        for copy in copies:
+            copy.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return seconds
 
 
-def _write(job: _Job, log: Journal, sample: Sample) -> None:
-    files = job.writer.files(sample, case_name(sample.index), job.level)
+def _write(job: Job, log: Journal, sample: Sample) -> None:
+    made = job.generator
+    origin = {**sample.origin, "seed": job.seed, "weights": made.fingerprint, "labels": made.labels}
+    marked = job.ignore.marked(sample) if job.ignore else sample
+    names = _write_files(job, replace(marked, origin=origin), case_name(sample.index))
+    log.append(journal.describe(sample, made.kind, job.seed, made.fingerprint, names))
+
+
+def _write_real(job: Job, log: Journal, case: str) -> None:
+    assert job.real is not None
+    sample = job.real.sample(case)
+    log.append(journal.describe_real(sample, case, _write_files(job, sample, case)))
+
+
+def _write_files(job: Job, sample: Sample, case: str) -> dict[str, str]:
+    files = job.writer.files(sample, case, job.level)
     for name, content in files.values():
         _write_once(job.out / name, content)
-    names = {role: name for role, (name, _) in files.items()}
-    made = job.generator
-    log.append(journal.describe(sample, made.kind, job.seed, made.fingerprint, names))
+    return {role: name for role, (name, _) in files.items()}
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -369,26 +260,15 @@ def _write_once(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def _describe_folder(job: _Job, rows: Rows) -> None:
+def _describe_folder(job: Job, rows: Rows) -> None:
     from medaug.preview import preview_png
 
-    about = job.writer.about(job.generator.kind, job.generator.labels, len(rows))
+    about = job.writer.about(job.generator.kind, job.labels, len(rows) + len(rows.real))
     for name, content in about.items():
         _write_once(job.out / name, content)
     first = (rows[i] for i in list(rows)[:PREVIEW])
     shown = [row for row in first if (job.out / row["image"]).exists()]
     if shown:
-        picture = preview_png([job.writer.read(job.out, row) for row in shown])
-        _write_once(job.out / "preview.png", picture)
-
-
-def _listing(folder: Path) -> set[str]:
-    """The files one level down, as ``folder/name``, from one directory scan each."""
-    if not folder.is_dir():
-        return set()
-    return {
-        f"{place.name}/{entry.name}"
-        for place in folder.iterdir()
-        if place.is_dir()
-        for entry in os.scandir(place)
-    }
+        samples = [job.writer.read(job.out, row) for row in shown]
+        clear = [job.ignore.cleared(sample) for sample in samples] if job.ignore else samples
+        _write_once(job.out / "preview.png", preview_png(clear))

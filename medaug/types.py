@@ -55,6 +55,8 @@ class Sample:
     (K, y, x) and ``alternative_labels`` are further draws that share what defines the case.
     ``std`` (y, x) is their voxel-wise standard deviation in the image's unit, ``entropy`` (y, x)
     the entropy in bits of the label votes.  ``affine`` maps (x, y, z=0) to RAS+ mm.
+    ``origin`` says where it came from: how it was drawn, and, when it goes to a writer, also the
+    ``seed``, the fingerprint of the ``weights`` and the ``labels``, name to id.
     """
 
     index: int

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +22,9 @@ from medaug.evaluate.anatomy import Masks
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
-ROWS = ["demo", "prepare", "wait", "train", "synthesize", "startup", "phantom", "real"]
+ROWS = [
+    *("demo", "prepare", "wait", "train", "synthesize", "writing", "startup", "phantom", "real"),
+]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},
     "vaegan author": {"latent_dim": 8},
@@ -277,6 +281,38 @@ def test_synthesize_times_a_real_generator(row: Any, tiny_run: Path, tmp_path: P
     told = synthesize.write_too(generator, 3, tmp_path / "out")
     assert told["seconds"] == pytest.approx(told["generate_seconds"] + told["write_seconds"])
     assert synthesize.generate_alone(generator, 3)["cpu_seconds"] > 0
+
+
+def test_writing_holds_the_whole_against_the_slower_part(row: Any) -> None:
+    writing = row("writing")
+    figures = {
+        "generate_alone": {"seconds": 10.0, "cpu_seconds": 18.0},
+        "write_alone": {"seconds": 4.0, "cpu_seconds": 6.0},
+        "both": {"seconds": 11.0, "cpu_seconds": 25.0},
+    }
+    told = writing.derived(figures)
+    assert told["total_over_sum"] == pytest.approx(11 / 14)
+    assert told["cores_that_writing_alone_uses"] == 1.5
+    (claim,) = writing.claims(told)
+    assert (claim.value, claim.reached) == (pytest.approx(1.1), True)
+    figures["write_alone"]["seconds"], figures["both"]["seconds"] = 12.0, 15.0
+    assert not writing.claims(writing.derived(figures))[0].reached
+
+
+def test_writing_replays_what_a_generator_drew(row: Any, tiny_run: Path, tmp_path: Path) -> None:
+    writing = row("writing")
+    generator = writing.Generator.from_pretrained(tiny_run)
+    told = writing.measure(generator, 20, tmp_path)
+    assert all(time > 0 for part in told.values() for time in part.values())
+    first, again = (
+        nibabel.load(tmp_path / "alone" / f"imagesTr/syn_{i:06d}_0000.nii.gz").get_fdata()
+        for i in (3, 3 + 16)
+    )
+    assert not np.array_equal(first, again)
+    both = nibabel.load(tmp_path / "both" / "imagesTr/syn_000003_0000.nii.gz").get_fdata()
+    assert np.array_equal(first, both)
+    replay = writing.Replay(generator, [generator.block(0, uncertainty=1)])
+    assert [sample.index for sample in replay.block(2)] == list(range(32, 48))
 
 
 def test_startup_counts_heavy_packages(row: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from medaug.cli import main
@@ -86,6 +87,47 @@ def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> N
 
     assert medaug("synthesize", "-n", 8, "--out", "nifti", "--uncertainty", 3).code == 0
     assert len(list(Path("nifti/imagesTr").iterdir())) == 8
+
+
+def test_real_slices_ignore_labels_and_folds(
+    medaug: Medaug, tiny_run: Path, phantom_cache: Path
+) -> None:
+    make = ["synthesize", "-n", 4, "--out", "nnunet", "--run", tiny_run, "--uncertainty", 4]
+    make += ["--with-real", phantom_cache, "--ignore-above", "q95"]
+    planned = medaug(*make, "--dry-run")
+    assert planned.out.startswith("would write 4 of 4 samples to nnunet beside ")
+    made = medaug(*make, "--json")
+    assert made.code == 0, made.err
+    assert made.json["real"] == len(list(Path("nnunet/imagesTr").iterdir())) - 4 > 3
+    content = json.loads(Path("nnunet/dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "pancreas": 1, "ignore": 2}
+    seen = medaug("inspect", "nnunet", "--json").json
+    assert (seen["samples"], seen["real"], seen["problems"]) == (4, made.json["real"], [])
+    would = medaug("nnunet-splits", "nnunet", "--folds", 3, "--dry-run")
+    assert would.out.startswith("would write nnunet/splits_final.json: 3 folds over 3 patients")
+    assert not Path("nnunet/splits_final.json").exists()
+    split = medaug("nnunet-splits", "nnunet", "--folds", 3, "--seed", 1, "--json")
+    assert split.code == 0, split.err
+    assert (split.json["patients"], split.json["synthetic"]) == (3, 4)
+    assert len(json.loads(Path("nnunet/splits_final.json").read_text())) == 3
+    refused = medaug("nnunet-splits", "nnunet")
+    assert (refused.code, refused.err) == (
+        2,
+        "medaug: folds: 5 asked, and nnunet holds real cases of 3 patients\n",
+    )
+
+
+def test_a_run_draws_dicom_and_nifti_alike(medaug: Medaug, tiny_run: Path) -> None:
+    images = {}
+    for form, place in (("dicom", "ct/syn_000001.dcm"), ("nifti", "imagesTr/syn_000001_0000")):
+        path = place if form == "dicom" else f"{place}.nii.gz"
+        make = ["synthesize", "-n", 2, "--out", form, "--run", tiny_run, "--format", form]
+        assert medaug(*make, "--uncertainty", 2).code == 0
+        images[form] = sitk.ReadImage(str(Path(form, path)))
+    dicom, nifti = images.values()
+    placed = sitk.Resample(dicom, nifti, sitk.Transform(), sitk.sitkNearestNeighbor, -9999)
+    assert np.array_equal(sitk.GetArrayFromImage(placed), sitk.GetArrayFromImage(nifti))
+    assert dicom.GetSpacing() == pytest.approx(nifti.GetSpacing(), rel=1e-5)
 
 
 def test_a_finished_cache_trains_without_the_scans(medaug: Medaug, phantom_cache: Path) -> None:

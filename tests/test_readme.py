@@ -47,6 +47,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(
     phantom_root: Path,
+    phantom_cache: Path,
     tiny_run: Path,
     digits: Path,
     tmp_path: Path,
@@ -55,6 +56,7 @@ def place(
     """A folder as the README's reader has it: scans and digits in data/, and a run on each."""
     shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
     (tmp_path / "data/pancreas").symlink_to(phantom_root)
+    (tmp_path / "cache/pancreas-128px-400mm").symlink_to(phantom_cache)
     shutil.copytree(tiny_run, tmp_path / "runs/pancreas-vaegan")
     monkeypatch.chdir(tmp_path)
     for name in ("MEDAUG_DATA", "MEDAUG_CACHE"):

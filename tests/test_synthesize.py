@@ -95,11 +95,14 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def start(out: Path, n: int, shard: tuple[int, int] = (0, 1), pause_s: float = 0.0) -> Any:
+def start(
+    out: Path, n: int, shard: tuple[int, int] = (0, 1), pause_s: float = 0.0, more: str = ""
+) -> Any:
     """``synthesize`` from a process of its own."""
     code = (
         "import sys; from pathlib import Path; from tests.test_synthesize import Toy, synthesize;"
-        f"synthesize(Toy(pause_s={pause_s}), {n}, Path(sys.argv[1]), uncertainty=2, shard={shard})"
+        f"synthesize(Toy(pause_s={pause_s}), {n}, Path(sys.argv[1]), uncertainty=2, shard={shard}"
+        f"{more})"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(out)],
@@ -184,7 +187,7 @@ def test_n_must_be_positive(tmp_path: Path, n: int) -> None:
         ({"compress_level": 10}, "compress_level must be 0 to 9, got 10"),
         (
             {"format": "nifty"},
-            "format 'nifty' is not known, did you mean 'nifti'? (known: nifti, png)",
+            "format 'nifty' is not known, did you mean 'nifti'? (known: nifti, dicom, png)",
         ),
     ],
 )
@@ -468,6 +471,22 @@ def test_a_refused_write_leaves_nothing_half_written(
     assert synthesize(Toy(), 40, out, uncertainty=2).already > 0
     synthesize(Toy(), 40, tmp_path / "once", uncertainty=2)
     assert tree(out) == tree(tmp_path / "once")
+
+
+def test_writers_work_while_the_generator_does(tmp_path: Path) -> None:
+    class Watching(Toy):
+        """Draws no further block before the last one is on disk."""
+
+        def block(self, number: int, *rest: Any, **options: Any) -> list[Sample]:
+            last = tmp_path / "uncertainty" / f"syn_{number * self.block_size - 1:06d}_masks.nii.gz"
+            deadline = time.monotonic() + 30
+            while number and not last.exists():
+                assert time.monotonic() < deadline, f"{last.name} waits for the generator to end"
+                time.sleep(0.01)
+            return super().block(number, *rest, **options)
+
+    report = synthesize(Watching(), 64, tmp_path, uncertainty=2)
+    assert report.written == 64
 
 
 def test_a_failing_generator_leaves_the_folder_to_be_continued(tmp_path: Path) -> None:

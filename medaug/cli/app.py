@@ -79,6 +79,7 @@ from medaug.cli import (  # noqa: E402, F401
     explore,
     inspect,
     models,
+    nnunet_splits,
     prepare,
     synthesize,
     train,

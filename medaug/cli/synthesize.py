@@ -23,7 +23,15 @@ def synthesize(
     condition: Annotated[
         list[str] | None, typer.Option(help="What all share, as height=0.2 or liver=1; repeatable.")
     ] = None,
-    format: Annotated[str, typer.Option(help="nifti, png, or auto.")] = "auto",
+    format: Annotated[str, typer.Option(help="nifti, dicom, png, or auto.")] = "auto",
+    with_real: Annotated[
+        Path | None,
+        typer.Option(help="A slice cache whose labelled training slices join the folder."),
+    ] = None,
+    ignore_above: Annotated[
+        str | None,
+        typer.Option(help="nnU-Net's ignore label above this entropy: q95, or bits as 0.5."),
+    ] = None,
     shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
     device: Device = "auto",
     json: AsJson = False,
@@ -48,10 +56,14 @@ def synthesize(
         "condition": shared,
         "shard": part,
         "format": format,
+        "with_real": with_real,
+        "ignore_above": ignore_above,
     }
     if dry_run:
         planned = plan(generator, count, out, **options)
-        answer(json, planned, f"would write {planned.missing} of {planned.total} samples to {out}")
+        beside = f" beside {planned.real} real slices" if planned.real else ""
+        text = f"would write {planned.missing} of {planned.total} samples to {out}{beside}"
+        answer(json, planned, text)
         return
     report = write(generator, count, out, **options)
     answer(json, report, str(report))

@@ -117,7 +117,8 @@ class _Written:
             form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
             self._fingerprint = str(run["settings"]["weights"])[:12]
             with (folder / "manifest.csv").open(newline="") as lines:
-                self._rows = {int(row["index"]): row for row in csv.DictReader(lines)}
+                rows = [row for row in csv.DictReader(lines) if row.get("origin") != "real"]
+            self._rows = {int(row["index"]): row for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: not a folder written by medaug synthesize") from error
         if not self._rows:

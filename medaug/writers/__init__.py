@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from medaug.errors import ConfigError
 from medaug.registry import WRITERS, lookup
 from medaug.types import Sample
 
@@ -43,8 +44,10 @@ def open_writer(name: str, kind: str = "ct") -> tuple[str, Writer]:
     """The writer called ``name`` and its name; ``auto`` takes NIfTI for CT and PNG for pictures.
 
     Raises:
-        ConfigError: no such format.
+        ConfigError: no such format, one whose packages are not installed, or one not for ``kind``.
     """
     if name == "auto":
         name = "nifti" if kind == "ct" else "png"
+    if name == "dicom" and kind != "ct":
+        raise ConfigError("format dicom is for CT, and these samples are pictures; take png")
     return name, lookup(WRITERS, name, "format").load()()

@@ -18,6 +18,7 @@ ROWS = {
     "wait": "share of training time spent waiting for data",
     "train": "training speed against a bare loop of the same networks, losses and batch",
     "synthesize": "what writing adds to generating; memory as n grows",
+    "writing": "generating and writing at once against the slower of the two alone",
     "startup": "medaug --help, and what import medaug loads",
     "phantom": "the demo's masks against unseen phantom patients",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
