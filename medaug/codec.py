@@ -70,7 +70,13 @@ class CTCodec:
         return torch.where(best > 0, ids[channel], 0).to(torch.uint8)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "ct", "window_hu": list(self.window_hu), "labels": self.labels}
+        order = list(self.labels)  # JSON headers are written with their keys sorted
+        return {
+            "kind": "ct",
+            "window_hu": list(self.window_hu),
+            "labels": self.labels,
+            "order": order,
+        }
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,9 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
     match content.get("kind"):
         case "ct":
             low, high = content["window_hu"]
-            return CTCodec((float(low), float(high)), dict(content["labels"]))
+            labels = content["labels"]
+            order = content.get("order", labels)  # missing in files of 0.1.0 with one label
+            return CTCodec((float(low), float(high)), {name: labels[name] for name in order})
         case "image":
             return GreyCodec()
         case other:

@@ -132,6 +132,10 @@ class Feed:
         pixels = [np.asarray(case.label_pixels[name])[keep] for case, keep in self._kept]
         return torch.from_numpy(np.concatenate(pixels) >= self.data.min_label_pixels)
 
+    def owners(self) -> list[str]:
+        """The id of the case that each slice is from, (n,)."""
+        return [case.id for case, keep in self._kept for _ in keep]
+
     def _rows(self) -> tuple[tuple[float, ...], ...]:
         """The condition beyond the class of some slices, the same at every call."""
         if self.values is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +34,9 @@ class Masks:
     sound: float
 
 
-def body(image: HU) -> npt.NDArray[np.bool_]:
+def body(image: npt.NDArray[Any], above: float = BODY_HU) -> npt.NDArray[np.bool_]:
     """The body in one slice (y, x): the largest connected part above -135 HU, holes filled."""
-    parts, count = ndimage.label(image > BODY_HU)
+    parts, count = ndimage.label(image > above)
     if not count:
         return np.zeros(image.shape, bool)
     largest = np.bincount(parts.ravel())[1:].argmax() + 1
