@@ -225,6 +225,18 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         raise ConfigError(_sentence(error)) from error
 
 
+def resolve_filter(asked: Mapping[str, Any]) -> FilterConfig:
+    """The filter's settings from plain values; an unknown key suggests the nearest known.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not accepted.
+    """
+    try:
+        return FilterConfig.model_validate(asked)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, FilterConfig, "filter.")) from error
+
+
 def _preset(name: str, preset: str) -> dict[str, Any]:
     """The shipped settings of a model; those of other packages rest on their own defaults."""
     path = preset_folder() / f"{name}-{preset}.yaml"
@@ -240,14 +252,14 @@ def _preset(name: str, preset: str) -> dict[str, Any]:
     return {}
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, section: type[BaseModel] = Config, prefix: str = "") -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":
         return f"config {where}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
         return f"config {where}: {first['msg']}, got {first['input']!r}"
-    known = sorted(_keys(Config))
+    known = sorted(_keys(section, prefix))
     leaf = [key for key in known if key.rpartition(".")[0] == where.rpartition(".")[0]]
     near = difflib.get_close_matches(where, known, n=1)
     hint = f"did you mean {near[0]}" if near else f"known: {', '.join(leaf)}"

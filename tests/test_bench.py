@@ -20,7 +20,7 @@ from medaug.evaluate.anatomy import Masks
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
-ROWS = ["demo", "prepare", "wait", "train", "synthesize", "startup", "phantom", "real"]
+ROWS = ["demo", "prepare", "wait", "train", "synthesize", "startup", "phantom", "filter", "real"]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},
     "vaegan author": {"latent_dim": 8},

@@ -20,6 +20,7 @@ ROWS = {
     "synthesize": "what writing adds to generating; memory as n grows",
     "startup": "medaug --help, and what import medaug loads",
     "phantom": "the demo's masks against unseen phantom patients",
+    "filter": "planted bad samples and unseen real slices, judged by the filter",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
 }
 
