@@ -23,7 +23,7 @@ REASONS = {
     "empty": "fewer labelled pixels than any real training slice has",
     "noise": "noise unlike that of real slices",
     "outside_body": "the mask leaves the body",
-    "hu": "HU in a mask, around it or in all of the slice unlike those of real slices",
+    "hu": "HU in a mask, around it or at the ends of the scale unlike those of real slices",
     "area": "a mask smaller or larger than real ones",
     "components": "a mask in more parts than real ones",
     "disagreement": "a segmenter trained on real slices finds another mask",
@@ -78,7 +78,7 @@ class Filter:
         self.allows_empty = config.empty == "allow" or (
             config.empty == "auto" and float((sizes == 0).mean()) > config.empty_share
         )
-        self.levels = [fitted(v, group, config.tail / 3) for v in columns["hu_levels"].T]
+        self.levels = [fitted(v, group, config.tail / 2) for v in columns["hu_levels"].T]
         self.hu, self.contrast, self.spread = (
             [by_size(v, n, group, tail) for v, n in zip(columns[name].T, pixels.T, strict=True)]
             for name in ("hu_median", "hu_contrast", "hu_spread")

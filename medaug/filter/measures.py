@@ -42,7 +42,7 @@ class Figures:
         hu_contrast: what the median in the mask of each label lies above that around it, within
             two pixels.
         hu_spread: interquartile range of HU in the mask of each label.
-        hu_levels: 1st, 50th and 99th percentile of the whole slice.
+        hu_levels: 1st and 99th percentile of the whole slice.
         components: connected parts of each label's mask, pixels that touch at a corner included.
         body_share: share of the mask, all labels together, that lies inside the body.
         noise: standard deviation of the pixel noise, HU.
@@ -82,7 +82,7 @@ def measure(
             for level, mask in zip(levels, masks, strict=True)
         ],
         hu_spread=[level[2] - level[0] for level in levels],
-        hu_levels=[float(v) for v in np.percentile(image, [1, 50, 99])],
+        hu_levels=[float(v) for v in np.percentile(image, [1, 99])],
         components=[parts(mask) for mask in masks],
         body_share=float(inside[marked].mean()) if marked.any() else float("nan"),
         noise=noise(image),

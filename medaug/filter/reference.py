@@ -5,8 +5,6 @@ and the segmenters.  The descriptors are thumbnails of patients' slices: the fil
 run, and is not meant to be passed on with the weights.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -251,8 +249,3 @@ def read(path: Path, device: torch.device) -> Reference:
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def describe(made_from: Mapping[str, Any]) -> str:
-    """A short name of what a reference was made from."""
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

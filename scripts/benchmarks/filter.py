@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,10 @@ def planted(base: Slices, train: Slices, window: tuple[float, float], seed: int)
     rng = np.random.default_rng(seed)
     low, high = window
     parts = {}
-    order = rng.permutation(len(base.image))
+    order = np.resize(rng.permutation(len(base.image)), 4 * EACH)
     for place, kind in enumerate(("empty", "outside_body", "hu", "noise")):
         parts[kind] = base.pick(order[place * EACH : (place + 1) * EACH])
-    parts["copy"] = train.pick(rng.permutation(len(train.image))[:EACH])
+    parts["copy"] = train.pick(np.resize(rng.permutation(len(train.image)), EACH))
     hu, noise = parts["hu"], parts["noise"]
     n = len(hu.image)
     sign = np.where(np.arange(n) % 2, 100, -100)[:, None, None]
@@ -158,10 +158,12 @@ def real_scans(how: Asked, data: Path, config: FilterConfig) -> dict[str, Any]:
 
 def _only(cache: SliceCache, name: str) -> SliceCache:
     """The cache with one scan alone."""
-    return SliceCache(
-        **{**vars(cache), "cases": {name: cache.cases[name]},
-           "split": {"train": [name], "heldout": []}, "fingerprint": cache.cases[name].digest},
-    )  # fmt: skip
+    return replace(
+        cache,
+        cases={name: cache.cases[name]},
+        split={"train": [name], "heldout": []},
+        fingerprint=cache.cases[name].digest,
+    )
 
 
 def main() -> int:
