@@ -109,7 +109,8 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
         case "ct":
             low, high = content["window_hu"]
             labels = content["labels"]
-            order = content.get("order", labels)  # missing in files of 0.1.0 with one label
+            # files that lack the order come from caches, which list their labels by id
+            order = content.get("order", sorted(labels, key=labels.__getitem__))
             return CTCodec((float(low), float(high)), {name: labels[name] for name in order})
         case "image":
             return GreyCodec()
