@@ -145,14 +145,15 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
     match content.get("kind"):
         case "ct":
             low, high = content["window_hu"]
-            order = content.get("order", list(content["labels"]))  # 0.1.0 had one label, no order
+            there = content["labels"]
+            # files that lack the order come from caches, which list their labels by id
+            order = content.get("order", sorted(there, key=there.__getitem__))
             labels, tissues = (
-                {name: there[name] for name in order if name in there}
-                for there in (content["labels"], content.get("tissues", {}))
+                {name: found[name] for name in order if name in found}
+                for found in (there, content.get("tissues", {}))
             )
-            return CTCodec(
-                (float(low), float(high)), labels, content.get("masks", "joint"), tissues
-            )
+            masks = content.get("masks", "joint")
+            return CTCodec((float(low), float(high)), labels, masks, tissues)
         case "image":
             return GreyCodec()
         case other:

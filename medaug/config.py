@@ -107,6 +107,40 @@ class TrainConfig(_Section):
         return parse_count(value, info.field_name)
 
 
+class FilterConfig(_Section):
+    """Which synthetic CT slices are refused; see ``docs/filter.md``.
+
+    All but the first three may change without building the filter anew.
+    """
+
+    segmenter_images: int = Field(3000, ge=1, description="slices each fold's segmenter sees")
+    folds: int = Field(3, ge=2, description="parts of the patients, for cross-fitting")
+    seed: int = Field(0, ge=0, description="of folds and segmenters")
+    tail: float = Field(0.005, ge=0, lt=0.5, description="share of real slices beyond each bound")
+    empty: Literal["auto", "refuse", "allow"] = Field(
+        "auto", description="masks without a pixel; auto allows them where real ones are so"
+    )
+    empty_share: float = Field(0.01, ge=0, le=1, description="share of empty real ones for auto")
+    noise_above: float | None = Field(1.4, ge=1, description="factor over the real bound")
+    noise_below: float | None = Field(None, ge=0, le=1, description="factor of the real bound")
+    body_share: float | None = Field(0.98, ge=0, le=1, description="of the mask inside the body")
+    hu_margin: float | None = Field(10.0, ge=0, description="HU beyond the real bounds")
+    hu_spread: float | None = Field(1.25, ge=1, description="factor over the real spread in a mask")
+    area_factor: float | None = Field(1.25, ge=1, description="factor beyond the real bounds")
+    components_more: int | None = Field(1, ge=0, description="parts more than the real bound")
+    agreement_tail: float = Field(0.01, ge=0, lt=0.5, description="share of real slices below")
+    agreement_margin: float | None = Field(0.05, ge=0, le=1, description="Dice below the real one")
+    agreement: float = Field(0.0, ge=0, le=1, description="least Dice, whatever real slices show")
+    copy_share: float | None = Field(
+        0.5, ge=0, le=1, description="of the distance from a real slice to another patient's"
+    )
+
+    @field_validator("segmenter_images", mode="before")
+    @classmethod
+    def _counts(cls, value: Any, info: Any) -> int:
+        return parse_count(value, info.field_name)
+
+
 class Config(_Section):
     """The whole of what defines a run."""
 
@@ -196,6 +230,18 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         raise ConfigError(_sentence(error)) from error
 
 
+def resolve_filter(asked: Mapping[str, Any]) -> FilterConfig:
+    """The filter's settings from plain values; an unknown key suggests the nearest known.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not accepted.
+    """
+    try:
+        return FilterConfig.model_validate(asked)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, FilterConfig, "filter.")) from error
+
+
 def _preset(name: str, preset: str) -> dict[str, Any]:
     """The shipped settings of a model; those of other packages rest on their own defaults."""
     path = preset_folder() / f"{name}-{preset}.yaml"
@@ -211,14 +257,14 @@ def _preset(name: str, preset: str) -> dict[str, Any]:
     return {}
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, section: type[BaseModel] = Config, prefix: str = "") -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":
         return f"config {where}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
         return f"config {where}: {first['msg']}, got {first['input']!r}"
-    known = sorted(_keys(Config))
+    known = sorted(_keys(section, prefix))
     leaf = [key for key in known if key.rpartition(".")[0] == where.rpartition(".")[0]]
     near = difflib.get_close_matches(where, known, n=1)
     hint = f"did you mean {near[0]}" if near else f"known: {', '.join(leaf)}"

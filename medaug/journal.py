@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from medaug.errors import OutputError
-from medaug.files import explaining, write_bytes
+from medaug.files import explaining, turn, write_bytes
 from medaug.types import Sample
 
 Row = dict[str, str]
@@ -67,24 +67,9 @@ def in_shard(case: str, number: int, count: int) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for a moment; other processes wait.
-
-    The lock file is removed before it is let go, so whoever waited for it looks again.
-    """
-    path = folder / _LOCK
-    while True:
-        with explaining(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == path.stat().st_ino:
-                break
-        os.close(handle)
-    try:
+    """Hold the folder for a moment; other processes wait."""
+    with turn(folder / _LOCK):
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
 
 
 Lines = Mapping[int | str, bytes]

@@ -23,7 +23,8 @@ from medaug.evaluate.anatomy import Masks
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
 ROWS = [
-    *("demo", "prepare", "wait", "train", "synthesize", "writing", "startup", "phantom", "real"),
+    *("demo", "prepare", "wait", "train", "synthesize", "writing", "startup", "phantom"),
+    *("filter", "real"),
 ]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},

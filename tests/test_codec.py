@@ -1,5 +1,7 @@
 """Stored values to network values and back."""
 
+import json
+
 import pytest
 import torch
 
@@ -60,3 +62,12 @@ def test_an_unknown_codec_is_refused() -> None:
     with pytest.raises(WeightsError) as caught:
         from_dict({"kind": "spectrogram"})
     assert str(caught.value) == "codec 'spectrogram' is not known (known: ct, image)"
+
+
+def test_a_header_with_sorted_keys_keeps_the_channel_order():
+    codec = CTCodec((-160.0, 240.0), {"pancreas": 1, "aorta": 2, "liver": 3})
+    again = from_dict(json.loads(json.dumps(codec.to_dict(), sort_keys=True)))
+    assert list(again.labels) == ["pancreas", "aorta", "liver"]
+    older = {k: v for k, v in codec.to_dict().items() if k != "order"}
+    mixed = older | {"labels": {"aorta": 2, "liver": 3, "pancreas": 1}}
+    assert list(from_dict(mixed).labels) == ["pancreas", "aorta", "liver"]

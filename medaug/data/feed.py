@@ -80,6 +80,7 @@ class Feed:
     Attributes:
         condition: what each slice comes with beside its pixels, the layout aside.
         labeled: whether the scan of each slice has a label, bool (n,).
+        owners: the case that each slice is from.
         layouts: layout maps (n, h, w), or None where the model is given none and draws none.
 
     Raises:
@@ -108,7 +109,7 @@ class Feed:
         if unlabeled is not None:
             _check_alike(cache, unlabeled)
         found = gather(cache, data, self.labels, split, unlabeled)
-        self.labeled, self._pixels = found.labeled, found.pixels
+        self.labeled, self.owners, self._pixels = found.labeled, found.owners, found.pixels
         self.images = self._place(found.images)
         self.label_maps = None if found.labels is None else self._place(found.labels)
         self.classes = None if found.classes is None else self._place(found.classes)

@@ -32,6 +32,7 @@ class Slices:
         heights: (n,) in [-1, 1], see ``medaug.data.condition``.
         labeled: whether the scan of each slice has a label, (n,).
         pixels: label to its pixels in each slice (n,).
+        owners: the case that each slice is from.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class Slices:
     heights: Tensor
     labeled: Tensor
     pixels: dict[str, npt.NDArray[np.int64]]
+    owners: list[str]
 
 
 def gather(
@@ -159,4 +161,5 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
             for case, _, keep in chosen
         ),
         pixels=counts,
+        owners=[case.id for case, _, keep in chosen for _ in keep],
     )

@@ -12,6 +12,8 @@ The thresholds lie between the modes of an abdomen's histogram: fat about -100, 
 kidneys and vessels in the portal venous phase up to about 180, spongy bone from about 200.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -26,9 +28,9 @@ BODY_HU = -135
 BLUR_PIXELS = 1.0
 
 
-def body(image: HU) -> npt.NDArray[np.bool_]:
+def body(image: npt.NDArray[Any], above: float = BODY_HU) -> npt.NDArray[np.bool_]:
     """The body in one slice (y, x): the largest connected part above -135 HU, holes filled."""
-    parts, count = ndimage.label(image > BODY_HU)
+    parts, count = ndimage.label(image > above)
     if not count:
         return np.zeros(image.shape, bool)
     largest = np.bincount(parts.ravel())[1:].argmax() + 1

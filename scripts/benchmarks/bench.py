@@ -21,6 +21,7 @@ ROWS = {
     "writing": "generating and writing at once against the slower of the two alone",
     "startup": "medaug --help, and what import medaug loads",
     "phantom": "the demo's masks against unseen phantom patients",
+    "filter": "planted bad samples and unseen real slices, judged by the filter",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
 }
 

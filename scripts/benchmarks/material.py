@@ -1,15 +1,31 @@
 """What the rows measure on: phantom patients in a cache, and the demo's folder."""
 
+import gzip
 import subprocess
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 from results import ROOT, Asked
 
+from medaug.data import open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.phantom import Phantom
+from medaug.data.phantom import Organ, Phantom, draw_organs
+from medaug.files import write_bytes, write_json
+from medaug.seeds import derive
 
 PATIENTS = 8
 SEED = 1
+SHAPE, SPACING_MM = (160, 160, 64), (2.4, 2.4, 3.0)
+
+ORGANS = {
+    "pancreas": [Organ.PANCREAS],
+    "liver": [Organ.LIVER],
+    "spleen": [Organ.SPLEEN],
+    "kidneys": [Organ.RIGHT_KIDNEY, Organ.LEFT_KIDNEY],
+    "aorta": [Organ.AORTA],
+}
+"""Labels of ``organ_cache``, by name, and what they cover."""
 
 
 def phantom_cache(
@@ -40,3 +56,29 @@ def demo_folder(asked: Asked) -> Path:
 def run_demo(asked: Asked) -> None:
     """Run the demo, or what is left of it."""
     subprocess.run(demo_command(asked), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def organ_cache(work: Path, patients: int, seed: int, settings: CacheSettings) -> SliceCache:
+    """Slices of phantom patients with the labels of ``ORGANS``, written below ``work`` once.
+
+    An nnU-Net folder of NIfTI scans, since the phantom's own layout has the pancreas alone.
+    """
+    folder = work / f"organs-{patients}-{seed}"
+    labels = {"background": 0, **{name: n for n, name in enumerate(ORGANS, 1)}}
+    write_json(folder / "scans" / "dataset.json", {"labels": labels})
+    for number in range(1, patients + 1):
+        marked = folder / "scans" / "labelsTr" / f"organs_{number:03d}.nii.gz"
+        if marked.exists():
+            continue
+        hu, organs, affine = draw_organs(derive(seed, "organs", number), SHAPE, SPACING_MM)
+        found = np.zeros_like(organs)
+        for label, members in enumerate(ORGANS.values(), 1):
+            found[np.isin(organs, members)] = label
+        for path, array in (
+            (folder / "scans" / "imagesTr" / f"organs_{number:03d}_0000.nii.gz", hu),
+            (marked, found),
+        ):
+            image = nib.Nifti1Image(array, affine)
+            write_bytes(path, gzip.compress(image.to_bytes(), 1, mtime=0))
+    prepare(open_source(str(folder / "scans")), folder / "cache", settings)
+    return SliceCache.open(folder / "cache")
