@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medaug.errors import DataError
+from medaug.errors import ConfigError, DataError
 from medaug.types import Sample
 from medaug.writers import open_writer
 
@@ -70,9 +70,30 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
 
     Raises:
         DataError, WeightsError: ``source`` is not one, or cannot be read.
+        ConfigError: a model is to be computed on a GPU in a data loader's worker.
     """
     key = key_file(source)
+    if key.name != "manifest.csv":
+        device = device_here(device)
     return _opened(key, device, key.stat().st_mtime_ns)
+
+
+def device_here(device: str) -> str:
+    """``device``, or ``cpu`` for ``auto`` in a data loader's worker; nothing asks CUDA yet.
+
+    Raises:
+        ConfigError: a worker is to use a GPU.
+    """
+    from torch.utils.data import get_worker_info
+
+    if device == "cpu" or get_worker_info() is None:
+        return device
+    if device == "auto":
+        return "cpu"
+    raise ConfigError(
+        f"device={device!r}: a data loader's worker cannot draw on a GPU; give a folder written "
+        "by medaug synthesize, use device='cpu', or set num_workers=0"
+    )
 
 
 @lru_cache(maxsize=4)

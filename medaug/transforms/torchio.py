@@ -4,17 +4,16 @@
 names the very sample and replays it.  All draws come from torch's global generator, as in torchio.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchio as tio
 from torchio.transforms.augmentation import RandomTransform
 
 from medaug.errors import ConfigError, DataError
 from medaug.transforms.pairs import POOL, Pairs, key_file, open_pairs
+from medaug.transforms.subjects import calm, like, pick
 from medaug.types import Sample
 
 
@@ -62,20 +61,18 @@ class Synthesis(tio.Transform):
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Put the pair in place; called by torchio."""
-        scalars, maps = _candidates(subject, self.include, self.exclude)
-        image = _choose(scalars, self.image, "scalar image", "image")
-        label = _choose(maps, self.label, "label map", "label") if maps or self.label else None
-        if image is None:
-            raise ConfigError("the subject has no scalar image to replace")
+        image, label = pick(subject, self.image, self.label, self.include, self.exclude)
         sample = _draw(self.source, self.index, self.seed, self.device, self.fingerprint)
         if label is not None and sample.label is None:
             raise ConfigError(
                 f"{self.source}: draws no label maps, and the subject's {label!r} would no longer "
                 f"match its image; exclude=[{label!r}] leaves it as it is"
             )
-        subject.add_image(_like(subject[image], sample.image, sample), image)
+        fresh = {image: like(subject[image], _volume(sample.image), sample.affine)}
         if label is not None and sample.label is not None:
-            subject.add_image(_like(subject[label], sample.label, sample), label)
+            fresh[label] = like(subject[label], _volume(sample.label), sample.affine)
+        for name, new in fresh.items():
+            subject.add_image(new, name)
         return subject
 
 
@@ -141,8 +138,7 @@ class RandomSynthesis(RandomTransform):
 
 
 def _open(source: str, device: str) -> Pairs:
-    """Open ``source``; building networks must not draw from torch's global generator."""
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with calm():
         return open_pairs(source, device)
 
 
@@ -153,43 +149,10 @@ def _draw(source: str, index: int, seed: int, device: str, fingerprint: str | No
             f"{source}: has weights {pairs.fingerprint} now, and sample {index} was drawn with "
             f"{fingerprint}"
         )
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with calm():
         return pairs.pair(index, seed)
 
 
-def _quiet() -> np.errstate:
-    """NumPy's usual error handling, which torchio makes stricter inside its transforms."""
-    return np.errstate(divide="warn", over="warn", invalid="warn")
-
-
-def _candidates(
-    subject: tio.Subject, include: Sequence[str] | None, exclude: Sequence[str] | None
-) -> tuple[list[str], list[str]]:
-    images = subject.get_images_dict(intensity_only=False, include=include, exclude=exclude)
-    scalars = [name for name, image in images.items() if isinstance(image, tio.ScalarImage)]
-    maps = [name for name, image in images.items() if isinstance(image, tio.LabelMap)]
-    return scalars, maps
-
-
-def _choose(names: list[str], asked: str | None, what: str, argument: str) -> str | None:
-    listed = ", ".join(names) or "none"
-    if asked is not None and asked not in names:
-        raise ConfigError(f"the subject has no {what} {asked!r} (it has: {listed})")
-    if asked is None and len(names) > 1:
-        raise ConfigError(
-            f"the subject has several {what}s ({listed}); say which to replace, such as "
-            f"{argument}={names[0]!r}"
-        )
-    return asked or (names[0] if names else None)
-
-
-def _like(old: Any, array: Any, sample: Sample) -> Any:
-    """An image of the class, type and extra keys of ``old`` holding ``array`` [y, x]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array.T))[None, :, :, None]
-    kept = tensor.to(old.data.dtype)
-    if torch.equal(kept.to(tensor.dtype), tensor):
-        tensor = kept
-    known = {"data", "affine", "type", "path", "stem"}
-    extra = {key: value for key, value in old.items() if key not in known}
-    kind = tio.LabelMap if isinstance(old, tio.LabelMap) else tio.ScalarImage
-    return kind(tensor=tensor, affine=sample.affine, **extra)
+def _volume(array: Any) -> Any:
+    """A slice [y, x] as torchio keeps it, (1, x, y, 1)."""
+    return array.T[None, :, :, None]
