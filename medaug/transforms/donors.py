@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -84,11 +84,11 @@ class Cases:
         self.items, self.read = items, read
         ends = [read(items[at]).content for at in (0, len(items) - 1)]
         self.name = f"{_NAMED}{len(items)}-{'-'.join(ends)}"
-        _CASES[self.name] = self
+        _CASES.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _CASES[self.name] = self
+        _CASES.add(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Cases":
         return self
@@ -108,7 +108,11 @@ class Cases:
         return self.donor(index, seed).content
 
 
-_CASES: WeakValueDictionary[str, Cases] = WeakValueDictionary()
+_CASES: WeakSet[Cases] = WeakSet()
+
+
+def _known(name: str) -> Cases | None:
+    return next((cases for cases in _CASES if cases.name == name), None)
 
 
 def check_donors(source: str) -> None:
@@ -118,7 +122,7 @@ def check_donors(source: str) -> None:
         DataError: neither a run, a folder of cases nor a sequence that is still there.
     """
     if source.startswith(_NAMED):
-        if source not in _CASES:
+        if _known(source) is None:
             raise DataError(
                 f"{source}: that list of cases is not in this process; make the transform that "
                 "was given it first"
@@ -139,8 +143,8 @@ def open_donors(source: str, device: str = "cpu") -> Donors:
         DataError, WeightsError: ``source`` is none, or cannot be read.
     """
     check_donors(source)
-    if source.startswith(_NAMED):
-        return _CASES[source]
+    if cases := _known(source):
+        return cases
     try:
         key_file(source)
     except DataError:

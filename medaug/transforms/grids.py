@@ -42,15 +42,16 @@ def canonical(affine: Affine) -> Turn:
 
 def linear(
     array: npt.NDArray[Any], axis: int, n: int, start: float, step: float
-) -> npt.NDArray[np.float64]:
+) -> npt.NDArray[Any]:
     """``n`` points of one axis by linear interpolation, antialiased; edges go on beyond the end."""
     weights, outside = resampling_matrix(array.shape[axis], n, start, step)
     kept = 1 - outside
     weights[kept > 0] /= kept[kept > 0, None]
     lost = np.flatnonzero(kept <= 0)
     weights[lost, np.where(start + step * lost < 0, 0, array.shape[axis] - 1)] = 1
-    moved = np.moveaxis(np.asarray(array, np.float64), axis, 0)
-    result = sparse.csr_matrix(weights.astype(np.float64)) @ moved.reshape(len(moved), -1)
+    dtype = np.result_type(array, np.float32)
+    moved = np.moveaxis(np.asarray(array, dtype), axis, 0)
+    result = sparse.csr_matrix(weights.astype(dtype)) @ moved.reshape(len(moved), -1)
     return np.moveaxis(result.reshape(n, *moved.shape[1:]), 0, axis)
 
 

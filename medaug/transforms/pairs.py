@@ -73,9 +73,20 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
         ConfigError: a model is to be computed on a GPU in a data loader's worker.
     """
     key = key_file(source)
-    if key.name != "manifest.csv":
-        device = device_here(device)
-    return _opened(key, device, key.stat().st_mtime_ns)
+    changed_ns = key.stat().st_mtime_ns
+    if key.name == "manifest.csv":
+        return _written(key, changed_ns)
+    return _drawn(key, device_here(device), changed_ns)
+
+
+def open_generator(source: str | Path, device: str = "cpu") -> "Generator":
+    """The model behind a run or weight file; `open_pairs` of the same source shares it.
+
+    Raises:
+        DataError, WeightsError, ConfigError: see `open_pairs`.
+    """
+    key = key_file(source)
+    return _loaded(key, device_here(device), key.stat().st_mtime_ns)
 
 
 def device_here(device: str) -> str:
@@ -97,12 +108,20 @@ def device_here(device: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _opened(key: Path, device: str, changed_ns: int) -> Pairs:
-    if key.name == "manifest.csv":
-        return _Written(key.parent)
+def _written(key: Path, changed_ns: int) -> Pairs:
+    return _Written(key.parent)
+
+
+@lru_cache(maxsize=4)
+def _drawn(key: Path, device: str, changed_ns: int) -> Pairs:
+    return _Drawn(_loaded(key, device, changed_ns))
+
+
+@lru_cache(maxsize=4)
+def _loaded(key: Path, device: str, changed_ns: int) -> "Generator":
     from medaug.generator import Generator
 
-    return _Drawn(Generator.from_pretrained(key, device=device))
+    return Generator.from_pretrained(key, device=device)
 
 
 class _Drawn:

@@ -91,11 +91,12 @@ def _blend(mine: npt.NDArray[Any], other: npt.NDArray[Any], region: Region) -> n
 
 
 def fitting(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``values`` as ``dtype``, integers rounded; as they are where ``dtype`` cannot hold them."""
-    if dtype.kind in "iu" and values.size:
-        rounded = np.rint(values)
-        limits = np.iinfo(dtype)
-        if rounded.min() < limits.min or rounded.max() > limits.max:
-            return values
-        return rounded.astype(dtype)
-    return values.astype(dtype)
+    """``values`` as ``dtype``; where an integer type cannot hold them, rounded in a wider one."""
+    if dtype.kind not in "iu" or not values.size:
+        return values.astype(dtype)
+    rounded = np.rint(values)
+    for integer in (dtype, np.dtype(np.int16), np.dtype(np.int32)):
+        limits = np.iinfo(integer)
+        if limits.min <= rounded.min() and rounded.max() <= limits.max:
+            return rounded.astype(integer)
+    return values

@@ -1,7 +1,6 @@
 """What the torchio transforms share: which images of a subject, their arrays, their likes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,6 @@ import torchio as tio
 from medaug.errors import ConfigError
 from medaug.transforms.donors import Donor
 from medaug.types import Affine
-
-
-@contextmanager
-def calm() -> Iterator[None]:
-    """No draw from torch's global generator, and NumPy's usual error handling.
-
-    Building networks draws; torchio makes NumPy stricter inside its transforms.
-    """
-    quiet = np.errstate(divide="warn", over="warn", invalid="warn")
-    with torch.random.fork_rng(devices=[]), quiet:
-        yield
 
 
 def pick(

@@ -19,6 +19,7 @@ from torchio.transforms.augmentation import RandomTransform
 from medaug.errors import ConfigError
 from medaug.geometry import HU_RANGE, spacing
 from medaug.seeds import derive
+from medaug.transforms.calm import calm
 from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
 from medaug.transforms.copypaste import copypaste
@@ -26,7 +27,7 @@ from medaug.transforms.cutmix import cutmix
 from medaug.transforms.donors import Cases, Donor, Draw, Mixing, check_donors, mixed, open_donors
 from medaug.transforms.pairs import POOL
 from medaug.transforms.scan import Scan
-from medaug.transforms.subjects import arrays, calm, like, pick
+from medaug.transforms.subjects import arrays, like, pick
 
 Source = str | Path | Sequence[tio.Subject]
 
