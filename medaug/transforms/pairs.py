@@ -184,4 +184,4 @@ class _Written:
     def _load(self, index: int) -> Sample:
         if index not in self._rows:
             raise DataError(f"{self._folder}: sample {index} is not in its manifest")
-        return self._writer.read(self._folder, self._rows[index])
+        return self._writer.read(self._folder, self._rows[index] | {"std": ""})

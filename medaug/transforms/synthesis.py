@@ -68,7 +68,7 @@ def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) 
 
     Args:
         mine: the case; its label map is None where that is not to change.
-        recipe: see there.
+        recipe: see there; checked.
         index: which sample of the source, or which draw of this case.
         fingerprint: of the weights expected; None for any.
 
@@ -79,7 +79,6 @@ def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) 
         DataError: the source cannot be used, or has other weights.
         ConfigError: the mode does not suit the source or the case.
     """
-    recipe.check()
     found = recipe.fingerprint()
     if fingerprint not in (None, found):
         raise DataError(

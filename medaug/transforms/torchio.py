@@ -133,7 +133,8 @@ class RandomSynthesis(RandomTransform):
         device: str = "cpu",
         **kwargs: Any,
     ) -> None:
-        super().__init__(p=p, **kwargs)
+        super().__init__(p=p, **(kwargs | {"copy": False}))  # `Synthesis` makes the copy
+        self.copies = kwargs.get("copy", True)
         if pool < 1:
             raise ConfigError(f"pool must be at least 1, got {pool}")
         self.source, self.mode, self.image, self.label = str(source), mode, image, label
@@ -164,6 +165,6 @@ class RandomSynthesis(RandomTransform):
             seed=self.seed,
             device=self.device,
             fingerprint=pairs.fingerprint,
-            **self._get_base_args(),
+            **(self._get_base_args() | {"copy": self.copies}),
         )
         return fixed(subject)

@@ -204,7 +204,9 @@ class _RandomMix(RandomTransform):
             raise ConfigError(f"pool must be at least 1, got {pool}")
         trial = self.fixed(source, 0, 0, image=image, label=label, **kwargs)
         self.own = trial.options()
-        super().__init__(p=p, **{k: v for k, v in kwargs.items() if k not in self.own})
+        base = {k: v for k, v in kwargs.items() if k not in self.own}
+        super().__init__(p=p, **(base | {"copy": False}))  # its counterpart makes the copy
+        self.copies = kwargs.get("copy", True)
         self.source, self.cases, self.image, self.label = trial.source, trial.cases, image, label
         self.seed, self.pool, self.device = seed, pool, device
         self.args_names = ["source", "image", "label", "seed", "pool", "device"]
@@ -228,7 +230,7 @@ class _RandomMix(RandomTransform):
             device=self.device,
             fingerprint=fingerprint,
             **self.own,
-            **self._get_base_args(),
+            **(self._get_base_args() | {"copy": self.copies}),
         )
         return fixed(subject)
 
@@ -322,11 +324,14 @@ class RandomLabelContrast(RandomTransform):
     def __init__(self, p: float = 0.3, **kwargs: Any) -> None:
         trial = LabelContrast(0, **kwargs)
         self.own = {name: getattr(trial, name) for name in ["image", "label", *_CONTRAST]}
-        super().__init__(p=p, **{k: v for k, v in kwargs.items() if k not in self.own})
+        base = {k: v for k, v in kwargs.items() if k not in self.own}
+        super().__init__(p=p, **(base | {"copy": False}))  # its counterpart makes the copy
+        self.copies = kwargs.get("copy", True)
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Draw intensities and apply them; called by torchio."""
-        fixed = LabelContrast(self._get_random_seed(), **self.own, **self._get_base_args())
+        base = self._get_base_args() | {"copy": self.copies}
+        fixed = LabelContrast(self._get_random_seed(), **self.own, **base)
         return fixed(subject)
 
 
