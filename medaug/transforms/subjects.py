@@ -9,6 +9,7 @@ import torch
 import torchio as tio
 
 from medaug.errors import ConfigError
+from medaug.transforms import names
 from medaug.transforms.donors import Donor
 from medaug.types import Affine
 
@@ -28,27 +29,7 @@ def pick(
     images = subject.get_images_dict(intensity_only=False, include=include, exclude=exclude)
     scalars = [name for name, image in images.items() if isinstance(image, tio.ScalarImage)]
     maps = [name for name, image in images.items() if isinstance(image, tio.LabelMap)]
-    scalar = choose(scalars, image, "scalar image", "image")
-    if scalar is None:
-        raise ConfigError("the subject has no scalar image to replace")
-    return scalar, choose(maps, label, "label map", "label") if maps or label else None
-
-
-def choose(names: list[str], asked: str | None, what: str, argument: str) -> str | None:
-    """The one meant, or None where there are none.
-
-    Raises:
-        ConfigError: there is no such, or several and none is asked for.
-    """
-    listed = ", ".join(names) or "none"
-    if asked is not None and asked not in names:
-        raise ConfigError(f"the subject has no {what} {asked!r} (it has: {listed})")
-    if asked is None and len(names) > 1:
-        raise ConfigError(
-            f"the subject has several {what}s ({listed}); say which to replace, such as "
-            f"{argument}={names[0]!r}"
-        )
-    return asked or (names[0] if names else None)
+    return names.pick(scalars, maps, image, label)
 
 
 def arrays(subject: Any, image: str, label: str | None) -> Donor:

@@ -16,7 +16,7 @@ import torch
 import torchio as tio
 from material import phantom_cache
 from results import Asked, Claim, asked, report
-from synthesize import weights
+from synthesize import weights, with_few_steps
 
 from medaug.data.cache import SliceCache
 from medaug.generator import Generator
@@ -108,8 +108,10 @@ def claims(told: dict[str, list[float]]) -> list[Claim]:
 def prepared(how: Asked) -> tuple[list[tuple[Path, Path]], Path]:
     """The files of the slices, and the bank."""
     files = write_slices(phantom_cache(how.work), how.work / "slices")
-    bank = how.work / "bank"
-    synthesize(Generator.from_pretrained(weights(how)), BANK, bank, uncertainty=1)
+    few, bank = how.work / "few.safetensors", how.work / "bank"
+    if not few.exists():
+        with_few_steps(weights(how), few)
+    synthesize(Generator.from_pretrained(few), BANK, bank, uncertainty=1)
     return files, bank
 
 
