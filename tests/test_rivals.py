@@ -11,7 +11,7 @@ from medaug.transforms.carvemix import carve, carvemix
 from medaug.transforms.contrast import randomise_contrast
 from medaug.transforms.copypaste import copypaste
 from medaug.transforms.cutmix import box, cutmix
-from medaug.transforms.grids import onto, turn, turned, turned_affine
+from medaug.transforms.grids import label_middle, onto, turn, turned, turned_affine
 from medaug.transforms.scan import Scan, put
 
 SPACES = [(24, 20), (16, 14, 10)]
@@ -285,6 +285,26 @@ def test_voxel_sizes_are_kept_and_the_middle_stays() -> None:
     assert np.allclose(theirs.image[0, inside, 30, 2], here[inside], atol=0.6)
     assert np.array_equal(theirs.label[:, 30, 2] == 1, np.abs(here) < 9)
     assert set(np.unique(theirs.label)) == {0, 1}
+
+
+def test_labels_can_be_laid_on_labels() -> None:
+    case = scan((16, 14, 10), 1, (1,))
+    label = np.roll(case.label, (4, 3, 1), (0, 1, 2))
+    assert label_middle(case.label) == (5.5, 5.5, 5.5)
+    theirs = onto(
+        case.image, case.label, np.eye(4), (16, 14, 10), np.eye(4), rng(), label_middle(label)
+    )
+    assert np.array_equal(theirs.label[theirs.known], label[theirs.known])
+    assert np.array_equal(theirs.image[0][label == 1], case.image[0][case.label == 1])
+    assert theirs.known[4:, 3:, 1:].all()
+    assert theirs.known.sum() == 12 * 11 * 9
+    half = onto(
+        case.image, case.label, np.eye(4), (16, 14, 10), np.diag([2.0, 1, 1, 1]), rng(), (3, 9, 7)
+    )
+    assert label_middle(half.label) == pytest.approx((3, 9, 7), abs=0.5)
+    bare = onto(case.image, None, np.eye(4), (16, 14, 10), np.eye(4), rng(), (1, 1, 1))
+    assert np.array_equal(bare.image, case.image)
+    assert label_middle(np.zeros((3, 3, 3))) is None
 
 
 def test_a_volume_gives_a_slice_that_shows_the_label() -> None:

@@ -155,6 +155,26 @@ def test_own_arguments_reach_the_rival_and_its_history() -> None:
     assert not same(CutMix(others, 0, 1, alpha=9)(subject()), CutMix(others, 0, 1)(subject()))
 
 
+@pytest.mark.parametrize("kind", [CarveMix, CopyPaste])
+def test_an_anchor_lays_labels_on_labels(kind: Any) -> None:
+    mine, other = subject(1), subject(5)
+    middles = {}
+    for anchor in ("middle", "label"):
+        case = kind([other], 0, 3, anchor=anchor)(mine)
+        assert case.applied_transforms[-1][1]["anchor"] == anchor
+        changed = np.nonzero((case["ct"].data != mine["ct"].data)[0].numpy())
+        middles[anchor] = np.array([(i.min() + i.max()) / 2 for i in changed[:2]])
+    own, theirs = (
+        np.array([(i.min() + i.max()) / 2 for i in np.nonzero(s["organ"].data[0].numpy())[:2]])
+        for s in (mine, other)
+    )
+    assert np.abs(own - theirs).max() >= 1
+    assert np.abs(middles["label"] - own).max() <= 1
+    assert np.abs(middles["middle"] - theirs).max() <= 1
+    with pytest.raises(ConfigError, match="anchor must be middle or label, got 'edge'"):
+        kind([other], 0, 3, anchor="edge")
+
+
 def test_contrast_changes_the_image_alone_and_is_replayed() -> None:
     transform = RandomLabelContrast(p=1, clusters=2, means=(-100, 200))
     case = transform(subject())

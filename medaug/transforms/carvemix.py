@@ -30,16 +30,23 @@ def carve(
         The region (*space), empty where there is no lesion, and the threshold in mm.
     """
     grows, share = rng.random() < 0.5, rng.random()
+    region = np.zeros_like(lesion)
     if not lesion.any():
-        return np.zeros_like(lesion), 0.0
-    # a lesion without a border has no distances: one voxel beyond the edge counts as outside
-    padded = np.pad(lesion, 1)
-    inside = ndimage.distance_transform_edt(padded, sampling=spacing)
-    outside = ndimage.distance_transform_edt(~padded, sampling=spacing)
+        return region, 0.0
+    (box,) = ndimage.find_objects(lesion.view(np.uint8))
+    # one voxel around the lesion counts as outside, also where the image ends
+    inside = ndimage.distance_transform_edt(np.pad(lesion[box], 1), sampling=spacing)
+    inside = inside[tuple(slice(1, -1) for _ in box)]
     depth = float(inside.max())
     threshold = share * depth if grows else -share * depth / 2
-    signed = np.where(padded, -inside, outside)[tuple(slice(1, -1) for _ in lesion.shape)]
-    return signed <= threshold, threshold
+    if not grows:
+        region[box] = lesion[box] & (inside >= -threshold)
+        return region, threshold
+    margins = [int(np.ceil(depth / step)) for step in spacing]
+    wide = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True))
+    outside = ndimage.distance_transform_edt(~lesion[wide], sampling=spacing)
+    region[wide] = outside <= threshold
+    return region, threshold
 
 
 def carvemix(

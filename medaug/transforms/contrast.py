@@ -18,7 +18,7 @@ from medaug.transforms.scan import Scan, fitting
 Texture = Literal["kept", "gaussian"]
 
 _LOOKED_AT = 20_000
-"""How many voxels decide where the classes of the background lie."""
+"""How many voxels decide on percentiles and on where the classes of the background lie."""
 
 
 def check_contrast(
@@ -83,48 +83,67 @@ def randomise_contrast(
     """
     check_contrast(clusters, means, gains, deviations, texture, strength, limits)
     tissues = _tissues(mine, clusters)
-    count = int(tissues.max()) + 1
-    result = np.empty(mine.image.shape, np.float64)
-    for channel, values in enumerate(mine.image.astype(np.float64)):
-        low, high = means or np.percentile(values, (1, 99))
-        size = np.bincount(tissues.ravel(), minlength=count)
-        old = np.bincount(tissues.ravel(), values.ravel(), count) / np.maximum(size, 1)
+    size, count = _sums(tissues, None), int(tissues.max()) + 1
+    result = np.empty(mine.image.shape, np.float32)
+    for values, changed in zip(mine.image, result, strict=True):
+        low, high = means or np.percentile(_some(values), (1, 99))
+        old = _sums(tissues, values) / np.maximum(size, 1)
         new = old + strength * (rng.uniform(low, high, count) - old)
         gain = 1 + strength * (rng.uniform(*gains, count) - 1)
         spread = rng.uniform(*deviations, count)
         if texture == "kept":
-            change = gain[tissues] * (values - old[tissues])
+            changed[...] = gain.astype(np.float32)[tissues]
+            changed *= values
+            changed += (new - gain * old).astype(np.float32)[tissues]
         else:
-            change = spread[tissues] * rng.standard_normal(values.shape)
-        result[channel] = new[tissues] + change
+            rng.standard_normal(dtype=np.float32, out=changed)
+            changed *= spread.astype(np.float32)[tissues]
+            changed += new.astype(np.float32)[tissues]
     np.clip(result, *limits, out=result)
     return Scan(fitting(result, mine.image.dtype), mine.label, mine.spacing, mine.known)
 
 
-def _tissues(mine: Scan, clusters: int) -> npt.NDArray[np.intp]:
+def _tissues(mine: Scan, clusters: int) -> npt.NDArray[np.uint16]:
     """Every voxel's tissue from 0 (*space): classes of the background, then labels by id."""
     label = np.zeros(mine.space, np.uint8) if mine.label is None else mine.label
     background = label == 0
-    tissues = np.zeros(mine.space, np.intp)
+    tissues = np.zeros(mine.space, np.uint16)
     first = 0
     if background.any():
-        values = mine.image[0][background].astype(np.float64)
-        edges = _edges(values, clusters)
-        tissues[background] = np.searchsorted(edges, values)
+        values = mine.image[0][background]
+        edges = _edges(_some(values), clusters)
+        tissues[background] = np.searchsorted(edges.astype(np.float32), values)
         first = len(edges) + 1
     _, numbers = np.unique(label[~background], return_inverse=True)
     tissues[~background] = first + numbers
     return tissues
 
 
+def _sums(
+    tissues: npt.NDArray[np.uint16], values: npt.NDArray[Any] | None
+) -> npt.NDArray[np.float64]:
+    """Sum of the values, or number of voxels, by tissue; row by row, to need little memory."""
+    count = int(tissues.max()) + 1
+    total = np.zeros(count)
+    for row, which in enumerate(tissues):
+        weights = None if values is None else values[row].ravel()
+        total += np.bincount(which.ravel(), weights, count)
+    return total
+
+
+def _some(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Evenly spread voxels, enough to tell a distribution."""
+    flat = values.ravel()
+    return flat[:: max(1, len(flat) // _LOOKED_AT)].astype(np.float64)
+
+
 def _edges(values: npt.NDArray[Any], clusters: int) -> npt.NDArray[np.float64]:
     """Where k-means divides intensities, ascending; fewer edges where values are few."""
-    looked_at = values[:: max(1, len(values) // _LOOKED_AT)]
-    distinct = np.unique(looked_at)
+    distinct = np.unique(values)
     shares = (np.arange(clusters) + 0.5) / clusters
     guess = np.unique(np.quantile(distinct, shares, method="nearest"))
     if len(guess) == 1:
         return np.empty(0)
-    found, _ = vq.kmeans(looked_at[:, None], guess[:, None])
+    found, _ = vq.kmeans(values[:, None], guess[:, None])
     centres = np.sort(found[:, 0])
     return (centres[1:] + centres[:-1]) / 2

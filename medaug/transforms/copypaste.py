@@ -7,7 +7,6 @@ CVPR 2021; for organs and tumours, Yang et al., TumorCP, MICCAI 2021.
 from collections.abc import Collection
 
 import numpy as np
-from scipy import ndimage
 
 from medaug.errors import ConfigError
 from medaug.transforms.carvemix import chosen
@@ -45,7 +44,11 @@ def copypaste(
     region = chosen(label, labels)
     if other.known is not None:
         region &= other.known
-    ids = ndimage.shift(np.where(region, label, 0), moved, order=0)
-    image = np.stack([ndimage.shift(channel, moved, order=0) for channel in other.image])
-    laid = Scan(image, ids, other.spacing)
-    return put(mine, laid, ids != 0)
+    here = np.argwhere(region)
+    there = here + moved
+    stays = ((there >= 0) & (there < other.space)).all(1)
+    taken, laid = tuple(here[stays].T), tuple(there[stays].T)
+    image, ids = np.zeros_like(other.image), np.zeros_like(label)
+    image[:, *laid] = other.image[:, *taken]
+    ids[laid] = label[taken]
+    return put(mine, Scan(image, ids, other.spacing), ids != 0)

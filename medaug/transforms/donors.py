@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 from weakref import WeakSet
 
 import numpy as np
@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from medaug.data.collections import NiftiFolder, looks_like
 from medaug.data.readers import LabelReader, VolumeReader
-from medaug.errors import DataError
+from medaug.errors import ConfigError, DataError
 from medaug.seeds import derive
-from medaug.transforms.grids import onto
+from medaug.transforms.grids import label_middle, onto
 from medaug.transforms.pairs import Pairs, key_file, open_pairs
 from medaug.transforms.scan import Scan
 from medaug.types import Affine, Case
@@ -216,6 +216,8 @@ def _size(donor: Donor) -> int:
     return donor.image.nbytes + (0 if donor.label is None else donor.label.nbytes)
 
 
+Anchor = Literal["middle", "label"]
+
 Mixing = Callable[[Scan, Scan, np.random.Generator], Scan]
 
 
@@ -225,7 +227,9 @@ class Draw:
 
     ``source`` is what `open_donors` takes, ``index`` a case of it, ``draw`` the seed.  ``seed`` is
     the family of samples that a model draws from, ``device`` where it is computed.
-    ``fingerprint`` is that of the case or weights expected; None for any.
+    ``fingerprint`` is that of the case or weights expected; None for any.  ``anchor`` says what is
+    laid on what: ``middle``, the middles of the two, or ``label``, the middles of their labels,
+    where both have any.
     """
 
     source: str
@@ -234,6 +238,17 @@ class Draw:
     seed: int = 0
     device: str = "cpu"
     fingerprint: str | None = None
+    anchor: Anchor = "middle"
+
+
+def check_anchor(anchor: str) -> None:
+    """Refuse what is no anchor.
+
+    Raises:
+        ConfigError: naming those that are.
+    """
+    if anchor not in get_args(Anchor):
+        raise ConfigError(f"anchor must be middle or label, got {anchor!r}")
 
 
 def mixed(mine: Donor, mix: Mixing, drawn: Draw) -> Scan:
@@ -254,5 +269,8 @@ def mixed(mine: Donor, mix: Mixing, drawn: Draw) -> Scan:
     other = donors.donor(drawn.index, drawn.seed)
     rng = np.random.default_rng(derive(drawn.draw, "mix"))
     shape = (mine.image.shape[1], mine.image.shape[2], mine.image.shape[3])
-    theirs = onto(other.image, other.label, other.affine, shape, mine.affine, rng)
+    middle = None
+    if drawn.anchor == "label" and mine.label is not None:
+        middle = label_middle(mine.label)
+    theirs = onto(other.image, other.label, other.affine, shape, mine.affine, rng, middle)
     return mix(Scan(mine.image, mine.label, theirs.spacing), theirs, rng)

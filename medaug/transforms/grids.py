@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from medaug.errors import ConfigError
 from medaug.geometry import resampling_matrix, spacing
@@ -76,6 +76,7 @@ def onto(
     shape: tuple[int, int, int],
     target: Affine,
     rng: np.random.Generator,
+    middle: tuple[float, ...] | None = None,
 ) -> Scan:
     """A case on the voxels of another: turned alike, the same voxel size, middle on middle.
 
@@ -89,6 +90,8 @@ def onto(
         shape: of the target, (x, y, z).
         target: the target's affine.
         rng: where the choice of a slice comes from.
+        middle: where in the target, in voxels, the middle of the case's labels is to lie; None to
+            lay the middle of the case on that of the target.
 
     Raises:
         ConfigError: a case of one slice cannot fill a volume.
@@ -108,17 +111,30 @@ def onto(
                 "a source of volumes, or mix slices"
             )
     theirs, mine = spacing(affine), spacing(target)
+    marked = None if label is None or middle is None else label_middle(label)
     known = np.ones(shape, bool)
     for axis, n in enumerate(shape):
         size, step = image.shape[axis + 1], mine[axis] / theirs[axis]
-        if n == 1 or (n == size and abs(step - 1) < _SAME):
-            continue
         start = (size - 1) / 2 - step * (n - 1) / 2
+        if middle is not None and marked is not None:
+            start = marked[axis] - step * middle[axis]
+        if abs(step - 1) < _SAME:
+            start, step = round(start), 1.0
+        if n == 1 or (n == size and start == 0 and step == 1):
+            continue
         image = linear(image, axis + 1, n, start, step)
         label = None if label is None else nearest(label, axis, n, start, step)
         inside = covered(size, n, start, step)
         known &= inside.reshape([n if a == axis else 1 for a in range(3)])
     return Scan(image, label, mine, None if known.all() else known)
+
+
+def label_middle(label: npt.NDArray[Any]) -> tuple[float, ...] | None:
+    """The middle of the box around all labels, in voxels; None where there are none."""
+    if not label.any():
+        return None
+    (box,) = ndimage.find_objects((label != 0).view(np.uint8))
+    return tuple((s.start + s.stop - 1) / 2 for s in box)
 
 
 def _one_slice(

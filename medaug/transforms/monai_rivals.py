@@ -23,7 +23,16 @@ from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
 from medaug.transforms.copypaste import copypaste
 from medaug.transforms.cutmix import cutmix
-from medaug.transforms.donors import Cases, Draw, Mixing, check_donors, mixed, open_donors
+from medaug.transforms.donors import (
+    Anchor,
+    Cases,
+    Draw,
+    Mixing,
+    check_anchor,
+    check_donors,
+    mixed,
+    open_donors,
+)
 from medaug.transforms.items import like, present, read, two_keys
 from medaug.transforms.monai import SEEDS, check_probability
 from medaug.transforms.pairs import POOL
@@ -47,6 +56,8 @@ class _RandMixd(RandomizableTransform, MapTransform):
         seed: which family of samples a run draws from.
         pool: how many samples of a run take part.
         device: where a run's model is computed; with worker processes, ``cpu``.
+        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
+            middles of their labels, where both have any.
         allow_missing_keys: whether items may lack the label map, whose image is then mixed alone,
             or the image, and then stay as they are.
 
@@ -64,6 +75,7 @@ class _RandMixd(RandomizableTransform, MapTransform):
         seed: int = 0,
         pool: int = POOL,
         device: str = "cpu",
+        anchor: Anchor = "middle",
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -72,7 +84,8 @@ class _RandMixd(RandomizableTransform, MapTransform):
         if pool < 1:
             raise ConfigError(f"pool must be at least 1, got {pool}")
         self.pair = two_keys(self.keys)
-        self.seed, self.pool, self.device = seed, pool, device
+        check_anchor(anchor)
+        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
         self.cases: Cases | None = None
         if isinstance(source, str | Path):
             check_donors(str(source))
@@ -104,7 +117,7 @@ class _RandMixd(RandomizableTransform, MapTransform):
         if keys is None or not self._do_transform:
             return result
         image, label = keys
-        drawn = Draw(self.source, self.index, self.draw, self.seed, self.device)
+        drawn = Draw(self.source, self.index, self.draw, self.seed, self.device, anchor=self.anchor)
         with calm():
             scan = mixed(read(data, keys), self.mixing(), drawn)
         result[image] = like(data[image], scan.image)
@@ -119,7 +132,7 @@ class RandCutMixd(_RandMixd):
     Args:
         *args: ``keys``, ``source`` and ``prob``.
         alpha: the share of voxels that stays is drawn from Beta(alpha, alpha).
-        **kwargs: ``seed``, ``pool``, ``device`` and ``allow_missing_keys``.
+        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
     """
 
     def __init__(self, *args: Any, alpha: float = 1.0, **kwargs: Any) -> None:
@@ -137,7 +150,7 @@ class RandCarveMixd(_RandMixd):
     Args:
         *args: ``keys``, ``source`` and ``prob``.
         labels: ids that are the lesion; None for all but 0.
-        **kwargs: ``seed``, ``pool``, ``device`` and ``allow_missing_keys``.
+        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
     """
 
     def __init__(self, *args: Any, labels: Collection[int] | None = None, **kwargs: Any) -> None:
@@ -156,7 +169,7 @@ class RandCopyPasted(_RandMixd):
         *args: ``keys``, ``source`` and ``prob``.
         labels: ids to copy; None for all but 0.
         shift_mm: largest shift along each axis.
-        **kwargs: ``seed``, ``pool``, ``device`` and ``allow_missing_keys``.
+        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
     """
 
     def __init__(

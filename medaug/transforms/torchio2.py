@@ -24,7 +24,16 @@ from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
 from medaug.transforms.copypaste import copypaste
 from medaug.transforms.cutmix import cutmix
-from medaug.transforms.donors import Cases, Donor, Draw, check_donors, mixed, open_donors
+from medaug.transforms.donors import (
+    Anchor,
+    Cases,
+    Donor,
+    Draw,
+    check_anchor,
+    check_donors,
+    mixed,
+    open_donors,
+)
 from medaug.transforms.names import pick
 from medaug.transforms.pairs import POOL, open_pairs
 from medaug.transforms.scan import Scan
@@ -168,12 +177,14 @@ class _RandomMix(_OnCases):
         seed: int = 0,
         pool: int = POOL,
         device: str = "cpu",
+        anchor: Anchor = "middle",
         **kwargs: Any,
     ) -> None:
         super().__init__(p, image, label, **kwargs)
         if pool < 1:
             raise ConfigError(f"pool must be at least 1, got {pool}")
-        self.seed, self.pool, self.device = seed, pool, device
+        check_anchor(anchor)
+        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
         self.cases: Cases | None = None
         if isinstance(source, str | Path):
             check_donors(str(source))

@@ -24,14 +24,24 @@ from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
 from medaug.transforms.copypaste import copypaste
 from medaug.transforms.cutmix import cutmix
-from medaug.transforms.donors import Cases, Donor, Draw, Mixing, check_donors, mixed, open_donors
+from medaug.transforms.donors import (
+    Anchor,
+    Cases,
+    Donor,
+    Draw,
+    Mixing,
+    check_anchor,
+    check_donors,
+    mixed,
+    open_donors,
+)
 from medaug.transforms.pairs import POOL
 from medaug.transforms.scan import Scan
 from medaug.transforms.subjects import arrays, like, pick
 
 Source = str | Path | Sequence[tio.Subject]
 
-_DRAWN = ["source", "index", "draw", "image", "label", "seed", "device", "fingerprint"]
+_DRAWN = ["source", "index", "draw", "image", "label", "seed", "device", "fingerprint", "anchor"]
 
 
 class _Mix(tio.Transform):
@@ -47,6 +57,8 @@ class _Mix(tio.Transform):
         seed: which family of samples a run draws from.
         device: where a run's model is computed.
         fingerprint: of the case or weights expected, as in a history; None for any.
+        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
+            middles of their labels, where both have any.
         **kwargs: see ``torchio.Transform``.
 
     Raises:
@@ -65,9 +77,12 @@ class _Mix(tio.Transform):
         seed: int = 0,
         device: str = "cpu",
         fingerprint: str | None = None,
+        anchor: Anchor = "middle",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_anchor(anchor)
+        self.anchor = anchor
         self.source, self.cases = _named(source, image, label)
         self.index, self.draw, self.image, self.label = int(index), int(draw), image, label
         self.seed, self.device, self.fingerprint = seed, device, fingerprint
@@ -85,7 +100,15 @@ class _Mix(tio.Transform):
         """Mix the case in; called by torchio."""
         image, label = pick(subject, self.image, self.label, self.include, self.exclude)
         mine = arrays(subject, image, label)
-        drawn = Draw(self.source, self.index, self.draw, self.seed, self.device, self.fingerprint)
+        drawn = Draw(
+            self.source,
+            self.index,
+            self.draw,
+            self.seed,
+            self.device,
+            self.fingerprint,
+            self.anchor,
+        )
         with calm():
             result = mixed(mine, self.mixing(), drawn)
         return _put_back(subject, image, label, result)
@@ -179,6 +202,8 @@ class _RandomMix(RandomTransform):
         seed: which family of samples a run draws from.
         pool: how many samples of a run take part.
         device: where a run's model is computed; with worker processes, ``cpu``.
+        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
+            middles of their labels, where both have any.
         **kwargs: the rival's own arguments, and those of ``torchio.Transform``.
 
     Raises:
@@ -198,18 +223,19 @@ class _RandomMix(RandomTransform):
         seed: int = 0,
         pool: int = POOL,
         device: str = "cpu",
+        anchor: Anchor = "middle",
         **kwargs: Any,
     ) -> None:
         if pool < 1:
             raise ConfigError(f"pool must be at least 1, got {pool}")
-        trial = self.fixed(source, 0, 0, image=image, label=label, **kwargs)
+        trial = self.fixed(source, 0, 0, image=image, label=label, anchor=anchor, **kwargs)
         self.own = trial.options()
         base = {k: v for k, v in kwargs.items() if k not in self.own}
         super().__init__(p=p, **(base | {"copy": False}))  # its counterpart makes the copy
         self.copies = kwargs.get("copy", True)
         self.source, self.cases, self.image, self.label = trial.source, trial.cases, image, label
-        self.seed, self.pool, self.device = seed, pool, device
-        self.args_names = ["source", "image", "label", "seed", "pool", "device"]
+        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
+        self.args_names = ["source", "image", "label", "seed", "pool", "device", "anchor"]
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Draw a case and mix it in; called by torchio."""
@@ -229,6 +255,7 @@ class _RandomMix(RandomTransform):
             seed=self.seed,
             device=self.device,
             fingerprint=fingerprint,
+            anchor=self.anchor,
             **self.own,
             **(self._get_base_args() | {"copy": self.copies}),
         )
