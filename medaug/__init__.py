@@ -19,7 +19,7 @@ _HOME = {
     "synthesize": "medaug.synthesize",
 }
 
-_MODULES = {"torchio": "medaug.torchio"}
+_MODULES = {"monai": "medaug.monai", "torchio": "medaug.torchio"}
 
 __all__ = [
     "Generator",
@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "__version__",
     "fit",
+    "monai",
     "nnunet_splits",
     "open_source",
     "prepare",

@@ -1,5 +1,50 @@
-"""``medaug.torchio``: the transforms for torchio pipelines."""
+"""``medaug.torchio``: the transforms for torchio pipelines, for torchio 1 and 2 alike.
 
-from medaug.transforms.torchio import RandomSynthesis, Synthesis
+Under torchio 1, ``CutMix``, ``CarveMix``, ``CopyPaste``, ``LabelContrast`` and ``Synthesis`` are
+what a history keeps.  Under torchio 2 a history keeps parameters instead, which the random
+transforms take in ``apply_transform``, so only these exist.
+"""
 
-__all__ = ["RandomSynthesis", "Synthesis"]
+import torchio as _torchio
+
+if int(_torchio.__version__.partition(".")[0]) < 2:
+    from medaug.transforms.torchio import RandomSynthesis, Synthesis
+    from medaug.transforms.torchio_rivals import (
+        CarveMix,
+        CopyPaste,
+        CutMix,
+        LabelContrast,
+        RandomCarveMix,
+        RandomCopyPaste,
+        RandomCutMix,
+        RandomLabelContrast,
+    )
+
+    __all__ = [
+        "CarveMix",
+        "CopyPaste",
+        "CutMix",
+        "LabelContrast",
+        "RandomCarveMix",
+        "RandomCopyPaste",
+        "RandomCutMix",
+        "RandomLabelContrast",
+        "RandomSynthesis",
+        "Synthesis",
+    ]
+else:
+    from medaug.transforms.torchio2 import (
+        RandomCarveMix,
+        RandomCopyPaste,
+        RandomCutMix,
+        RandomLabelContrast,
+        RandomSynthesis,
+    )
+
+    __all__ = [
+        "RandomCarveMix",
+        "RandomCopyPaste",
+        "RandomCutMix",
+        "RandomLabelContrast",
+        "RandomSynthesis",
+    ]

@@ -19,12 +19,13 @@ import torch
 
 from medaug.data.cache import SliceCache
 from medaug.evaluate.anatomy import Masks
+from tests.test_synthesize import Toy, synthesize
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
 ROWS = [
-    *("demo", "prepare", "wait", "train", "synthesize", "writing", "startup", "phantom"),
-    *("filter", "real"),
+    *("demo", "prepare", "wait", "train", "synthesize", "writing", "pipeline"),
+    *("startup", "phantom", "filter", "real"),
 ]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},
@@ -314,6 +315,28 @@ def test_writing_replays_what_a_generator_drew(row: Any, tiny_run: Path, tmp_pat
     assert np.array_equal(first, both)
     replay = writing.Replay(generator, [generator.block(0, uncertainty=1)])
     assert [sample.index for sample in replay.block(2)] == list(range(32, 48))
+
+
+def test_pipeline_takes_the_median_of_paired_ratios(row: Any) -> None:
+    told = {"without": [100.0, 50.0, 200.0], "p = 1": [90.0, 20.0, 170.0]}
+    (claim,) = row("pipeline").claims(told)
+    assert (claim.value, claim.reached) == (pytest.approx(0.85), True)
+
+
+def test_pipeline_runs_both_ways_from_real_files(
+    row: Any, phantom_cache: Path, tmp_path: Path
+) -> None:
+    pipeline = row("pipeline")
+    files = pipeline.write_slices(SliceCache.open(phantom_cache), tmp_path / "slices")
+    assert len(files) > 20
+    assert all(image.exists() and label.exists() for image, label in files)
+    bank = tmp_path / "bank"
+    synthesize(Toy(size=32), 16, bank, uncertainty=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "PROBABILITIES", (0.0,))
+        told = pipeline.measure(files, bank, 48, 1)
+    assert set(told) == {"without", "p = 0"}
+    assert all(len(speeds) == 1 and speeds[0] > 0 for speeds in told.values())
 
 
 def test_startup_counts_heavy_packages(row: Any) -> None:

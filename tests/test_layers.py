@@ -15,7 +15,7 @@ PACKAGE = Path(medaug.__file__).parent
 LAYERS = [
     {"cli"},
     {"demo", "inspection"},
-    {"workflow", "torchio"},
+    {"workflow", "monai", "torchio"},
     {"evaluate", "explore", "splits", "synthesize", "transforms", "train"},
     {"claim", "job"},
     {"rounds", "generator", "journal", "mixing"},

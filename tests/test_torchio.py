@@ -122,9 +122,10 @@ def test_a_seed_reproduces_whatever_was_done_before(source: Path) -> None:
 
 
 def test_opening_a_model_does_not_touch_the_global_generator(tiny_run: Path) -> None:
-    from medaug.transforms.pairs import _opened
+    from medaug.transforms.pairs import _drawn, _loaded
 
-    _opened.cache_clear()
+    _drawn.cache_clear()
+    _loaded.cache_clear()
     states = []
     for _ in range(2):
         torch.manual_seed(5)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medaug.errors import DataError
+from medaug.errors import ConfigError, DataError
 from medaug.types import Sample
 from medaug.writers import open_writer
 
@@ -70,18 +70,58 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
 
     Raises:
         DataError, WeightsError: ``source`` is not one, or cannot be read.
+        ConfigError: a model is to be computed on a GPU in a data loader's worker.
     """
     key = key_file(source)
-    return _opened(key, device, key.stat().st_mtime_ns)
+    changed_ns = key.stat().st_mtime_ns
+    if key.name == "manifest.csv":
+        return _written(key, changed_ns)
+    return _drawn(key, device_here(device), changed_ns)
+
+
+def open_generator(source: str | Path, device: str = "cpu") -> "Generator":
+    """The model behind a run or weight file; `open_pairs` of the same source shares it.
+
+    Raises:
+        DataError, WeightsError, ConfigError: see `open_pairs`.
+    """
+    key = key_file(source)
+    return _loaded(key, device_here(device), key.stat().st_mtime_ns)
+
+
+def device_here(device: str) -> str:
+    """``device``, or ``cpu`` for ``auto`` in a data loader's worker; nothing asks CUDA yet.
+
+    Raises:
+        ConfigError: a worker is to use a GPU.
+    """
+    from torch.utils.data import get_worker_info
+
+    if device == "cpu" or get_worker_info() is None:
+        return device
+    if device == "auto":
+        return "cpu"
+    raise ConfigError(
+        f"device={device!r}: a data loader's worker cannot draw on a GPU; give a folder written "
+        "by medaug synthesize, use device='cpu', or set num_workers=0"
+    )
 
 
 @lru_cache(maxsize=4)
-def _opened(key: Path, device: str, changed_ns: int) -> Pairs:
-    if key.name == "manifest.csv":
-        return _Written(key.parent)
+def _written(key: Path, changed_ns: int) -> Pairs:
+    return _Written(key.parent)
+
+
+@lru_cache(maxsize=4)
+def _drawn(key: Path, device: str, changed_ns: int) -> Pairs:
+    return _Drawn(_loaded(key, device, changed_ns))
+
+
+@lru_cache(maxsize=4)
+def _loaded(key: Path, device: str, changed_ns: int) -> "Generator":
     from medaug.generator import Generator
 
-    return _Drawn(Generator.from_pretrained(key, device=device))
+    return Generator.from_pretrained(key, device=device)
 
 
 class _Drawn:
@@ -144,4 +184,4 @@ class _Written:
     def _load(self, index: int) -> Sample:
         if index not in self._rows:
             raise DataError(f"{self._folder}: sample {index} is not in its manifest")
-        return self._writer.read(self._folder, self._rows[index])
+        return self._writer.read(self._folder, self._rows[index] | {"std": ""})

@@ -19,6 +19,7 @@ ROWS = {
     "train": "training speed against a bare loop of the same networks, losses and batch",
     "synthesize": "what writing adds to generating; memory as n grows",
     "writing": "generating and writing at once against the slower of the two alone",
+    "pipeline": "a torchio pipeline with synthetic slices from a folder against one without",
     "startup": "medaug --help, and what import medaug loads",
     "phantom": "the demo's masks against unseen phantom patients",
     "filter": "planted bad samples and unseen real slices, judged by the filter",
