@@ -87,15 +87,10 @@ def draw(
     reasons = [reason for place in pending for reason in whole.refused[place]]
     raise RefusedError(
         f"sample {indices[pending[0]]} was refused {MOST_ATTEMPTS} times, mostly for "
-        f"{most_common(reasons)}; train longer, or loosen that threshold (medaug synthesize "
-        "--help names the filter's)",
+        f"{Counter(reasons).most_common(1)[0][0]!r}; train longer, loosen that check (--set "
+        "filter.KEY=VALUE), or see what it refuses with --no-filter",
         reasons,
     )
-
-
-def most_common(reasons: Sequence[str]) -> str:
-    """The reason given most often."""
-    return Counter(reasons).most_common(1)[0][0]
 
 
 def _attempt(

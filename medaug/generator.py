@@ -7,6 +7,7 @@ block by block as well, so the sample itself does not depend on how many there a
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medaug.config import Config
 from medaug.data.condition import Asked
 from medaug.drawing import Judge, alternatives, check_source, draw
 from medaug.errors import ConfigError, RunError
+from medaug.layouts import Layouts
 from medaug.redrawing import redraw, vary
 from medaug.run import snapshot_paths, weights_path
 from medaug.trained import BLOCK, Trained, load_model
@@ -90,19 +92,26 @@ class Generator(Trained):
         made = cls(model, from_dict(header["codec"]), header, fingerprint, device)
         if path.is_dir():
             made.keep_snapshots(snapshot_paths(path))
-        if masks is not None or mask_strength is not None or made.masks == "layout":
-            from medaug.layouts.opening import open_layouts
-
-            made.layouts = open_layouts(
-                made.codec,
-                made.settings.data,
-                made.size,
-                path,
-                masks,
-                mask_strength,
-                lambda other: cls.from_pretrained(other, str(made.device)),
-            )
+        named = masks is not None or mask_strength is not None
+        if named or made.masks == "layout":
+            made.find_layouts = partial(made.open_layouts, path, masks, mask_strength)
+        if named and made.masks != "layout":
+            made.find_layouts()  # says that it takes none
+        elif named:
+            made.layouts  # noqa: B018 - a mistake in what was named is told at once
         return made
+
+    def open_layouts(
+        self, run: Path, masks: str | Path | None, strength: float | None
+    ) -> Layouts | None:
+        """See ``medaug.layouts.opening``."""
+        from medaug.layouts.opening import open_layouts
+
+        def other(path: Path) -> Generator:
+            return Generator.from_pretrained(path, str(self.device))
+
+        data = self.settings.data
+        return open_layouts(self.codec, data, self.size, run, masks, strength, other)
 
     def keep_snapshots(self, files: Iterable[Path]) -> None:
         """Take earlier generators of the same run, for the uncertainty of the network."""
@@ -112,8 +121,6 @@ class Generator(Trained):
             self.snapshots.append(model.to(self.device).eval().requires_grad_(False))
             prints.append(fingerprint)
         self.snapshot_fingerprints = tuple(prints)
-
-    snapshot_fingerprints: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Config:

@@ -1,10 +1,12 @@
 """What one call of ``synthesize`` is to do: its arguments, checked, and what is still missing."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
+
+import numpy.typing as npt
 
 from medaug import journal
 from medaug.config import DataConfig
@@ -18,6 +20,9 @@ from medaug.writers import ROLES, Writer, open_writer
 COMPRESS_LEVEL = 1
 """Level 1 takes 1 ms for a 64 x 64 sample with 8 alternatives and leaves 40 kB; level 6 takes
 2.7 times as long to save 5 %, since what remains is noise."""
+
+Judge = Callable[[npt.NDArray[Any], npt.NDArray[Any] | None], Sequence[str]]
+"""Images (n, y, x) and label maps to a reason for refusal each, empty where there is none."""
 
 Asked = Mapping[str, str | float]
 """What all samples share, by name."""
@@ -33,15 +38,29 @@ class Blocks(Protocol):
     @property
     def labels(self) -> dict[str, int]: ...
     @property
-    def uncertainty_source(self) -> str: ...
-    @property
     def config(self) -> dict[str, Any]: ...
     @property
     def block_size(self) -> int: ...
     def fix(self, condition: Asked | None) -> dict[str, float]: ...
+    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | None]: ...
+    def uncertainty_of(self, source: str) -> str: ...
     def block(
-        self, number: int, seed: int = 0, uncertainty: int = 8, condition: Asked | None = None
+        self,
+        number: int,
+        seed: int = 0,
+        uncertainty: int = 8,
+        condition: Asked | None = None,
+        source: str = "latent",
+        judge: Judge | None = None,
     ) -> list[Sample]: ...
+
+
+class Judging(Protocol):
+    """What ``synthesize`` needs of a filter."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    def judge(self, image: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class Job:
     Attributes:
         level: of compression.
         settings: what the folder is a function of, beside ``n``.
+        source: of the alternatives.
+        filter: what judges samples before they are written.
         real: the real slices that stand beside the samples.
         ignore: where label maps are to say ``ignore``.
     """
@@ -62,6 +83,8 @@ class Job:
     writer: Writer
     level: int
     settings: dict[str, Any]
+    source: str
+    filter: Judging | None
     real: RealSlices | None
     ignore: IgnoreAbove | None
 
@@ -98,24 +121,30 @@ class Job:
         return [c for c in self.real_cases() if c not in done or not _named(done[c]) <= there]
 
 
-def job_for(
-    generator: Blocks,
-    n: int,
-    out: Path,
-    seed: int,
-    uncertainty: int,
-    condition: Asked | None,
-    shard: tuple[int, int],
-    format: str,
-    level: int,
-    with_real: Path | None,
-    ignore: str | float | None,
-) -> Job:
+class Options(TypedDict, total=False):
+    """What ``synthesize`` can be asked beside how many and where; see there."""
+
+    seed: int
+    uncertainty: int
+    source: str
+    condition: Asked | None
+    shard: tuple[int, int]
+    format: str
+    compress_level: int
+    filter: Judging | None
+    with_real: Path | None
+    ignore_above: str | float | None
+
+
+def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
     """The job for the arguments of ``synthesize``; nothing is written.
 
     Raises:
         ConfigError, CacheError, DataError: an argument that ``synthesize`` refuses.
     """
+    seed, uncertainty = options.get("seed", 0), options.get("uncertainty", 8)
+    shard, level = options.get("shard", (0, 1)), options.get("compress_level", COMPRESS_LEVEL)
+    source, judging = options.get("source", "latent"), options.get("filter")
     if n < 1:
         raise ConfigError(f"n must be at least 1, got {n}")
     if uncertainty < 0:
@@ -126,8 +155,9 @@ def job_for(
     if count < 1 or not 0 <= number < count:
         last = f"0/{count} to {count - 1}/{count}" if count > 1 else "0/1"
         raise ConfigError(f"shard {number}/{count}: the first number counts from 0, so {last}")
-    name, writer = open_writer(format, generator.kind)
+    name, writer = open_writer(options.get("format", "auto"), generator.kind)
     labels, real, marks = generator.labels, None, None
+    ignore, with_real = options.get("ignore_above"), options.get("with_real")
     if ignore is not None:
         marks = ignore_above(ignore, labels, uncertainty, name)
     if with_real is not None:
@@ -137,13 +167,17 @@ def job_for(
         "weights": generator.fingerprint,
         "seed": seed,
         "uncertainty": uncertainty,
-        "condition": generator.fix(condition),
+        "condition": generator.fix(options.get("condition")),
         "format": name,
         "compress_level": level,
         "real_slices": real and real.fingerprint,
         "ignore_above": marks and str(marks),
+        "filter": judging and judging.fingerprint,
+        **generator.depends_on(source, uncertainty),
     }
-    return Job(generator, n, Path(out), shard, writer, level, settings, real, marks)
+    return Job(
+        generator, n, Path(out), shard, writer, level, settings, source, judging, real, marks
+    )
 
 
 def _named(row: Row) -> set[str]:

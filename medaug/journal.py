@@ -38,7 +38,7 @@ COLUMNS = (
     "index", "case", "origin", "patient", "kind", "class", "condition", "seed", "fingerprint",
     "image", "label", "std", "entropy", "samples", "masks",
     "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
-    "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits",
+    "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits", "mask", "refused",
 )  # fmt: skip
 """Columns of the manifest, in order.
 
@@ -46,8 +46,9 @@ COLUMNS = (
 ``mean_std`` is the standard deviation averaged over the whole slice, ``mean_std_in_mask`` over its
 mask, both in the image's unit (HU or grey levels).  ``mean_entropy_bits`` averages the vote entropy
 over the pixels that at least one draw labels.  ``condition`` is what the model was told beside the
-class, such as ``liver=1;height=0.25``.  What does not apply is empty.  No value holds a
-comma, a quote or a line end.
+class, such as ``liver=1;height=0.25``.  ``mask`` says where a mask that was given comes from,
+``refused`` why the filter refused earlier draws of the sample, one reason each.  What does not
+apply is empty.  No value holds a comma, a quote or a line end.
 """
 
 _LOCK = ".medaug.lock"
@@ -121,6 +122,8 @@ def describe(
         **_measured(sample),
         **names,
     }
+    values["mask"] = _plain(str(sample.origin.get("mask", "")))
+    values["refused"] = ";".join(sample.origin.get("refused", ()))
     mask = None if sample.label is None else sample.label > 0
     if len(sample.alternatives):
         values["uncertainty_source"] = str(sample.origin.get("source", "latent"))
@@ -153,6 +156,10 @@ def _row(line: bytes) -> Row:
 def spell(condition: Mapping[str, float]) -> str:
     """A condition as one value of the manifest."""
     text = ";".join(f"{name}={value:g}" for name, value in condition.items())
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
     return re.sub(r'[,"\r\n]', "_", text)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from medaug.config import Config, read_yaml
+from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import RunError
 from medaug.files import explaining, write_bytes, write_json
 
@@ -123,3 +124,16 @@ def newest(runs: Path) -> Path:
     run = max(found, key=lambda path: weights_path(path).stat().st_mtime_ns)
     print(f"run: {run}", file=sys.stderr)
     return run
+
+
+def trained_on(run: Path) -> SliceCache | None:
+    """The cache that a run folder was trained on, where it is still there and the same."""
+    facts = run / "run.json"
+    if not facts.is_file():
+        return None
+    began = json.loads(facts.read_text())
+    place = Path(began.get("_cache", ""))
+    if not (place / INDEX).is_file():
+        return None
+    cache = SliceCache.open(place)
+    return cache if cache.fingerprint == began.get("cache") else None

@@ -19,23 +19,26 @@ holds the same bytes.  It rests on four rules:
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import medaug
 from medaug import journal
 from medaug.claim import claim, claimed
+from medaug.errors import RefusedError
 from medaug.files import explaining, write_bytes
-from medaug.job import COMPRESS_LEVEL, Asked, Blocks, Job, job_for
+from medaug.job import Blocks, Job, Options, job_for
 from medaug.journal import Journal, Rows, case_name
 from medaug.progress import progress
 from medaug.types import Sample
 
+LEAST_ACCEPTED = 0.2
+LEAST_DRAWN = 50
 PREVIEW = 16
 """How many samples the preview shows."""
 
@@ -61,7 +64,8 @@ class SynthesisReport:
     """What ``synthesize`` did: counts are of samples in this shard, times in seconds.
 
     ``generate_seconds`` were spent in the generator, ``write_seconds`` beyond it: waiting for
-    writers, and for the manifest and the preview.
+    writers, and for the manifest and the preview.  ``refused`` counts by reason the draws that the
+    filter kept from being written.
     """
 
     written: int
@@ -72,38 +76,26 @@ class SynthesisReport:
     generate_seconds: float
     write_seconds: float
     real: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         beside = f", {self.real} real slices beside them" if self.real else ""
+        if self.refused:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
+            beside += f"; {sum(self.refused.values())} draws refused ({reasons})"
         if not self.written:
             return f"{self.out}: all {self.total} samples were there already, nothing to do{beside}"
         kept = f", {self.already} were there already" if self.already else ""
         return f"{self.out}: {self.written} samples written in {self.seconds:.0f} s{kept}{beside}"
 
 
-def plan(
-    generator: Blocks,
-    n: int,
-    out: Path,
-    *,
-    seed: int = 0,
-    uncertainty: int = 8,
-    condition: Asked | None = None,
-    shard: tuple[int, int] = (0, 1),
-    format: str = "auto",
-    compress_level: int = COMPRESS_LEVEL,
-    with_real: Path | None = None,
-    ignore_above: str | float | None = None,
-) -> SynthesisPlan:
+def plan(generator: Blocks, n: int, out: Path, **options: Unpack[Options]) -> SynthesisPlan:
     """Count what ``synthesize`` with the same arguments would write, and write nothing.
 
     Raises:
         ConfigError, OutputError: as ``synthesize`` would.
     """
-    job = job_for(
-        generator, n, out, seed, uncertainty, condition, shard, format, compress_level, with_real,
-        ignore_above,
-    )  # fmt: skip
+    job = job_for(generator, n, out, options)
     claimed(job.out, job.settings)
     rows = journal.read(out) if out.is_dir() else Rows({})
     total = len(job.indices())
@@ -112,20 +104,7 @@ def plan(
     )
 
 
-def synthesize(
-    generator: Blocks,
-    n: int,
-    out: Path,
-    *,
-    seed: int = 0,
-    uncertainty: int = 8,
-    condition: Asked | None = None,
-    shard: tuple[int, int] = (0, 1),
-    format: str = "auto",
-    compress_level: int = COMPRESS_LEVEL,
-    with_real: Path | None = None,
-    ignore_above: str | float | None = None,
-) -> SynthesisReport:
+def synthesize(generator: Blocks, n: int, out: Path, **options: Unpack[Options]) -> SynthesisReport:
     """Write samples 0 to ``n`` - 1, or one shard's part of them, into the folder ``out``.
 
     Killed at any moment and called again, it goes on where it stopped; called with a larger ``n``
@@ -135,37 +114,40 @@ def synthesize(
         generator: where samples come from, a ``medaug.Generator``.
         n: how many samples the folder is to hold, all shards together.
         out: a folder that is new, empty, or holds part of the same samples.
-        seed: which family of samples.
-        uncertainty: K, the alternatives drawn for each sample.
-        condition: what all samples share, such as ``{"class": 3}``; see ``Generator.generate``.
-        shard: (i, k) for part i of k, counted from 0.
-        format: ``nifti``, ``dicom``, ``png``, or ``auto`` for what suits the generator's kind.
-        compress_level: 0 (none) to 9 (smallest).
-        with_real: a slice cache whose labelled training slices are to stand beside the samples, as
-            cases of their own; NIfTI only, see `medaug.mixing`.
-        ignore_above: ``q95`` or a number of bits: label maps carry nnU-Net's ``ignore`` where the
-            votes' entropy is higher; NIfTI only, see `medaug.ignoring`.
+        **options: any of
+
+            - seed: which family of samples; 0.
+            - uncertainty: K, the alternatives drawn for each sample; 8.
+            - source: what they show, ``latent``, ``network`` or ``mask``; see
+              ``Generator.generate``.
+            - condition: what all samples share, such as ``{"class": 3}``.
+            - shard: (i, k) for part i of k, counted from 0.
+            - format: ``nifti``, ``dicom``, ``png``, or ``auto`` for what suits the generator.
+            - compress_level: 0 (none) to 9 (smallest).
+            - filter: a ``medaug.filter.Filter``; samples that it refuses are drawn anew.
+            - with_real: a slice cache whose labelled training slices are to stand beside the
+              samples, as cases of their own; NIfTI only, see `medaug.mixing`.
+            - ignore_above: ``q95`` or a number of bits: label maps carry nnU-Net's ``ignore``
+              where the votes' entropy is higher; NIfTI only, see `medaug.ignoring`.
 
     Raises:
         ConfigError: an argument is out of range.
         CacheError, DataError: ``with_real`` is no finished cache, or has no slice to give.
+        RefusedError: the filter refuses more than four draws of five.
         OutputError: ``out`` holds something else, or the disk cannot take the samples.
     """
     started = time.monotonic()
     out = Path(out)
-    job = job_for(
-        generator, n, out, seed, uncertainty, condition, shard, format, compress_level, with_real,
-        ignore_above,
-    )  # fmt: skip
+    job = job_for(generator, n, out, options)
     claimed(job.out, job.settings)
     with explaining(out):
         out.mkdir(parents=True, exist_ok=True)
     with journal.locked(out):
         claim(out, job.settings, n, _about(job))
-        log, rows = journal.enter(out, shard, generator.block_size)
+        log, rows = journal.enter(out, job.shard, generator.block_size)
     try:
         missing = job.missing(rows)
-        generate_seconds = _produce(job, log, missing, job.missing_real(rows))
+        generate_seconds, refused = _produce(job, log, missing, job.missing_real(rows))
         with journal.locked(out):
             _describe_folder(job, journal.leave(out, log))
     finally:
@@ -180,6 +162,7 @@ def synthesize(
         generate_seconds=generate_seconds,
         write_seconds=seconds - generate_seconds,
         real=len(job.real_cases()),
+        refused=dict(refused),
     )
 
 
@@ -189,22 +172,28 @@ def _about(job: Job) -> dict[str, Any]:
         "versions": {"medaug": medaug.__version__, "torch": version("torch")},
         "kind": made.kind,
         "labels": job.labels,
-        "uncertainty_source": made.uncertainty_source,
+        "uncertainty_source": made.uncertainty_of(job.source),
         "data": made.config.get("data", {}),
         "real": len(job.real.places) if job.real else 0,
     }
 
 
-def _produce(job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]) -> float:
-    """Write ``real`` slices and generate ``missing`` samples; the seconds spent generating.
+def _produce(
+    job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]
+) -> tuple[float, Counter[str]]:
+    """Write ``real`` slices and generate ``missing`` samples.
 
     Compression and disk run in threads beside the generator.  At most two blocks wait to be
     written, which bounds memory whatever ``n`` is.
+
+    Returns:
+        The seconds spent generating, and the reasons for which draws were refused.
     """
     size = job.generator.block_size
     wanted = frozenset(missing)
     waiting: deque[Future[None]] = deque()
     total, seconds = len(job.indices()), 0.0
+    drawn, refused = 0, Counter[str]()
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="medaug-write")
     copies = [pool.submit(_write_real, job, log, case) for case in real]
     try:
@@ -216,8 +205,14 @@ def _produce(job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]
                     seed=job.seed,
                     uncertainty=job.settings["uncertainty"],
                     condition=job.settings["condition"],
+                    source=job.source,
+                    judge=job.filter.judge if job.filter else None,
                 )
                 seconds += time.monotonic() - started
+                drawn += len(samples)
+                for sample in samples:
+                    refused.update(sample.origin.get("refused", ()))
+                _check_acceptance(drawn, refused)
                 for sample in samples:
                     if sample.index in wanted:
                         waiting.append(pool.submit(_write, job, log, sample))
@@ -231,7 +226,25 @@ def _produce(job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]
             copy.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return seconds
+    return seconds, refused
+
+
+def _check_acceptance(kept: int, refused: Counter[str]) -> None:
+    """Stop where the filter leaves too little.
+
+    Raises:
+        RefusedError: naming what most draws fail, and what to do.
+    """
+    drawn = kept + refused.total()
+    if drawn < LEAST_DRAWN or kept >= LEAST_ACCEPTED * drawn:
+        return
+    reason, count = refused.most_common(1)[0]
+    raise RefusedError(
+        f"the filter keeps {kept} of {drawn} draws, fewer than {LEAST_ACCEPTED:.0%}; most fail "
+        f"{reason!r} ({count}); train longer, loosen that check (--set filter.KEY=VALUE), or see "
+        "what it refuses with --no-filter",
+        list(refused.elements()),
+    )
 
 
 def _write(job: Job, log: Journal, sample: Sample) -> None:

@@ -1,7 +1,8 @@
 """A trained model with its codec and geometry: codes, conditions and slices in stored units."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,6 @@ class Trained:
         affine: (4, 4), of every sample: (x, y, z=0) to RAS+ mm.
         block_size: how many consecutive indices are decoded at once.
         masks: how it was trained on masks: ``joint``, ``layout``, ``alone`` or ``none``.
-        layouts: where the masks it is given come from.
         snapshots: earlier generators of the same run.
         uncertainty_source: what the alternatives are, in words.
     """
@@ -91,8 +91,9 @@ class Trained:
         self.partial = bool(header["shape"].get("unlabeled")) or bool(
             layout and isinstance(codec, CTCodec) and layout > len(codec.told)
         )
-        self.layouts: Layouts | None = None
+        self.find_layouts: Callable[[], Layouts | None] = lambda: None
         self.snapshots: list[Model] = []
+        self.snapshot_fingerprints: tuple[str, ...] = ()
         self.drops = [m for m in model.modules() if isinstance(m, nn.Dropout2d | nn.Dropout3d)]
 
     def noise(self, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
@@ -130,6 +131,28 @@ class Trained:
                 "there; name masks with --masks (from_pretrained(..., masks=...))"
             )
         return self.layouts.maps(seed, indices, attempt)
+
+    @cached_property
+    def layouts(self) -> Layouts | None:
+        """Where the masks that the run is given come from, found when first asked for."""
+        return self.find_layouts() if self.masks == "layout" else None
+
+    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | None]:
+        """What samples depend on beside the weights: masks, and other networks, by fingerprint.
+
+        Raises:
+            ConfigError: the run draws masks alone.
+        """
+        if self.masks == "alone":
+            raise ConfigError(
+                "this run draws masks alone; give it as --masks to one trained with data.masks "
+                "layout"
+            )
+        masks = None if self.layouts is None else self.layouts.fingerprint
+        chosen = None if source == "latent" or not uncertainty else source
+        if chosen == "network" and self.snapshot_fingerprints:
+            chosen += " " + " ".join(name[:12] for name in self.snapshot_fingerprints)
+        return {"masks": masks, "source": chosen}
 
     def casting(self) -> AbstractContextManager[object]:
         """The arithmetic of the training, for what runs before ``decode``."""

@@ -20,6 +20,7 @@ from PIL import Image
 
 from medaug import files, journal
 from medaug.errors import ConfigError, OutputError
+from medaug.job import Judge
 from medaug.synthesize import plan, synthesize
 from medaug.types import Sample
 
@@ -28,7 +29,6 @@ class Toy:
     """Noise with a square mask, in the manner of a generator, without loading torch."""
 
     block_size = 16
-    uncertainty_source = "noise"
 
     def __init__(self, kind: str = "ct", size: int = 12, weights: str = "a", pause_s: float = 0):
         self.kind, self.size, self.pause_s = kind, size, pause_s
@@ -39,12 +39,20 @@ class Toy:
     def fix(self, condition: Mapping[str, str | float] | None) -> dict[str, float]:
         return {name: float(value) for name, value in (condition or {}).items()}
 
+    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | None]:
+        return {"masks": None, "source": None if source == "latent" else source}
+
+    def uncertainty_of(self, source: str) -> str:
+        return "noise"
+
     def block(
         self,
         number: int,
         seed: int = 0,
         uncertainty: int = 8,
         condition: Mapping[str, str | float] | None = None,
+        source: str = "latent",
+        judge: Judge | None = None,
     ) -> list[Sample]:
         time.sleep(self.pause_s)
         start = number * self.block_size

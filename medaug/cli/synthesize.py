@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,24 @@ def synthesize(
     run: Run = None,
     seed: Annotated[int, typer.Option(help="Which family of samples.")] = 0,
     uncertainty: Annotated[int, typer.Option(help="Alternatives drawn for each sample.")] = 8,
+    source: Annotated[
+        str,
+        typer.Option("--uncertainty-source", help="What they show: latent, network or mask."),
+    ] = "latent",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks for a run that is given some: a cache, a run, or a folder."),
+    ] = None,
+    mask_strength: Annotated[
+        float | None, typer.Option(help="How far those masks are deformed, 0 to 4.")
+    ] = None,
+    filter: Annotated[
+        bool | None,
+        typer.Option(help="Draw anew what is unlike real slices, or a copy; default for CT."),
+    ] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="A threshold of the filter: filter.hu_margin=20.")
+    ] = None,
     class_: Annotated[
         str | None, typer.Option("--class", help="One class for all, by name or number.")
     ] = None,
@@ -38,21 +56,33 @@ def synthesize(
     dry_run: DryRun = False,
 ) -> None:
     """Write image, mask and uncertainty of n samples; the same command goes on after a kill."""
-    from medaug.config import parse_count
+    from medaug.config import parse_count, parse_set
 
     count, part = parse_count(n, "n"), parse_shard(shard)
     of_class = [] if class_ is None else [f"class={class_}"]
     shared = parse_condition([*(condition or []), *of_class])
 
+    from medaug.filter.choosing import filter_config, filter_of
+    from medaug.filter.judging import FILE
     from medaug.generator import Generator
     from medaug.run import newest
-    from medaug.synthesize import plan
+    from medaug.synthesize import Options, plan
     from medaug.synthesize import synthesize as write
 
-    generator = Generator.from_pretrained(run or newest(Path("runs")), device)
-    options: dict[str, Any] = {
+    thresholds = filter_config(parse_set(set or []))
+    run = run or newest(Path("runs"))
+    generator = Generator.from_pretrained(run, device, masks, mask_strength)
+    judging = None
+    if filter is not False and not (dry_run and not (run / FILE).exists()):
+        data = generator.settings.data
+        judging = filter_of(
+            run, generator.kind, generator.masks, data, thresholds, required=bool(filter)
+        )
+    options: Options = {
         "seed": seed,
         "uncertainty": uncertainty,
+        "source": source,
+        "filter": judging,
         "condition": shared,
         "shard": part,
         "format": format,

@@ -1,6 +1,5 @@
 """From what a user names to a source of layout maps that suits a run."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,19 +15,7 @@ from medaug.layouts import Layouts
 from medaug.layouts.deformed import Deformed
 from medaug.layouts.drawn import Drawer, Drawn
 from medaug.layouts.folder import OwnMasks
-
-
-def trained_on(run: Path) -> SliceCache | None:
-    """The cache that a run folder was trained on, where it is still there and the same."""
-    facts = run / "run.json"
-    if not facts.is_file():
-        return None
-    began = json.loads(facts.read_text())
-    place = Path(began.get("_cache", ""))
-    if not (place / INDEX).is_file():
-        return None
-    cache = SliceCache.open(place)
-    return cache if cache.fingerprint == began.get("cache") else None
+from medaug.run import trained_on
 
 
 def real_layouts(cache: SliceCache, data: DataConfig, codec: CTCodec) -> Tensor:

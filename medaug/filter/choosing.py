@@ -1,0 +1,65 @@
+"""The filter of a run: kept in its folder, built the first time from the slices it learned from."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from medaug.config import DataConfig, FilterConfig, resolve_filter
+from medaug.errors import ConfigError
+from medaug.filter.judging import FILE, Filter, open_filter
+from medaug.run import trained_on
+
+
+def filter_of(
+    run: Path,
+    kind: str,
+    masks: str,
+    data: DataConfig,
+    config: FilterConfig | None = None,
+    *,
+    required: bool = False,
+    device: str = "cpu",
+) -> Filter | None:
+    """The filter of ``run``, or None for what none is made for or can be had.
+
+    Args:
+        run: a run folder, or a weight file, beside which no filter is kept.
+        kind: ``ct`` or ``image``, of the run.
+        masks: its ``data.masks``.
+        data: which slices it learned from.
+        config: the thresholds; None takes the defaults.
+        required: whether to refuse where there is none, instead of saying so.
+        device: where segmenters are trained and compute.
+
+    Raises:
+        ConfigError: ``required``, and pictures, masks alone, or no training slices at hand; or a
+            filter built otherwise that cannot be built anew.
+    """
+    reason = ""
+    if kind != "ct":
+        reason = "the filter judges CT, and this run draws pictures"
+    elif masks == "alone":
+        reason = "the filter judges images, and this run draws masks alone"
+    if not reason:
+        cache = trained_on(run)
+        place = run / FILE
+        if cache is not None or place.is_file():
+            return open_filter(place, config, cache=cache, data=data, device=device)
+        reason = f"{run}: the slices it was trained on are not at hand, and the filter needs them"
+    if required:
+        raise ConfigError(f"{reason}; leave --filter out")
+    if kind == "ct":
+        print(f"not filtered: {reason}", file=sys.stderr)
+    return None
+
+
+def filter_config(wishes: dict[str, Any]) -> FilterConfig:
+    """The thresholds for ``{"filter": {...}}``, as ``--set filter.hu_margin=20`` gives it.
+
+    Raises:
+        ConfigError: another section, an unknown key, or a value that is not accepted.
+    """
+    for section in wishes:
+        if section != "filter":
+            raise ConfigError(f"config {section} is not known here; known: filter")
+    return resolve_filter(wishes.get("filter") or {})
