@@ -16,6 +16,7 @@ from medaug.data import open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.feed import Feed
 from medaug.data.phantom import Organ, draw_organs
+from medaug.data.unlabeled import Unlabeled
 from medaug.errors import ConfigError, DataError, WeightsError
 from medaug.filter import REASONS, Filter, open_filter
 from medaug.filter.bounds import by_size, fitted
@@ -398,3 +399,35 @@ def test_bounds_follow_the_size() -> None:
     bounds = by_size(1000 / sizes, sizes, np.arange(400) % 8, 0.01, first=10)
     assert bounds.at(5)[0] > bounds.at(50)[1] > bounds.at(300)[1]
     assert by_size(np.full(3, np.nan), sizes[:3], np.zeros(3, int), 0.01).at(4) == (-np.inf, np.inf)
+
+
+def test_scans_without_a_label_are_not_copied_either(cache: SliceCache, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    hu, _, affine = draw_organs(99, (64, 64, 20), (6.0, 6.0, 9.5))
+    nibabel.save(nibabel.Nifti1Image(hu, affine), tmp_path / "bare" / "scan.nii.gz")
+    prepare(Unlabeled(tmp_path / "bare"), tmp_path / "cache", cache.settings, 0)
+    bare = SliceCache.open(tmp_path / "cache")
+    image = np.asarray(next(iter(bare.cases.values())).image)
+    little = FilterConfig(segmenter_images=8, folds=2, empty="allow", hu_margin=None,
+                          noise_above=None, agreement_margin=None)  # fmt: skip
+    every = DATA.model_copy(update={"require_label": False})
+    blank = np.zeros(image.shape, np.uint8)
+    alone = open_filter(tmp_path / "a.safetensors", little, cache=cache, data=every)
+    both = open_filter(tmp_path / "b.safetensors", little, cache=cache, data=every, unlabeled=bare)
+    assert share(alone, image, blank, "copy") == 0
+    assert share(both, image, blank, "copy") == 1
+    assert len(both.reference.columns["group"]) == len(alone.reference.columns["group"])
+
+
+@pytest.mark.parametrize("masks", ["layout", "joint"])
+def test_it_knows_the_labels_however_a_model_takes_them(cache, tmp_path: Path, masks: str) -> None:
+    given = DATA.model_copy(update={"masks": masks})
+    little = FilterConfig(segmenter_images=8, folds=2)
+    filter = open_filter(tmp_path / "f.safetensors", little, cache=cache, data=given)
+    assert filter.labels == {"pancreas": 1, "liver": 2, "spleen": 3}
+
+
+def test_masks_alone_have_nothing_to_judge(cache: SliceCache, tmp_path: Path) -> None:
+    given = DATA.model_copy(update={"masks": "alone"})
+    with pytest.raises(ConfigError, match="judges CT slices, and these are masks alone"):
+        open_filter(tmp_path / "f.safetensors", cache=cache, data=given)

@@ -22,7 +22,7 @@ LAYERS = [
     {"drawing", "redrawing"},
     {"optim", "trained"},
     {"models", "preview", "filter"},
-    {"duels", "networks", "penalties", "writers", "evaluate.anatomy", "evaluate.segmenter"},
+    {"duels", "networks", "penalties", "writers", "evaluate.segmenter"},
     {"augment", "layouts", "losses"},
     {"data.feed", "checkpoint", "run", "device"},
     {"codec", "data"},

@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
         super().__init__()
         if not codec.labels:
             raise ConfigError("a segmenter needs labels, and this codec has none")
-        self.codec = codec
+        self.codec = CTCodec(codec.window_hu, codec.labels)
         self.window = CTCodec(codec.window_hu, {})
         self.network = UNet(
             spatial_dims=2,
@@ -134,7 +134,7 @@ def train_segmenter(
     for step in range(steps):
         draws = generator(seed, "segmenter", step)
         chosen = torch.randint(len(images), (BATCH,), generator=draws)
-        x = codec.encode(*(part[chosen].to(device) for part in stored))
+        x = network.codec.encode(*(part[chosen].to(device) for part in stored))
         x = warp(x, field(len(x), (x.shape[-2], x.shape[-1]), draws, **WARP))
         inside, channel = x[:, 1:].max(1)
         target = torch.where(inside > 0, channel + 1, 0)[:, None]
@@ -152,14 +152,17 @@ def train_segmenter(
 def train_on(
     feed: Feed, *, count: int = IMAGES, seed: int = 0, device: str | torch.device = "cpu"
 ) -> Segmenter:
-    """``train_segmenter`` on the slices of a feed, through its codec.
+    """``train_segmenter`` on the labelled slices of a feed, through its codec's window.
 
     Raises:
         ConfigError: the feed has no labels.
     """
     if not isinstance(feed.codec, CTCodec) or feed.label_maps is None:
         raise ConfigError(f"{feed.cache.path}: a segmenter needs CT slices with label maps")
-    images, labels = feed.images.cpu().numpy(), feed.label_maps.cpu().numpy()
+    images, labels = (
+        stack[feed.labeled.to(stack.device)].cpu().numpy()
+        for stack in (feed.images, feed.label_maps)
+    )
     return train_segmenter(images, labels, feed.codec, count=count, seed=seed, device=device)
 
 

@@ -226,6 +226,7 @@ def open_filter(
     *,
     cache: SliceCache | None = None,
     data: DataConfig | None = None,
+    unlabeled: SliceCache | None = None,
     device: str | torch.device = "cpu",
 ) -> Filter:
     """The filter kept in ``path``, built there first where it is missing or of something else.
@@ -237,17 +238,18 @@ def open_filter(
         config: the settings; None takes the defaults.
         cache: where the training slices are; None where they are not at hand.
         data: which slices of them, and through which window; None takes the defaults.
+        unlabeled: scans without labels that joined training, which must not be copied either.
         device: where segmenters are trained and compute.
 
     Raises:
         ConfigError: no file and no cache, or a file that was built with other settings and no
-            cache; pictures instead of CT, or labels that the cache does not have.
+            cache; pictures or masks alone, or labels that the cache does not have.
         DataError: no slice of the cache qualifies.
         WeightsError: the file is damaged or holds something else.
     """
     path, config = Path(path), config or FilterConfig()
     place = torch.device(device)
-    wanted = None if cache is None else recipe(cache, data or DataConfig(), config)
+    wanted = None if cache is None else recipe(cache, data or DataConfig(), config, unlabeled)
     found = _kept(path, wanted, config, place)
     if found is None and cache is not None:
         with explaining(path):
@@ -255,7 +257,7 @@ def open_filter(
         with turn(path.parent / f".{path.name}.lock"):
             found = _kept(path, wanted, config, place)
             if found is None:
-                write(path, build(cache, data or DataConfig(), config, place))
+                write(path, build(cache, data or DataConfig(), config, place, unlabeled))
                 found = read(path, place)
     if found is None:
         raise ConfigError(f"{path}: no filter there; it is built from the training slices' cache")

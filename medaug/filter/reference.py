@@ -63,19 +63,19 @@ class Reference:
     checksum: str = ""
 
 
-def recipe(cache: SliceCache, data: DataConfig, config: FilterConfig) -> dict[str, Any]:
+def recipe(
+    cache: SliceCache, data: DataConfig, config: FilterConfig, unlabeled: SliceCache | None = None
+) -> dict[str, Any]:
     """Everything that the content of the file depends on.
 
     Raises:
-        ConfigError: pictures, or labels that the cache does not have.
+        ConfigError: pictures, masks alone, or labels that the cache does not have.
     """
-    codec = codec_for(cache, _plain(data))
-    if not isinstance(codec, CTCodec):
-        raise ConfigError(f"{cache.path}: holds pictures; the filter judges CT slices")
     return {
         "filter": VERSION,
         "cache": cache.fingerprint,
-        "codec": codec.to_dict(),
+        "unlabeled": unlabeled.fingerprint if unlabeled and data.unlabeled else "",
+        "codec": _plain(cache, data).to_dict(),
         "size": cache.settings.size,
         "require_label": data.require_label,
         "min_label_pixels": data.min_label_pixels,
@@ -83,44 +83,54 @@ def recipe(cache: SliceCache, data: DataConfig, config: FilterConfig) -> dict[st
     }
 
 
-def _plain(data: DataConfig) -> DataConfig:
-    """Labelled slices alone, unwarped, image and masks side by side however a run sees them."""
-    masks = "none" if data.masks == "none" else "joint"
-    same = {"attributes": None, "height": False, "augment": None, "unlabeled": False}
-    return data.model_copy(update={**same, "masks": masks})
-
-
 def build_settings(config: FilterConfig) -> dict[str, Any]:
     """The settings that the measured figures depend on."""
     return {name: getattr(config, name) for name in ("segmenter_images", "folds", "seed")}
 
 
+def _plain(cache: SliceCache, data: DataConfig) -> CTCodec:
+    """The window and the labels of ``data``, whatever a model does with the masks."""
+    codec = codec_for(cache, data)
+    if not isinstance(codec, CTCodec) or data.masks == "alone":
+        what = "masks alone" if isinstance(codec, CTCodec) else "pictures"
+        raise ConfigError(f"{cache.path}: the filter judges CT slices, and these are {what}")
+    return CTCodec(codec.window_hu, codec.labels)
+
+
 def build(
-    cache: SliceCache, data: DataConfig, config: FilterConfig, device: torch.device
+    cache: SliceCache,
+    data: DataConfig,
+    config: FilterConfig,
+    device: torch.device,
+    unlabeled: SliceCache | None = None,
 ) -> Reference:
     """Measure the training split of ``cache`` and train the segmenters.
+
+    Slices of scans without a label count as what must not be copied, and for nothing else.
 
     Raises:
         ConfigError: pictures, or labels that the cache does not have.
         DataError: no slice qualifies for training.
     """
-    made_from = recipe(cache, data, config)
-    plain = _plain(data)
-    codec = codec_for(cache, plain)
-    assert isinstance(codec, CTCodec)
-    feed = Feed(cache, plain, codec, seed=0, device=torch.device("cpu"))
+    made_from = recipe(cache, data, config, unlabeled)
+    codec = _plain(cache, data)
+    plain = data.model_copy(update={"attributes": None, "height": False, "augment": None})
+    feed = Feed(cache, plain, codec, seed=0, device=torch.device("cpu"), unlabeled=unlabeled)
     low, high = codec.window_hu
     images = feed.images.numpy().clip(low, high).astype(np.float32)
+    descriptors = descriptor(torch.from_numpy(images))
+    kept = feed.labeled.numpy() if codec.labels else np.ones(len(images), bool)
     labels = feed.label_maps.numpy() if feed.label_maps is not None else np.zeros_like(images, "u1")
-    owner = feed.owners
+    images, labels = images[kept], labels[kept]
+    owner = [name for name, there in zip(feed.owners, kept, strict=True) if there]
     group = _groups(owner, config.folds)
     folds = _folds(owner, group, config)
     count = config.segmenter_images * len(np.unique(folds)) if codec.labels else 0
     with progress("filter", len(images) + count, "slices") as bar:
         columns = _figures(images, labels, codec, data.min_label_pixels, bar)
         columns["group"] = group
-        descriptors = descriptor(torch.from_numpy(images))
-        columns["nearest"] = _nearest(images, descriptors, group, low, config.seed)
+        known = descriptors[torch.from_numpy(kept)]
+        columns["nearest"] = _nearest(images, known, group, low, config.seed)
         segmenters, columns["agreement"] = _segmenters(
             images, labels, codec, folds, config, device, bar
         )
