@@ -282,17 +282,23 @@ class _Trainer:
 
     @torch.no_grad()
     def draw(self) -> None:
-        """Samples from the same noise at every snapshot, as one picture."""
+        """Samples of the same noise, and for the same masks, at every snapshot, as one picture."""
         model = self.shadow.model
         draws = generator(self.config.train.seed, "grid")
         noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(self.feed.device)
-        cond = self.feed.condition.at(self.config.train.seed, range(GRID))
-        cond = None if cond is None else cond.to(self.feed.device)
-        image, label = self.feed.codec.decode(model.decode(model.prior(noise, cond), cond))
+        codec, label = self.feed.codec, None
+        if isinstance(codec, CTCodec) and codec.told:
+            order = torch.randperm(len(self.feed), generator=draws).repeat(GRID)[:GRID]
+            cond, label = self.feed.at(order).cond, self.feed.marks(order)
+        else:
+            cond = self.feed.condition.at(self.config.train.seed, range(GRID))
+            cond = None if cond is None else cond.to(self.feed.device)
+        image, drawn = codec.decode(model.decode(model.prior(noise, cond), cond))
+        label = drawn if label is None else label
         path = self.run / "samples" / f"{self.images:010d}.png"
         window = (0.0, 255.0)
-        if isinstance(self.feed.codec, CTCodec):
-            window = self.feed.codec.window_hu
+        if isinstance(codec, CTCodec):
+            window = codec.window_hu
         masks = None if label is None else label.cpu().numpy()
         grid(image.cpu().numpy(), masks, path, window=window)
 

@@ -189,6 +189,12 @@ class Feed:
                 grid = field(count, sides, draws, **amounts)
         return self._batch(index, grid)
 
+    def marks(self, index: Tensor) -> Tensor | None:
+        """Label maps of the slices at ``index``, or None."""
+        if self.label_maps is None:
+            return None
+        return self.label_maps[index.to(self.label_maps.device)]
+
     def at(self, index: Tensor) -> Batch:
         """The slices at ``index`` as the network sees them, unwarped."""
         return self._batch(index, None)
