@@ -10,10 +10,19 @@ import torch
 import torchio as tio
 from scipy import ndimage
 
+from medaug.codec import CTCodec
+from medaug.config import resolve
+from medaug.data.cache import SliceCache
+from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.monai import RandSynthesisd
 from medaug.torchio import RandomSynthesis, Synthesis
+from medaug.train import fit
+from medaug.transforms.alter import Address, redraw
+from medaug.transforms.subjects import arrays
+from tests.conftest import TINY
+from tests.test_models import LAYOUT, make
 from tests.test_monai import KEYS
 from tests.test_synthesize import Toy, synthesize
 from tests.test_torchio import same
@@ -35,6 +44,72 @@ def subject(shape: tuple[int, int, int] = SHAPE) -> tio.Subject:
         ct=tio.ScalarImage(tensor=torch.from_numpy(hu)[None].float(), affine=affine),
         organ=tio.LabelMap(tensor=torch.from_numpy(organ.astype(np.uint8))[None], affine=affine),
     )
+
+
+def given_masks() -> Generator:
+    """A model that is given its masks, with the weights it is born with."""
+    torch.manual_seed(0)
+    model = make("vaegan", "modern", LAYOUT)
+    codec = CTCodec((-160.0, 240.0), {"pancreas": 1}, "layout", dict(list(TISSUES.items())[:3]))
+    config = {"data": {"masks": "layout", "size": 32}}
+    header = {
+        "kind": "ct", "precision": "float32", "images": 0, "source": "", "classes": [],
+        "config": config, "shape": vars(LAYOUT), "affine": np.diag([12.5, 12.5, 9, 1]).tolist(),
+    }  # fmt: skip
+    return Generator(model, codec, header, "", "cpu")
+
+
+def test_a_real_run_varies_a_volume(tiny_run: Path) -> None:
+    plain = subject()
+    cases = [Synthesis(tiny_run, n, mode="vary", strength=1)(plain) for n in (1, 2)]
+    assert same(Synthesis(tiny_run, 1, mode="vary", strength=1)(plain), cases[0])
+    assert not same(*cases)
+    body = plain["ct"].data > -1000
+    little = Synthesis(tiny_run, 1, mode="vary", strength=0.01)(plain)
+    near = Synthesis(tiny_run, 2, mode="vary", strength=0.01)(plain)
+    apart = [(a["ct"].data - b["ct"].data)[body].abs().mean() for a, b in (cases, (little, near))]
+    assert apart[0] > 2 * apart[1]
+    for case in cases:
+        assert not torch.equal(case["ct"].data, plain["ct"].data)
+        assert np.array_equal(case["ct"].affine, plain["ct"].affine)
+        assert case["ct"].shape == case["organ"].shape == plain["ct"].shape
+        assert set(case["organ"].data.unique().tolist()) <= {0, 1}
+
+
+def test_slices_resemble_each_other_over_the_length_asked_for(tiny_run: Path) -> None:
+    plain = subject((70, 60, 12))
+    step = np.diff(plain["ct"].data[0].numpy(), axis=2)
+    jumps = {}
+    for smooth_mm in (0.0, 45.0):
+        case = Synthesis(tiny_run, 3, mode="vary", strength=1, smooth_mm=smooth_mm)(plain)
+        jumps[smooth_mm] = np.abs(np.diff(case["ct"].data[0].numpy(), axis=2) - step).mean()
+    assert jumps[45.0] < 0.6 * jumps[0.0]
+
+
+def test_a_model_redraws_the_image_of_a_mask(tiny_run: Path) -> None:
+    plain = subject()
+    mine = arrays(plain, "ct", "organ")
+    model = given_masks()
+    first, other = (redraw(mine, model, Address(0, index, 20)) for index in (1, 2))
+    again = redraw(mine, model, Address(0, 1, 20))
+    assert np.array_equal(first.image, again.image)
+    assert not np.array_equal(first.image, other.image)
+    assert not np.array_equal(first.image, mine.image)
+    assert np.array_equal(first.label, mine.label)
+    assert np.array_equal(first.affine, mine.affine)
+    assert first.image.shape == mine.image.shape
+    with pytest.raises(ConfigError, match="redraw needs a run that is given its masks"):
+        RandomSynthesis(tiny_run, p=1, mode="redraw")(plain)
+    assert same(plain, subject())
+
+
+def test_a_run_without_an_encoder_cannot_vary(phantom_cache: Path, tmp_path: Path) -> None:
+    model = {"name": "wgan_gp", "preset": "modern", "width": 8}
+    run = tmp_path / "wgan"
+    config = {**TINY, "model": model, "train": {**TINY["train"], "images": 16}}
+    fit(resolve(config), SliceCache.open(phantom_cache), run, device="cpu")
+    with pytest.raises(ConfigError, match="wgan_gp has no encoder; these have one: "):
+        RandomSynthesis(run, p=1, mode="vary")(subject())
 
 
 class Called:
@@ -162,19 +237,19 @@ def test_monai_varies_too(tiny_run: Path, called: Called) -> None:
 
 def test_what_cannot_be_altered_is_refused(tiny_run: Path, tmp_path: Path, called: Called) -> None:
     synthesize(Toy(), 2, tmp_path / "nifti", uncertainty=1)
-    for make in (RandomSynthesis, lambda s, **k: RandSynthesisd(KEYS, s, **k)):
+    for made in (RandomSynthesis, lambda s, **k: RandSynthesisd(KEYS, s, **k)):
         with pytest.raises(ConfigError) as error:
-            make(tmp_path / "nifti", mode="vary")
+            made(tmp_path / "nifti", mode="vary")
         assert str(error.value) == (
             f"{tmp_path / 'nifti'}: mode 'vary' draws with a model; give a run folder or its "
             ".safetensors file, not a written folder"
         )
         with pytest.raises(ConfigError, match="mode must be replace, vary or redraw, got 'mix'"):
-            make(tiny_run, mode="mix")
-        with pytest.raises(ConfigError, match="strength must be from 0 to 1, got 2"):
-            make(tiny_run, mode="vary", strength=2)
+            made(tiny_run, mode="mix")
+        with pytest.raises(ConfigError, match="strength must be above 0 and at most 1, got 2"):
+            made(tiny_run, mode="vary", strength=2)
         with pytest.raises(ConfigError, match="smooth_mm must not be negative, got -1"):
-            make(tiny_run, mode="vary", smooth_mm=-1)
+            made(tiny_run, mode="vary", smooth_mm=-1)
     plain = subject()
     unknown = subject()
     unknown["organ"].data[0, 30, 30, 2] = 9

@@ -6,7 +6,7 @@ and so do voxels that lie beyond the model's intensity range before and at its e
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def vary(mine: Donor, generator: Generator, where: Address, strength: float) -> 
         )
     window = _Window.of(mine, generator)
     images, labels = window.slices()
-    drawn = cast(Any, generator).vary(
+    drawn = generator.vary(
         images, labels, strength, seed=where.seed, index=where.index, smooth=window.smooth(where)
     )
     return window.back(*drawn)
@@ -64,7 +64,8 @@ def redraw(mine: Donor, generator: Generator, where: Address) -> Donor:
         raise ConfigError("mode 'redraw' needs a label map, and the case has none")
     window = _Window.of(mine, generator)
     images, labels = window.slices()
-    drawn = cast(Any, generator).redraw(
+    assert labels is not None
+    drawn = generator.redraw(
         labels, seed=where.seed, index=where.index, smooth=window.smooth(where), images=images
     )
     return window.back(drawn, None)

@@ -37,7 +37,7 @@ class RandSynthesisd(RandomizableTransform, MapTransform):
             ``medaug synthesize``.
         prob: probability of replacing.
         mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
-        strength: how far ``vary`` goes, from 0, a reconstruction, to 1.
+        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
         smooth_mm: over which length along the body the slices' draws resemble each other.
         seed: which family of samples a run draws from; without meaning for a folder.
         pool: how many samples of a run take part.

@@ -26,7 +26,7 @@ class Recipe:
             in layout mode.
         seed: which family of draws of a run; without meaning for a folder.
         device: where a run's model is computed.
-        strength: how far ``vary`` goes, from 0, a reconstruction, to 1.
+        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
         smooth_mm: over which length along z the draws of ``vary`` and ``redraw`` resemble each
             other; 0 for slices drawn each on its own.
     """
@@ -53,8 +53,8 @@ class Recipe:
                 f"{self.source}: mode {self.mode!r} draws with a model; give a run folder or its "
                 ".safetensors file, not a written folder"
             )
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength must be from 0 to 1, got {self.strength}")
+        if not 0 < self.strength <= 1:
+            raise ConfigError(f"strength must be above 0 and at most 1, got {self.strength}")
         if not self.smooth_mm >= 0:
             raise ConfigError(f"smooth_mm must not be negative, got {self.smooth_mm}")
 

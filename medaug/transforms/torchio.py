@@ -35,7 +35,7 @@ class Synthesis(tio.Transform):
         mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
         image: name of the scalar image to replace; may be left out where there is only one.
         label: name of the label map to replace; may be left out where there is only one or none.
-        strength: how far ``vary`` goes, from 0, a reconstruction, to 1.
+        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
         smooth_mm: over which length along z the slices' draws resemble each other.
         seed: which family of samples a run draws from; without meaning for a folder.
         device: where a run's model is computed.
@@ -106,7 +106,7 @@ class RandomSynthesis(RandomTransform):
         mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
         image: name of the scalar image to replace; may be left out where there is only one.
         label: name of the label map to replace; may be left out where there is only one or none.
-        strength: how far ``vary`` goes, from 0, a reconstruction, to 1.
+        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
         smooth_mm: over which length along z the slices' draws resemble each other.
         seed: which family of samples a run draws from; without meaning for a folder.
         pool: how many samples of a run take part; more variety for more computing.

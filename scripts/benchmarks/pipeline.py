@@ -23,7 +23,7 @@ from medaug.generator import Generator
 from medaug.synthesize import synthesize
 from medaug.torchio import RandomSynthesis
 
-BANK, SLICES, BATCH, WORKERS, REPEATS, SEED = 256, 1024, 16, 2, 5, 0
+BANK, SLICES, BATCH, WORKERS, REPEATS, SEED = 256, 1024, 16, 2, 7, 0
 PROBABILITIES = (0.5, 1.0)
 
 
