@@ -177,3 +177,29 @@ def tiny_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run = tmp_path_factory.mktemp("runs") / "tiny"
     fit(resolve(TINY), SliceCache.open(phantom_cache), run, device="cpu")
     return run
+
+
+@pytest.fixture(scope="session")
+def layout_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model in small, given its masks, with two snapshots and dropout."""
+    from medaug.config import resolve
+    from medaug.data.cache import SliceCache
+    from medaug.train import fit
+
+    run = tmp_path_factory.mktemp("runs") / "layout"
+    more = {"data": {"masks": "layout"}, "train": {"keep_snapshots": 2}}
+    fit(resolve(TINY, more), SliceCache.open(phantom_cache), run, device="cpu")
+    return run
+
+
+@pytest.fixture(scope="session")
+def masks_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of masks alone, in small."""
+    from medaug.config import resolve
+    from medaug.data.cache import SliceCache
+    from medaug.train import fit
+
+    run = tmp_path_factory.mktemp("runs") / "masks"
+    more = {"data": {"masks": "alone"}}
+    fit(resolve(TINY, more), SliceCache.open(phantom_cache), run, device="cpu")
+    return run

@@ -55,6 +55,8 @@ def medaug(
     return run
 
 
+MAKE = ("synthesize", "--no-filter")
+"""Runs of these tests draw noise, which the filter would refuse."""
 SETTINGS = [
     *("--size", 32, "--images", 48, "--device", "cpu"),
     *("--set", "model.width=8", "--set", "model.prior_width=16", "--set", "model.prior_steps=3"),
@@ -71,7 +73,7 @@ def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> N
     again = medaug(*train)
     assert again.json["resumed"] == 48
 
-    made = medaug("synthesize", "-n", 5, "--out", "nifti", "--uncertainty", 3, "--json")
+    made = medaug(*MAKE, "-n", 5, "--out", "nifti", "--uncertainty", 3, "--json")
     assert made.code == 0, made.err
     assert made.json["written"] == 5
     assert "run: runs/a" in made.err
@@ -85,14 +87,25 @@ def test_the_whole_road(medaug: Medaug, phantom_root: Path, tmp_path: Path) -> N
     for name in ("dataset.json", "run.json", "preview.png"):
         assert Path("nifti", name).exists()
 
-    assert medaug("synthesize", "-n", 8, "--out", "nifti", "--uncertainty", 3).code == 0
+    assert medaug(*MAKE, "-n", 8, "--out", "nifti", "--uncertainty", 3).code == 0
     assert len(list(Path("nifti/imagesTr").iterdir())) == 8
 
 
 def test_real_slices_ignore_labels_and_folds(
     medaug: Medaug, tiny_run: Path, phantom_cache: Path
 ) -> None:
-    make = ["synthesize", "-n", 4, "--out", "nnunet", "--run", tiny_run, "--uncertainty", 4]
+    make = [
+        "synthesize",
+        "--no-filter",
+        "-n",
+        4,
+        "--out",
+        "nnunet",
+        "--run",
+        tiny_run,
+        "--uncertainty",
+        4,
+    ]
     make += ["--with-real", phantom_cache, "--ignore-above", "q95"]
     planned = medaug(*make, "--dry-run")
     assert planned.out.startswith("would write 4 of 4 samples to nnunet beside ")
@@ -121,7 +134,18 @@ def test_a_run_draws_dicom_and_nifti_alike(medaug: Medaug, tiny_run: Path) -> No
     images = {}
     for form, place in (("dicom", "ct/syn_000001.dcm"), ("nifti", "imagesTr/syn_000001_0000")):
         path = place if form == "dicom" else f"{place}.nii.gz"
-        make = ["synthesize", "-n", 2, "--out", form, "--run", tiny_run, "--format", form]
+        make = [
+            "synthesize",
+            "--no-filter",
+            "-n",
+            2,
+            "--out",
+            form,
+            "--run",
+            tiny_run,
+            "--format",
+            form,
+        ]
         assert medaug(*make, "--uncertainty", 2).code == 0
         images[form] = sitk.ReadImage(str(Path(form, path)))
     dicom, nifti = images.values()
@@ -163,11 +187,20 @@ def test_a_dry_run_writes_nothing(
     prepared = medaug("prepare", phantom_root, "--size", 32, "--dry-run", "--json")
     assert prepared.json["found"] == 4
     would = medaug(
-        "synthesize", "-n", "1Ki", "--out", "nifti", "--run", tiny_run, "--dry-run", "--json"
+        "synthesize",
+        "--no-filter",
+        "-n",
+        "1Ki",
+        "--out",
+        "nifti",
+        "--run",
+        tiny_run,
+        "--dry-run",
+        "--json",
     )
     assert (would.json["total"], would.json["already"]) == (1024, 0)
     assert "write 1024 of 1024" in medaug(
-        "synthesize", "-n", "1Ki", "--out", "nifti", "--run", tiny_run, "--dry-run"
+        *MAKE, "-n", "1Ki", "--out", "nifti", "--run", tiny_run, "--dry-run"
     ).out  # fmt: skip
     assert medaug("demo", "--dry-run", "--json").json["n"] == 64
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +232,7 @@ def test_digits_train_with_their_class_and_become_png(medaug: Medaug, tmp_path: 
         assert trained.code == 0, trained.err
         assert trained.json["run"] == f"runs/digits-{model}"
         out = tmp_path / f"{model}-out"
-        made = medaug("synthesize", "-n", 12, "--out", out, "--run", trained.json["run"])
+        made = medaug(*MAKE, "-n", 12, "--out", out, "--run", trained.json["run"])
         assert made.code == 0, made.err
         with (out / "manifest.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -216,7 +249,18 @@ def test_one_class_on_request_and_codes_as_pictures(medaug: Medaug, tmp_path: Pa
         *("--device", "cpu", *small),
     )
     assert trained.code == 0, trained.err
-    make = ["synthesize", "-n", 3, "--run", "run", "--uncertainty", 0, "--device", "cpu"]
+    make = [
+        "synthesize",
+        "--no-filter",
+        "-n",
+        3,
+        "--run",
+        "run",
+        "--uncertainty",
+        0,
+        "--device",
+        "cpu",
+    ]
     planned = medaug(*make, "--out", "coats", "--class", "coat", "--dry-run", "--json")
     assert planned.json["settings"]["condition"] == {"class": 4}
     assert not Path("coats").exists()
@@ -314,7 +358,7 @@ def test_models_are_listed_from_the_registry(medaug: Medaug) -> None:
 def test_inspect_knows_everything_that_is_made(
     medaug: Medaug, phantom_root: Path, phantom_cache: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run)
+    medaug(*MAKE, "-n", 2, "--out", "nifti", "--run", tiny_run)
     paths = {
         phantom_root: "scan source",
         phantom_cache: "slice cache",
@@ -360,27 +404,27 @@ def test_a_failed_scan_is_named_and_the_exit_status_says_so(
     ("arguments", "message"),
     [
         (
-            ["synthesize", "-n", "0", "--out", "x"],
+            [*MAKE, "-n", "0", "--out", "x"],
             "medaug: n must be at least 1, got 0",
         ),
         (
-            ["synthesize", "-n", "-5", "--out", "x"],
+            [*MAKE, "-n", "-5", "--out", "x"],
             "medaug: n must be at least 1, got -5",
         ),
         (
-            ["synthesize", "-n", "some", "--out", "x"],
+            [*MAKE, "-n", "some", "--out", "x"],
             "medaug: n must be a number such as 5000, 50Ki or 2Mi, got 'some'",
         ),
         (
-            ["synthesize", "-n", "5", "--out", "x", "--shard", "8"],
+            [*MAKE, "-n", "5", "--out", "x", "--shard", "8"],
             "medaug: shard must be i/k, such as 0/8 for the first of eight, got '8'",
         ),
         (
-            ["synthesize", "-n", "5", "--out", "x"],
+            [*MAKE, "-n", "5", "--out", "x"],
             "medaug: runs: no trained run there; train one first (medaug train --help)",
         ),
         (
-            ["synthesize", "-n", "5", "--out", "x", "--run", "none"],
+            [*MAKE, "-n", "5", "--out", "x", "--run", "none"],
             "medaug: none: no such run or weight file",
         ),
         (
@@ -413,8 +457,8 @@ def test_a_mistake_is_one_line_and_status_2(
 
 
 def test_output_of_another_run_is_refused(medaug: Medaug, tiny_run: Path) -> None:
-    assert medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run).code == 0
-    other = medaug("synthesize", "-n", 2, "--out", "nifti", "--run", tiny_run, "--seed", 3)
+    assert medaug(*MAKE, "-n", 2, "--out", "nifti", "--run", tiny_run).code == 0
+    other = medaug(*MAKE, "-n", 2, "--out", "nifti", "--run", tiny_run, "--seed", 3)
     assert other.code == 2
     assert other.err.startswith("medaug: nifti: ")
     assert "seed" in other.err
