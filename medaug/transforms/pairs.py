@@ -65,6 +65,19 @@ def key_file(source: str | Path) -> Path:
     )
 
 
+_known: dict[str, Path] = {}
+
+
+def seen_key(source: str) -> tuple[Path, int]:
+    """The key file of ``source``, looked for once a process, and when it changed last."""
+    try:
+        key = _known[source]
+        return key, key.stat().st_mtime_ns
+    except (KeyError, OSError):
+        key = _known[source] = key_file(source)
+        return key, key.stat().st_mtime_ns
+
+
 def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
     """The pairs of ``source``, opened once per process and again when its files change.
 
@@ -72,8 +85,7 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
         DataError, WeightsError: ``source`` is not one, or cannot be read.
         ConfigError: a model is to be computed on a GPU in a data loader's worker.
     """
-    key = key_file(source)
-    changed_ns = key.stat().st_mtime_ns
+    key, changed_ns = seen_key(str(source))
     if key.name == "manifest.csv":
         return _written(key, changed_ns)
     return _drawn(key, device_here(device), changed_ns)

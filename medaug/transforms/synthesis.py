@@ -1,12 +1,11 @@
 """One synthetic case by its address, whichever library's pipeline asks for it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from medaug.errors import ConfigError, DataError
 from medaug.transforms.donors import Donor
-from medaug.transforms.pairs import key_file, open_generator, open_pairs
+from medaug.transforms.pairs import open_generator, open_pairs, seen_key
 
 Mode = Literal["replace", "vary", "redraw"]
 
@@ -45,7 +44,7 @@ class Recipe:
             ConfigError: an argument is out of range, or the mode needs a run.
             DataError: ``source`` is neither a run nor a synthesised folder.
         """
-        key = key_file(Path(self.source))
+        key, _ = seen_key(self.source)
         if self.mode not in get_args(Mode):
             raise ConfigError(f"mode must be replace, vary or redraw, got {self.mode!r}")
         if self.mode != "replace" and key.name == "manifest.csv":
@@ -57,10 +56,6 @@ class Recipe:
             raise ConfigError(f"strength must be above 0 and at most 1, got {self.strength}")
         if not self.smooth_mm >= 0:
             raise ConfigError(f"smooth_mm must not be negative, got {self.smooth_mm}")
-
-    def fingerprint(self) -> str:
-        """That of the weights behind it, 12 characters."""
-        return open_pairs(self.source, self.device).fingerprint
 
 
 def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) -> Donor:
@@ -79,14 +74,15 @@ def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) 
         DataError: the source cannot be used, or has other weights.
         ConfigError: the mode does not suit the source or the case.
     """
-    found = recipe.fingerprint()
+    pairs = open_pairs(recipe.source, recipe.device)
+    found = pairs.fingerprint
     if fingerprint not in (None, found):
         raise DataError(
             f"{recipe.source}: has weights {found} now, and sample {index} was drawn with "
             f"{fingerprint}"
         )
     if recipe.mode == "replace":
-        sample = open_pairs(recipe.source, recipe.device).pair(index, recipe.seed)
+        sample = pairs.pair(index, recipe.seed)
         label = None if sample.label is None else sample.label.T[:, :, None]
         return Donor(sample.image.T[None, :, :, None], label, sample.affine)
     from medaug.transforms.alter import Address, redraw, vary

@@ -22,6 +22,7 @@ ROWS = {
     "pipeline": "a torchio pipeline with synthetic slices from a folder against one without",
     "startup": "medaug --help, and what import medaug loads",
     "phantom": "the demo's masks against unseen phantom patients",
+    "layout": "images for given masks: HU under each label, and a segmenter's Dice",
     "filter": "planted bad samples and unseen real slices, judged by the filter",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
 }
