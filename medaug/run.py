@@ -126,14 +126,17 @@ def newest(runs: Path) -> Path:
     return run
 
 
-def trained_on(run: Path) -> SliceCache | None:
-    """The cache that a run folder was trained on, where it is still there and the same."""
+def trained_on(run: Path, what: str = "cache") -> SliceCache | None:
+    """The cache that a run folder was trained on, where it is still there and the same.
+
+    ``what`` is ``cache``, or ``unlabeled`` for that of the scans without labels.
+    """
     facts = run / "run.json"
     if not facts.is_file():
         return None
     began = json.loads(facts.read_text())
-    place = Path(began.get("_cache", ""))
+    place = Path(began.get(f"_{what}") or "")
     if not (place / INDEX).is_file():
         return None
     cache = SliceCache.open(place)
-    return cache if cache.fingerprint == began.get("cache") else None
+    return cache if cache.fingerprint == began.get(what) else None

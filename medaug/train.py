@@ -127,6 +127,7 @@ def _facts(
         "init": None if init is None else _weights(init).name,
         "_slices": len(feed),
         "_cache": str(cache.path.resolve()),
+        "_unlabeled": None if unlabeled is None else str(unlabeled.path.resolve()),
         "_precision": choose_precision(config.train.precision, where),
         "_device": str(where),
         "_versions": {"medaug": __version__, "torch": torch.__version__},

@@ -484,3 +484,81 @@ def test_the_demo_from_noise_in_small(medaug: Medaug, monkeypatch: pytest.Monkey
     assert "shipped" not in done.err
     assert Path(done.json["preview"]).exists()
     assert done.json["real"]["sound"] > 0.9
+
+
+def test_noise_does_not_pass_the_filter_and_nothing_is_written(
+    medaug: Medaug, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    few = ["--set", "filter.segmenter_images=16", "--set", "filter.folds=2"]
+    made = medaug("synthesize", "-n", 4, "--out", "out", "--run", run, "--uncertainty", 0, *few)
+    assert made.code == 2
+    assert "was refused 64 times, mostly for" in made.err
+    assert "--no-filter" in made.err
+    assert (run / "filter.safetensors").exists()
+    assert not list(Path("out").glob("imagesTr/*"))
+    kept = (run / "filter.safetensors").stat().st_mtime_ns
+    lax = ["noise_above", "body_share", "hu_margin", "hu_spread", "area_factor", "components_more"]
+    lax += ["agreement_margin", "copy_share"]
+    loose = [part for name in lax for part in ("--set", f"filter.{name}=null")]
+    loose += ["--set", "filter.empty=allow"]
+    made = medaug("synthesize", "-n", 4, "--out", "out2", "--run", run, *few, *loose, "--json")
+    assert made.code == 0, made.err
+    assert made.json["refused"] == {}
+    assert (run / "filter.safetensors").stat().st_mtime_ns == kept
+
+
+def test_where_no_filter_can_be_had_it_says_so(
+    medaug: Medaug, tiny_run: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(tiny_run / "model.safetensors", alone)
+    make = ["synthesize", "-n", 2, "--out", "out", "--run", alone, "--uncertainty", 0]
+    made = medaug(*make)
+    assert made.code == 0, made.err
+    assert "not filtered: " in made.err
+    assert "the slices it was trained on are not at hand" in made.err
+    must = medaug(*make, "--filter")
+    assert must.code == 2
+    assert "leave --filter out" in must.err
+    unknown = medaug(*make, "--set", "filter.hu_margins=3")
+    assert unknown.code == 2
+    assert "did you mean filter.hu_margin" in unknown.err
+    other = medaug(*make, "--set", "data.size=3")
+    assert other.err == "medaug: config data is not known here; known: filter\n"
+
+
+def test_a_run_is_given_masks_and_told_what_alternatives_show(
+    medaug: Medaug, layout_run: Path, masks_run: Path
+) -> None:
+    make = [*MAKE, "-n", 3, "--run", layout_run, "--uncertainty", 2]
+    for out, options, mask in (
+        ("a", ["--uncertainty-source", "mask"], "a real layout deformed at strength 1"),
+        ("b", ["--mask-strength", 0.5], "a real layout deformed at strength 0.5"),
+        ("c", ["--masks", masks_run, "--uncertainty-source", "network"], "a layout drawn by"),
+    ):
+        made = medaug(*make, "--out", out, *options)
+        assert made.code == 0, made.err
+        with Path(out, "manifest.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert all(row["mask"].startswith(mask) for row in rows)
+        source = options[-1] if "--uncertainty-source" in options else "latent"
+        assert {row["uncertainty_source"] for row in rows} == {source}
+
+
+def test_scans_without_labels_join_training(
+    medaug: Medaug, phantom_root: Path, tmp_path: Path
+) -> None:
+    scans = tmp_path / "scans"
+    for series in sorted(phantom_root.rglob("*.dcm")):
+        place = scans / "somebody" / series.parent.parent.parent.name / series.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(series, place)
+    train = ["train", "--data", phantom_root, "--run", "run", *SETTINGS, "--unlabeled", scans]
+    done = medaug(*train, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(Path("run/run.json").read_text())["unlabeled"]
+    lost = medaug("train", "--data", phantom_root, "--run", "r2", *SETTINGS, "--unlabeled", "none")
+    assert lost.code == 2
+    assert "none: no such folder; name a folder of scans without labels" in lost.err

@@ -76,7 +76,13 @@ def synthesize(
     if filter is not False and not (dry_run and not (run / FILE).exists()):
         data = generator.settings.data
         judging = filter_of(
-            run, generator.kind, generator.masks, data, thresholds, required=bool(filter)
+            run,
+            generator.kind,
+            generator.masks,
+            data,
+            thresholds,
+            required=bool(filter),
+            device=device,
         )
     options: Options = {
         "seed": seed,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medaug.config import DataConfig, FilterConfig, resolve_filter
+from medaug.device import choose_device
 from medaug.errors import ConfigError
 from medaug.filter.judging import FILE, Filter, open_filter
 from medaug.run import trained_on
@@ -18,7 +19,7 @@ def filter_of(
     config: FilterConfig | None = None,
     *,
     required: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Filter | None:
     """The filter of ``run``, or None for what none is made for or can be had.
 
@@ -44,7 +45,14 @@ def filter_of(
         cache = trained_on(run)
         place = run / FILE
         if cache is not None or place.is_file():
-            return open_filter(place, config, cache=cache, data=data, device=device)
+            return open_filter(
+                place,
+                config,
+                cache=cache,
+                data=data,
+                unlabeled=trained_on(run, "unlabeled"),
+                device=choose_device(device),
+            )
         reason = f"{run}: the slices it was trained on are not at hand, and the filter needs them"
     if required:
         raise ConfigError(f"{reason}; leave --filter out")
