@@ -10,10 +10,10 @@ from medaug.data.warp import field, warp_ids
 from medaug.errors import ConfigError
 from medaug.seeds import derive, generator
 
-AMOUNTS = {"rotate": 0.1, "scale": 0.1, "shift": 0.04, "elastic": 0.05}
+AMOUNTS = {"rotate": 0.08, "scale": 0.08, "shift": 0.03, "elastic": 0.025}
 """At strength 1: radians, shares, and for the elastic field half fields of view on a 6 x 6 grid,
-so that 400 mm move by 10 mm (one standard deviation) and bend over some 70 mm."""
-NUDGE = 0.4
+so that 400 mm move by 5 mm (one standard deviation) and bend over some 70 mm."""
+NUDGE = 0.5
 """The strength, beside a layout's own, of the alternatives to it."""
 
 

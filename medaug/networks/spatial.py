@@ -44,8 +44,8 @@ class SpatialEncoder(nn.Module):
 class SpatialDecoder(nn.Module):
     """Codes (b, code, s/stride, s/stride) to raw outputs (b, c, s, s), before any squashing.
 
-    Where the condition is planes (``spatial``) they enter at every level by SPADE, and the head, at
-    half the image's side, sees them unshuffled, so that no pixel of a mask is averaged away.
+    Where the condition is planes (``spatial``) they enter at every level by SPADE, and two layers at
+    the image's own side see them as they are, so that no pixel of a mask is averaged away.
     """
 
     def __init__(
@@ -69,7 +69,10 @@ class SpatialDecoder(nn.Module):
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.norm = group_norm(width)
-        self.head = nn.Conv2d(width + 4 * layout, 4 * channels, 3, padding=1)
+        fine = width // 2 if spatial else channels
+        self.head = nn.Conv2d(width, 4 * fine, 3, padding=1)
+        self.edges = nn.Conv2d(fine + layout, width, 3, padding=1) if spatial else None
+        self.last = nn.Conv2d(width, channels, 3, padding=1) if spatial else None
 
     @staticmethod
     def block(c_in: int, c_out: int, layout: int) -> nn.Module:
@@ -80,10 +83,10 @@ class SpatialDecoder(nn.Module):
         h = self.dropout(self.body(self.stem(with_condition(z, cond)), *told))
         for level in self.levels:
             h = F.interpolate(level(h, *told), scale_factor=2.0, mode="nearest")
-        h = F.silu(self.norm(h))
-        if self.spatial and cond is not None:
-            h = torch.cat([h, F.pixel_unshuffle(cond.to(h.dtype), 2)], 1)
-        return F.pixel_shuffle(self.head(h), 2)
+        h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2)
+        if self.edges is None or self.last is None or cond is None:
+            return h
+        return self.last(F.silu(self.edges(torch.cat([h, cond.to(h.dtype)], 1))))
 
 
 class PatchDiscriminator(nn.Module):
