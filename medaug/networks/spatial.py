@@ -44,7 +44,7 @@ class SpatialEncoder(nn.Module):
 class SpatialDecoder(nn.Module):
     """Codes (b, code, s/stride, s/stride) to raw outputs (b, c, s, s), before any squashing.
 
-    Where the condition is planes (``spatial``) they enter at every level by SPADE, and two layers at
+    Where the condition is planes (``spatial``) they enter every level by SPADE, and two layers at
     the image's own side see them as they are, so that no pixel of a mask is averaged away.
     """
 
