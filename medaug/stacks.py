@@ -59,7 +59,7 @@ class Stacks:
         if slices < 2:
             raise ConfigError(f"stack must be 0 for slices, or at least 2, got {slices}")
         if not 0 <= smooth_mm < float("inf"):
-            raise ConfigError(f"smooth_mm must not be negative, got {smooth_mm:g}")
+            raise ConfigError(f"smooth_mm must be 0 or more, got {smooth_mm:g}")
         if generator.kind != "ct":
             raise ConfigError("stack: pictures do not lie on each other; stacks are for CT")
         if generator.masks in ("layout", "alone"):
