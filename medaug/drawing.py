@@ -136,7 +136,7 @@ def alternatives(
         elif source == "network":
             drawn.append(network(generator, seed, indices, block, k))
         else:
-            drawn.append(_mask(generator, seed, indices, told, block, k))
+            drawn.append(nudged(generator, seed, indices, told, block, k))
     empty = block.image[:, None][:, :0]
     none = None if block.label is None else block.label[:, None][:, :0]
     images = np.stack([image for image, _ in drawn], 1) if drawn else empty
@@ -168,7 +168,7 @@ def network(generator: Trained, seed: int, indices: Sequence[int], block: Drawin
     return generator.stored(x, block.maps)
 
 
-def _mask(
+def nudged(
     generator: Trained,
     seed: int,
     indices: Sequence[int],

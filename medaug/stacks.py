@@ -7,7 +7,7 @@ Only the codes are smooth.  The model has never seen two slices together, so wha
 volume of a patient; how neighbours differ is measured, see ``medaug.data.continuity``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,20 +24,25 @@ from medaug.drawing import (
     check_source,
     latent,
     network,
+    nudged,
     refusal,
 )
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.geometry import spacing
+from medaug.layouts.deformed import Deformed
 from medaug.redrawing import parts, path, whole
 from medaug.types import Sample
+
+Told = Mapping[str, float]
 
 
 class Stacks:
     """A generator whose cases are stacks of slices, in the place of one whose cases are slices.
 
     Args:
-        generator: of CT slices; it draws its masks, or none.
+        generator: of CT slices.  Where it is given its masks, they are those of consecutive real
+            slices of one scan under one deformation.
         slices: of a stack.
         smooth_mm: deviation of the Gaussian that the noise is averaged with along z, so that the
             noise of slices d mm apart correlates by exp(-(d / 2 smooth_mm)^2); 0 draws each slice
@@ -49,8 +54,7 @@ class Stacks:
             weights are from before it was measured.
 
     Raises:
-        ConfigError: pictures, a run that is given its masks or draws nothing else, or a value out
-            of range.
+        ConfigError: pictures, masks that do not continue each other, or a value out of range.
     """
 
     block_size = 1
@@ -62,12 +66,11 @@ class Stacks:
             raise ConfigError(f"smooth_mm must be 0 or more, got {smooth_mm:g}")
         if generator.kind != "ct":
             raise ConfigError("stack: pictures do not lie on each other; stacks are for CT")
-        if generator.masks in ("layout", "alone"):
-            raise ConfigError(
-                f"stack: this run has data.masks {generator.masks}, and the masks of a stack would "
-                "have to continue each other, which nothing here provides; take a run with "
-                "data.masks joint"
-            )
+        self.step_mm = spacing(generator.affine)[2]
+        self.layouts: Deformed | None = None
+        if generator.masks == "layout":
+            self.layouts = _continuing(generator)
+            self.layouts.starts(slices, self.step_mm)
         self.adjoining = generator.adjoining
         if HEIGHT in generator.condition.names and not self.adjoining.get("extent_mm"):
             raise ConfigError(
@@ -75,7 +78,6 @@ class Stacks:
                 "the scans extend; train anew"
             )
         self.generator, self.slices, self.smooth_mm = generator, slices, smooth_mm
-        self.step_mm = spacing(generator.affine)[2]
         self.affine = generator.affine.copy()
         self.affine[:3, 3] -= (slices - 1) / 2 * self.affine[:3, 2]
         self.fingerprint, self.kind = generator.fingerprint, generator.kind
@@ -127,9 +129,11 @@ class Stacks:
         if heights is not None:
             values[HEIGHT] = float(np.mean(heights))
             told = [{**values, HEIGHT: height} for height in heights]
-        drawn, refused = self._kept(seed, number, made.rows(told), judge)
+        drawn, refused = self._kept(seed, number, told, judge)
         image, label = whole([(block.image, block.label) for block in drawn])
-        others = [self._alternative(seed, number, drawn, source, k) for k in range(uncertainty)]
+        others = [
+            self._alternative(seed, number, told, drawn, source, k) for k in range(uncertainty)
+        ]
         masks = [mask for _, mask in others if mask is not None]
         origin = {
             "seed": seed,
@@ -159,12 +163,12 @@ class Stacks:
         return noise.to(self.generator.device)
 
     def _kept(
-        self, seed: int, index: int, cond: Tensor | None, judge: Judge | None
+        self, seed: int, index: int, told: Sequence[Told], judge: Judge | None
     ) -> tuple[list[Drawing], list[str]]:
         """The first stack that ``judge`` keeps, and why the ones before it were refused."""
         refused: list[str] = []
         for attempt in range(MOST_ATTEMPTS):
-            drawn = self._attempt(seed, index, cond, attempt)
+            drawn = self._attempt(seed, index, told, attempt)
             if judge is None:
                 return drawn, refused
             image, label = whole([(block.image, block.label) for block in drawn])
@@ -174,25 +178,41 @@ class Stacks:
             refused.append(reason)
         raise refusal(index, refused)
 
-    def _attempt(self, seed: int, index: int, cond: Tensor | None, attempt: int) -> list[Drawing]:
+    def _attempt(self, seed: int, index: int, told: Sequence[Told], attempt: int) -> list[Drawing]:
         made, drawn = self.generator, []
         noise = self._noise(seed, index, f"code {attempt}" if attempt else "code")
+        maps = None
+        if self.layouts is not None:
+            maps = self.layouts.stack(seed, index, self.slices, self.step_mm, attempt)
         for part in parts(self.slices):
-            told = None if cond is None else cond[part]
-            z = made.prior(noise[part], told)
-            x = made.model.decode(z, told)
-            image, label = made.stored(x)
-            drawn.append(Drawing(noise[part], None, told, z.clone(), x.clone(), image, label))
+            given = None if maps is None else maps[part]
+            cond = made.rows(told[part], given)
+            z = made.prior(noise[part], cond)
+            x = made.model.decode(z, cond)
+            image, label = made.stored(x, given)
+            drawn.append(Drawing(noise[part], given, cond, z.clone(), x.clone(), image, label))
         return drawn
 
     def _alternative(
-        self, seed: int, index: int, drawn: Sequence[Drawing], source: str, k: int
+        self,
+        seed: int,
+        index: int,
+        told: Sequence[Told],
+        drawn: Sequence[Drawing],
+        source: str,
+        k: int,
     ) -> Pair:
         """A further stack that shares what defines the one ``drawn``."""
         if source == "latent":
             fresh = self._noise(seed, index, f"alternative {k}")
             pairs = zip(drawn, parts(self.slices), strict=True)
             return whole([latent(self.generator, block, fresh[part]) for block, part in pairs])
+        if source == "mask":
+            pairs = zip(drawn, parts(self.slices), strict=True)
+            return whole([
+                nudged(self.generator, seed, [index] * len(block.z), told[part], block, k)
+                for block, part in pairs
+            ])  # fmt: skip
         # one by one, so that the same units are dropped in all slices
         singles = [_slice(block, z) for block in drawn for z in range(len(block.z))]
         return whole([network(self.generator, seed, [index], single, k) for single in singles])
@@ -204,10 +224,24 @@ def _slice(block: Drawing, z: int) -> Drawing:
     def cut(array: Any) -> Any:
         return None if array is None else array[z : z + 1]
 
-    return Drawing(
-        cut(block.noise), None, cut(block.cond), cut(block.z), cut(block.x), cut(block.image),
-        cut(block.label),
-    )  # fmt: skip
+    names = ("noise", "maps", "cond", "z", "x", "image", "label")
+    return Drawing(**{name: cut(getattr(block, name)) for name in names})
+
+
+def _continuing(generator: Generator) -> Deformed:
+    """Where masks come from that continue each other.
+
+    Raises:
+        ConfigError: the run is given others.
+    """
+    if generator.layouts is None:
+        generator.layout_maps(0, [])  # says that masks are missing
+    if not isinstance(generator.layouts, Deformed):
+        raise ConfigError(
+            "stack: the masks of a stack must continue each other, as those of a slice cache do; "
+            "leave --masks out, or name a cache"
+        )
+    return generator.layouts
 
 
 def stacked(generator: object, slices: int, smooth_mm: float) -> Stacks:

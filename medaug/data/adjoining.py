@@ -3,6 +3,7 @@
 The figures are kept in the header of the weights, so that they are at hand where the scans are not.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,32 @@ from medaug.data.stored import CachedCase, SliceCache
 
 PAIRS = 512
 """Neighbouring slices that are measured, evenly spread over the training scans."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Slices ``start`` to ``stop`` of a scan, which lie on each other."""
+
+    case: CachedCase
+    start: int
+    stop: int
+
+
+def runs(cache: SliceCache, data: DataConfig, labels: dict[str, int]) -> list[Run]:
+    """The slices of training scans that training uses, in the order in which it gathers them.
+
+    Scans without a label take no part where there are labels.
+    """
+    found = []
+    for name in cache.split["train"]:
+        case = cache.cases[name]
+        if labels and case.label is None:
+            continue
+        used = np.flatnonzero(usable(case, data, labels))
+        for part in np.split(used, np.flatnonzero(np.diff(used) > 1) + 1):
+            if len(part):
+                found.append(Run(case, int(part[0]), int(part[-1]) + 1))
+    return found
 
 
 def adjoining(
@@ -38,15 +65,11 @@ def adjoining(
         or None where there is nothing to measure.
     """
     places: list[tuple[CachedCase, int]] = []
-    extents = []
-    for name in cache.split["train"]:
-        case = cache.cases[name]
-        if labels and case.label is None:
-            continue
-        used = np.flatnonzero(usable(case, data, labels))
-        if len(used):
-            extents.append(float(used[-1] - used[0]) * case.spacing_mm[2])
-        places += [(case, int(z)) for z in used[:-1][np.diff(used) == 1]]
+    ends: dict[str, tuple[int, int]] = {}
+    for run in runs(cache, data, labels):
+        places += [(run.case, z) for z in range(run.start, run.stop - 1)]
+        ends[run.case.id] = ends.get(run.case.id, (run.start, 0))[0], run.stop - 1
+    extents = [(high - low) * cache.cases[id].spacing_mm[2] for id, (low, high) in ends.items()]
     some = np.unique(np.linspace(0, len(places) - 1, min(PAIRS, len(places))).round().astype(int))
     chosen = [places[place] for place in some]
     hu, dice = [], []
