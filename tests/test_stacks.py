@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -25,9 +26,11 @@ from medaug.data.continuity import continuity
 from medaug.errors import ConfigError, OutputError, RefusedError
 from medaug.filter import open_filter
 from medaug.inspection import inspect
+from medaug.journal import case_name
 from medaug.layouts.deformed import Deformed
 from medaug.preview import preview_png
 from medaug.redrawing import path
+from medaug.splits import nnunet_splits
 from medaug.stacks import Stacks
 from medaug.synthesize import plan, synthesize
 from medaug.train import fit
@@ -408,6 +411,20 @@ def test_a_folder_of_stacks_is_sound_and_previewed(out: Path, generator: Generat
     middle = [sample.at(STACK // 2) for sample in samples]
     assert (out / "preview.png").read_bytes() == preview_png(samples) == preview_png(middle)
     assert len(journal.read(out)) == 3
+
+
+def test_stacks_beside_scans_of_the_users_own_judge_nothing(out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    shutil.copytree(out, folder)
+    for name in ("mine_1", "mine_2"):
+        shutil.copy(
+            out / "imagesTr" / "syn_000000_0000.nii.gz", folder / "imagesTr" / f"{name}_0000.nii.gz"
+        )
+        shutil.copy(out / "labelsTr" / "syn_000000.nii.gz", folder / "labelsTr" / f"{name}.nii.gz")
+    nnunet_splits(folder, folds=2)
+    for fold in json.loads((folder / "splits_final.json").read_text()):
+        assert {case_name(i) for i in range(3)} < set(fold["train"])
+        assert len(fold["val"]) == 1
 
 
 def test_a_slice_of_a_stack_lies_where_the_stack_says(generator: Generator) -> None:
