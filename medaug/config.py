@@ -134,6 +134,7 @@ class FilterConfig(_Section):
     copy_share: float | None = Field(
         0.5, ge=0, le=1, description="of the distance from a real slice to another patient's"
     )
+    stack_share: float = Field(0.2, ge=0, le=1, description="of a stack's slices that may fail")
 
     @field_validator("segmenter_images", mode="before")
     @classmethod

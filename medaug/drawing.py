@@ -85,11 +85,16 @@ def draw(
             if old is not None:
                 old[pending] = new
     reasons = [reason for place in pending for reason in whole.refused[place]]
-    raise RefusedError(
-        f"sample {indices[pending[0]]} was refused {MOST_ATTEMPTS} times, mostly for "
+    raise refusal(indices[pending[0]], reasons)
+
+
+def refusal(index: int, reasons: Sequence[str]) -> RefusedError:
+    """What to raise where sample ``index`` was drawn too often."""
+    return RefusedError(
+        f"sample {index} was refused {MOST_ATTEMPTS} times, mostly for "
         f"{Counter(reasons).most_common(1)[0][0]!r}; train longer, loosen that check (--set "
         "filter.KEY=VALUE), or see what it refuses with --no-filter",
-        reasons,
+        list(reasons),
     )
 
 
@@ -126,11 +131,12 @@ def alternatives(
     drawn = []
     for k in range(count):
         if source == "latent":
-            drawn.append(_latent(generator, seed, indices, block, k))
+            fresh = generator.noise(seed, indices, f"alternative {k}")
+            drawn.append(latent(generator, block, fresh))
         elif source == "network":
-            drawn.append(_network(generator, seed, indices, block, k))
+            drawn.append(network(generator, seed, indices, block, k))
         else:
-            drawn.append(_mask(generator, seed, indices, told, block, k))
+            drawn.append(nudged(generator, seed, indices, told, block, k))
     empty = block.image[:, None][:, :0]
     none = None if block.label is None else block.label[:, None][:, :0]
     images = np.stack([image for image, _ in drawn], 1) if drawn else empty
@@ -141,9 +147,8 @@ def alternatives(
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
 
 
-def _latent(generator: Trained, seed: int, indices: Sequence[int], block: Drawing, k: int) -> Pair:
+def latent(generator: Trained, block: Drawing, fresh: Tensor) -> Pair:
     """Another code: near the sample's own, or, where the mask is given, any."""
-    fresh = generator.noise(seed, indices, f"alternative {k}")
     if block.maps is not None:
         z = generator.prior(fresh, block.cond)
     else:
@@ -151,7 +156,7 @@ def _latent(generator: Trained, seed: int, indices: Sequence[int], block: Drawin
     return generator.stored(generator.model.decode(z, block.cond), block.maps)
 
 
-def _network(generator: Trained, seed: int, indices: Sequence[int], block: Drawing, k: int) -> Pair:
+def network(generator: Trained, seed: int, indices: Sequence[int], block: Drawing, k: int) -> Pair:
     """The same noise through another network: an earlier snapshot, or other units dropped."""
     if generator.snapshots:
         model = generator.snapshots[k % len(generator.snapshots)]
@@ -163,7 +168,7 @@ def _network(generator: Trained, seed: int, indices: Sequence[int], block: Drawi
     return generator.stored(x, block.maps)
 
 
-def _mask(
+def nudged(
     generator: Trained,
     seed: int,
     indices: Sequence[int],

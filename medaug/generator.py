@@ -202,7 +202,7 @@ class Generator(Trained):
         stack, masks = alternatives(self, seed, indices, told, drawn, uncertainty, source)
         how = self.uncertainty_of(source)
         return [
-            self._sample(
+            self.to_sample(
                 index, {"seed": seed, "source": source, "how": how, "refused": drawn.refused[i]},
                 told[i], drawn.image[i], None if drawn.label is None else drawn.label[i], stack[i],
                 None if masks is None else masks[i],
@@ -283,7 +283,7 @@ class Generator(Trained):
         """
         return redraw(self, labels, seed, index, smooth, images, condition)
 
-    def _sample(
+    def to_sample(
         self,
         index: int,
         origin: dict[str, Any],
@@ -293,6 +293,7 @@ class Generator(Trained):
         alternatives: np.ndarray,
         masks: np.ndarray | None,
     ) -> Sample:
+        """One case from its draws, with the spread of the alternatives (K, *shape)."""
         several = len(alternatives) > 1
         std = alternatives.std(0, ddof=1, dtype=np.float64) if several else np.zeros(image.shape)
         if self.layouts is not None:
@@ -315,7 +316,7 @@ class Generator(Trained):
 
 
 def vote_entropy(masks: np.ndarray, ids: list[int]) -> np.ndarray:
-    """Entropy in bits of the votes of label maps (k, y, x) over background and ``ids``, (y, x)."""
+    """Entropy in bits of the votes of label maps (k, *shape) over background and ``ids``."""
     if not len(masks):
         return np.zeros(masks.shape[1:], dtype=np.float32)
     share = np.stack([(masks == number).mean(0, dtype=np.float64) for number in (0, *ids)])

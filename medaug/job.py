@@ -21,6 +21,8 @@ COMPRESS_LEVEL = 1
 """Level 1 takes 1 ms for a 64 x 64 sample with 8 alternatives and leaves 40 kB; level 6 takes
 2.7 times as long to save 5 %, since what remains is noise."""
 
+SMOOTH_MM = 20.0
+
 Judge = Callable[[npt.NDArray[Any], npt.NDArray[Any] | None], Sequence[str]]
 """Images (n, y, x) and label maps to a reason for refusal each, empty where there is none."""
 
@@ -74,6 +76,7 @@ class Job:
         filter: what judges samples before they are written.
         real: the real slices that stand beside the samples.
         ignore: where label maps are to say ``ignore``.
+        facts: what else ``run.json`` says of the samples.
     """
 
     generator: Blocks
@@ -87,6 +90,7 @@ class Job:
     filter: Judging | None
     real: RealSlices | None
     ignore: IgnoreAbove | None
+    facts: dict[str, Any]
 
     @property
     def labels(self) -> dict[str, int]:
@@ -134,6 +138,8 @@ class Options(TypedDict, total=False):
     filter: Judging | None
     with_real: Path | None
     ignore_above: str | float | None
+    stack: int
+    smooth_mm: float
 
 
 def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
@@ -156,6 +162,18 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
         last = f"0/{count} to {count - 1}/{count}" if count > 1 else "0/1"
         raise ConfigError(f"shard {number}/{count}: the first number counts from 0, so {last}")
     name, writer = open_writer(options.get("format", "auto"), generator.kind)
+    stack, smooth_mm, facts = options.get("stack", 0), options.get("smooth_mm", SMOOTH_MM), {}
+    if stack:
+        from medaug.stacks import stacked
+
+        if name != "nifti":
+            raise ConfigError(f"stack: a volume in one file goes with format nifti, got {name}")
+        if options.get("with_real") is not None:
+            raise ConfigError(
+                "stack: the real cases of with_real are slices; leave one of them out"
+            )
+        stacks = stacked(generator, stack, smooth_mm)
+        generator, facts = stacks, {"adjoining_real": stacks.adjoining or None}
     labels, real, marks = generator.labels, None, None
     ignore, with_real = options.get("ignore_above"), options.get("with_real")
     if ignore is not None:
@@ -173,10 +191,12 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
         "real_slices": real and real.fingerprint,
         "ignore_above": marks and str(marks),
         "filter": judging and judging.fingerprint,
+        "stack": stack or None,
+        "smooth_mm": float(smooth_mm) if stack else None,
         **generator.depends_on(source, uncertainty),
     }
     return Job(
-        generator, n, Path(out), shard, writer, level, settings, source, judging, real, marks
+        generator, n, Path(out), shard, writer, level, settings, source, judging, real, marks, facts
     )
 
 

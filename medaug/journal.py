@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medaug.data.continuity import continuity
 from medaug.errors import OutputError
 from medaug.files import explaining, turn, write_bytes
 from medaug.types import Sample
@@ -38,17 +39,21 @@ COLUMNS = (
     "index", "case", "origin", "patient", "kind", "class", "condition", "seed", "fingerprint",
     "image", "label", "std", "entropy", "samples", "masks",
     "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
+    "slices", "spacing_z_mm", "mask_volume_mm3", "adjoining_hu", "adjoining_dice",
     "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits", "mask", "refused",
 )  # fmt: skip
 """Columns of the manifest, in order.
 
 ``origin`` is ``synthetic`` or ``real``; real cases have no index, but the ``patient`` they are of.
-``mean_std`` is the standard deviation averaged over the whole slice, ``mean_std_in_mask`` over its
+``mean_std`` is the standard deviation averaged over the whole case, ``mean_std_in_mask`` over its
 mask, both in the image's unit (HU or grey levels).  ``mean_entropy_bits`` averages the vote entropy
 over the pixels that at least one draw labels.  ``condition`` is what the model was told beside the
 class, such as ``liver=1;height=0.25``.  ``mask`` says where a mask that was given comes from,
-``refused`` why the filter refused earlier draws of the sample, one reason each.  What does not
-apply is empty.  No value holds a comma, a quote or a line end.
+``refused`` why the filter refused earlier draws of the sample, one reason each.  A case that is a
+stack has ``slices``, their distance, and the volume of its mask in the place of the area;
+``adjoining_hu`` and ``adjoining_dice`` are averages over its pairs of neighbouring slices, see
+`medaug.data.continuity`.  What does not apply is empty.  No value holds a comma, a quote or a line
+end.
 """
 
 _LOCK = ".medaug.lock"
@@ -138,10 +143,18 @@ def describe(
 
 
 def _measured(sample: Sample) -> Row:
-    x_mm, y_mm = np.linalg.norm(sample.affine[:3, :2], axis=0)
+    x_mm, y_mm, z_mm = np.linalg.norm(sample.affine[:3, :3], axis=0)
     values = {"spacing_x_mm": f"{x_mm:.6f}", "spacing_y_mm": f"{y_mm:.6f}"}
-    if sample.label is not None:
-        values["mask_area_mm2"] = f"{(sample.label > 0).sum() * x_mm * y_mm:.2f}"
+    area = None if sample.label is None else (sample.label > 0).sum() * x_mm * y_mm
+    if not sample.slices:
+        return values if area is None else {**values, "mask_area_mm2": f"{area:.2f}"}
+    values |= {"slices": str(sample.slices), "spacing_z_mm": f"{z_mm:.6f}"}
+    if area is not None:
+        values["mask_volume_mm3"] = f"{area * z_mm:.2f}"
+    found = continuity(sample.image, sample.label)
+    for name, each in (("adjoining_hu", found.hu), ("adjoining_dice", found.dice)):
+        if np.isfinite(each).any():
+            values[name] = f"{np.nanmean(each):.4f}"
     return values
 
 

@@ -34,7 +34,11 @@ def preview(samples: Sequence[Sample], path: Path) -> None:
 
 
 def preview_png(samples: Sequence[Sample], across: int = 4) -> bytes:
-    """Each sample beside its standard deviation, on one scale for all, ``across`` pairs a row."""
+    """Each sample beside its standard deviation, on one scale for all, ``across`` pairs a row.
+
+    A stack is shown by its middle slice.
+    """
+    samples = [s.at(s.slices // 2) if s.slices else s for s in samples]
     ct = samples[0].image.dtype != np.uint8
     top = max(float(np.percentile([sample.std for sample in samples], 99.5)), 1.0)
     cells = []

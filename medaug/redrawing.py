@@ -37,7 +37,7 @@ def vary(
     maps = _maps(generator, labels, images) if generator.masks == "layout" else None
     cond = _told(generator, len(images), maps, seed, index, condition)
     drawn = []
-    for part in _parts(len(images)):
+    for part in parts(len(images)):
         told = None if cond is None else cond[part]
         x = generator.encoded(images[part], None if labels is None else labels[part])
         with generator.casting():
@@ -47,7 +47,7 @@ def vary(
             codes = model.around(x, fresh, told, strength).float()
         given = None if maps is None else maps[part]
         drawn.append(generator.stored(generator.model.decode(codes, told), given))
-    return _whole(drawn)
+    return whole(drawn)
 
 
 def redraw(
@@ -70,14 +70,16 @@ def redraw(
     cond = _told(generator, len(labels), maps, seed, index, condition)
     noise = path(len(labels), generator.model.noise_shape, seed, index, smooth)
     drawn = []
-    for part in _parts(len(labels)):
+    for part in parts(len(labels)):
         told = None if cond is None else cond[part]
         codes = generator.prior(noise[part].to(generator.device), told)
         drawn.append(generator.stored(generator.model.decode(codes, told), maps[part]))
-    return _whole(drawn)[0]
+    return whole(drawn)[0]
 
 
-def path(n: int, shape: tuple[int, ...], seed: int, index: int, smooth: float) -> Tensor:
+def path(
+    n: int, shape: tuple[int, ...], seed: int, index: int, smooth: float, purpose: str = "vary"
+) -> Tensor:
     """Standard normal noise (n, *shape) of consecutive slices, correlated over some of them.
 
     Args:
@@ -87,10 +89,11 @@ def path(n: int, shape: tuple[int, ...], seed: int, index: int, smooth: float) -
         index: of the draw.
         smooth: deviation of the Gaussian that the noise is averaged with along the slices; 0 draws
             each slice on its own.
+        purpose: of the draw, part of its address.
     """
     if smooth < 0:
         raise ConfigError(f"smooth must not be negative, got {smooth:g}")
-    draws = torch.stack([torch.randn(shape, generator=address(seed, "vary", index, k))
+    draws = torch.stack([torch.randn(shape, generator=address(seed, purpose, index, k))
                          for k in range(n)])  # fmt: skip
     if not smooth:
         return draws
@@ -100,7 +103,8 @@ def path(n: int, shape: tuple[int, ...], seed: int, index: int, smooth: float) -
     return torch.tensordot(weights, draws, 1)
 
 
-def _parts(n: int) -> list[slice]:
+def parts(n: int) -> list[slice]:
+    """``n`` slices in blocks that are decoded at once."""
     return [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
 
 
@@ -134,9 +138,10 @@ def _maps(
     return torch.from_numpy(np.array(labels))
 
 
-def _whole(
+def whole(
     drawn: list[tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    """Images and label maps of blocks, put together."""
     images, labels = zip(*drawn, strict=True)
     kept = [label for label in labels if label is not None]
     return np.concatenate(images), np.concatenate(kept) if kept else None

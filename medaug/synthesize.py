@@ -129,6 +129,9 @@ def synthesize(generator: Blocks, n: int, out: Path, **options: Unpack[Options])
               samples, as cases of their own; NIfTI only, see `medaug.mixing`.
             - ignore_above: ``q95`` or a number of bits: label maps carry nnU-Net's ``ignore``
               where the votes' entropy is higher; NIfTI only, see `medaug.ignoring`.
+            - stack: how many slices each case has, drawn along a smooth path, see `medaug.stacks`;
+              0 for cases that are slices; NIfTI only.
+            - smooth_mm: over which length along z the slices of a stack resemble each other; 20.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -144,7 +147,7 @@ def synthesize(generator: Blocks, n: int, out: Path, **options: Unpack[Options])
         out.mkdir(parents=True, exist_ok=True)
     with journal.locked(out):
         claim(out, job.settings, n, _about(job))
-        log, rows = journal.enter(out, job.shard, generator.block_size)
+        log, rows = journal.enter(out, job.shard, job.generator.block_size)
     try:
         missing = job.missing(rows)
         generate_seconds, refused = _produce(job, log, missing, job.missing_real(rows))
@@ -175,6 +178,7 @@ def _about(job: Job) -> dict[str, Any]:
         "uncertainty_source": made.uncertainty_of(job.source),
         "data": made.config.get("data", {}),
         "real": len(job.real.places) if job.real else 0,
+        **job.facts,
     }
 
 

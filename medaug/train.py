@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from medaug import __version__
 from medaug.checkpoint import load_state, read_tensors, save_state, write_tensors
 from medaug.codec import CTCodec
 from medaug.config import Config
+from medaug.data.adjoining import adjoining
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision
@@ -278,8 +279,17 @@ class _Trainer:
             "condition": list(condition.names),
             "conditions": [list(row) for row in condition.rows],
             "affine": typical_affine(self.cache).tolist(),
+            "adjoining": self.adjoining,
             "source": self.cache.source,
         }
+
+    @cached_property
+    def adjoining(self) -> dict[str, Any] | None:
+        """How real slices follow each other, for stacks to be held against."""
+        codec = self.feed.codec
+        if not isinstance(codec, CTCodec):
+            return None
+        return adjoining(self.cache, self.config.data, codec.labels, codec.window_hu)
 
     @torch.no_grad()
     def draw(self) -> None:

@@ -57,6 +57,7 @@ class Trained:
         fingerprint: sha256 of weights and header.
         precision: that of the training, for samples to depend on nothing else.
         affine: (4, 4), of every sample: (x, y, z=0) to RAS+ mm.
+        adjoining: how real slices follow each other, see ``medaug.data.adjoining``, or empty.
         block_size: how many consecutive indices are decoded at once.
         masks: how it was trained on masks: ``joint``, ``layout``, ``alone`` or ``none``.
         snapshots: earlier generators of the same run.
@@ -82,6 +83,7 @@ class Trained:
         self.source = str(header["source"])
         self.labels = dict(codec.labels) if isinstance(codec, CTCodec) else {}
         self.affine = np.asarray(header["affine"], dtype=np.float64)
+        self.adjoining = dict(header.get("adjoining") or {})
         self.fingerprint = fingerprint
         self.uncertainty_source = model.uncertainty
         self.masks = codec.masks if isinstance(codec, CTCodec) else "none"

@@ -5,11 +5,12 @@ Conventions, everywhere in medaug:
 - A *volume* array is indexed ``[x, y, z]`` in RAS+ order: x grows to the patient's Right, y to
   Anterior, z to Superior.  ``affine`` (4, 4) maps voxel indices ``(x, y, z, 1)`` to RAS+ mm.
 - A *slice* array is indexed ``[y, x]``; a stack of slices ``[z, y, x]``.
+- Alternatives lead: ``[k, y, x]`` of a slice, ``[k, z, y, x]`` of a stack.
 - CT intensities are Hounsfield units (HU) as int16; label maps are uint8, 0 is background.
 - Lengths are millimetres.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sample:
-    """One synthetic case, in the units its readers expect.
+    """One synthetic case, a slice or a stack of slices, in the units its readers expect.
 
-    ``image`` is HU int16 for CT and uint8 grey levels for pictures, shape (y, x).  ``label`` is a
-    uint8 label map of the same shape, or None where the model draws no mask.  ``alternatives``
-    (K, y, x) and ``alternative_labels`` are further draws that share what defines the case.
-    ``std`` (y, x) is their voxel-wise standard deviation in the image's unit, ``entropy`` (y, x)
-    the entropy in bits of the label votes.  ``affine`` maps (x, y, z=0) to RAS+ mm.
+    ``image`` is HU int16 for CT and uint8 grey levels for pictures, shape (y, x), or (z, y, x) for
+    a stack.  ``label`` is a uint8 label map of the same shape, or None where the model draws no
+    mask.  ``alternatives`` (K, *shape) and ``alternative_labels`` are further draws that share what
+    defines the case.  ``std`` (*shape) is their voxel-wise standard deviation in the image's unit,
+    ``entropy`` (*shape) the entropy in bits of the label votes.  ``affine`` maps (x, y, z) to RAS+
+    mm, with z = 0 in a slice.
     ``origin`` says where it came from: how it was drawn, and, when it goes to a writer, also the
     ``seed``, the fingerprint of the ``weights`` and the ``labels``, name to id.
     """
@@ -68,3 +70,27 @@ class Sample:
     std: npt.NDArray[np.float32]
     entropy: npt.NDArray[np.float32] | None
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def slices(self) -> int:
+        """How many slices the stack has, or 0 where the case is a slice."""
+        return len(self.image) if self.image.ndim == 3 else 0
+
+    def at(self, z: int) -> "Sample":
+        """Slice ``z`` of a stack as a case of its own, where it lies."""
+
+        def cut(array: Any) -> Any:
+            return None if array is None else array[..., z, :, :]
+
+        affine = np.array(self.affine, np.float64)
+        affine[:3, 3] += z * affine[:3, 2]
+        return replace(
+            self,
+            image=cut(self.image),
+            label=cut(self.label),
+            affine=affine,
+            alternatives=cut(self.alternatives),
+            alternative_labels=cut(self.alternative_labels),
+            std=cut(self.std),
+            entropy=cut(self.entropy),
+        )

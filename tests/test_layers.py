@@ -18,6 +18,7 @@ LAYERS = [
     {"workflow", "monai", "torchio"},
     {"evaluate", "explore", "splits", "synthesize", "transforms", "train"},
     {"claim", "job"},
+    {"stacks"},
     {"rounds", "generator", "journal", "mixing"},
     {"drawing", "redrawing"},
     {"optim", "trained"},

@@ -14,7 +14,7 @@ from scipy.ndimage import center_of_mass
 from medaug.errors import DataError
 from medaug.types import Sample
 from medaug.writers import ROLES, open_writer
-from medaug.writers.nifti import Nifti, read_slice
+from medaug.writers.nifti import Nifti, read
 from medaug.writers.png import Png
 
 AFFINE = np.array([[2.5, 0, 0, -187.5], [0, 3.125, 0, -231], [0, 0, 1.5, 42], [0, 0, 0, 1.0]])
@@ -186,4 +186,4 @@ def test_a_truncated_nifti_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "nifti", sample())["image"]
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match="not a readable NIfTI file"):
-        read_slice(path)
+        read(path)

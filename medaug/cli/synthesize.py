@@ -50,6 +50,12 @@ def synthesize(
         str | None,
         typer.Option(help="nnU-Net's ignore label above this entropy: q95, or bits as 0.5."),
     ] = None,
+    stack: Annotated[
+        int, typer.Option(help="Slices of each case, drawn along a smooth path; 0: single slices.")
+    ] = 0,
+    smooth_mm: Annotated[
+        float, typer.Option(help="Over which length along z the slices of a stack are alike.")
+    ] = 20.0,
     shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
     device: Device = "auto",
     json: AsJson = False,
@@ -94,6 +100,8 @@ def synthesize(
         "format": format,
         "with_real": with_real,
         "ignore_above": ignore_above,
+        "stack": stack,
+        "smooth_mm": smooth_mm,
     }
     if dry_run:
         planned = plan(generator, count, out, **options)

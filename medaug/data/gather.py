@@ -66,8 +66,8 @@ def gather(
         if cache.kind == "ct" and case.label is None:
             bare.append(case)
             continue
-        usable = _usable(case, data, labels)
-        chosen.append((case, usable, np.flatnonzero(usable) if training else _all(case)))
+        used = usable(case, data, labels)
+        chosen.append((case, used, np.flatnonzero(used) if training else _all(case)))
     if not sum(len(keep) for _, _, keep in chosen):
         raise DataError(
             f"{cache.path}: no {split} slice qualifies (with data.require_label a slice must "
@@ -95,7 +95,7 @@ def _all(case: CachedCase) -> npt.NDArray[np.intp]:
     return np.arange(len(case.image))
 
 
-def _usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.NDArray[np.bool_]:
+def usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.NDArray[np.bool_]:
     """Which slices of a case training may use, (z,)."""
     if not (labels and data.require_label):
         return np.ones(len(case.image), dtype=bool)

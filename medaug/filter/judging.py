@@ -108,17 +108,30 @@ class Filter:
         Each slice is judged on its own: the answer does not depend on the others.
 
         Args:
-            image: HU (n, y, x); clipped to the window here.
-            label: label ids (n, y, x); None where no masks are drawn.
+            image: HU (n, y, x); clipped to the window here.  Or stacks (n, z, y, x), each of which
+                is one case: it is a ``copy`` where one of its slices is, and refused for what most
+                of its slices fail where more than ``stack_share`` of them fail something.
+            label: label ids of the same shape; None where no masks are drawn.
 
         Raises:
             DataError: another size or shape than the training slices, or an unknown label id.
         """
+        if np.ndim(image) == 4:
+            labels = [None] * len(image) if label is None else label
+            return [self._of_stack(*stack) for stack in zip(image, labels, strict=True)]
         image, label = self._checked(image, label)
         low, high = self.codec.window_hu
         clipped = image.clip(low, high).astype(np.float32)
         pairs = zip(clipped, label, strict=True)
         return [next(self._failed(*pair), "") for pair in pairs]
+
+    def _of_stack(self, image: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> str:
+        reasons = [reason for reason in self.judge(image, label) if reason]
+        if "copy" in reasons:
+            return "copy"
+        if len(reasons) <= self.config.stack_share * len(image):
+            return ""
+        return max(REASONS, key=reasons.count)
 
     def _checked(
         self, image: npt.NDArray[Any], label: npt.NDArray[Any] | None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medaug.codec import Codec, CTCodec
 from medaug.config import DataConfig
+from medaug.data.adjoining import runs
 from medaug.data.feed import Feed
 from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import ConfigError, DataError
@@ -69,7 +70,10 @@ def open_layouts(
     if masks is None:
         assert cache is not None
         _check_size(cache, size)
-        return Deformed(real_layouts(cache, data, codec), 1.0 if strength is None else strength)
+        real = real_layouts(cache, data, codec)
+        on_each_other = [(run.stop - run.start, run.case.spacing_mm[2])
+                         for run in runs(cache, data, codec.labels)]  # fmt: skip
+        return Deformed(real, 1.0 if strength is None else strength, on_each_other)
     place = Path(masks)
     if (place / "model.safetensors").is_file() or place.suffix == ".safetensors":
         return Drawn(open_run(place), codec.told, size, strength or 0.0)
@@ -79,8 +83,8 @@ def open_layouts(
             f"{place}: {what}; masks are a slice cache, a run of masks alone, or a folder of label "
             "maps"
         )
-    real = None if cache is None else real_layouts(cache, data, codec)
-    return OwnMasks(place, codec.labels, codec.tissues, size, data.fov_mm, real, strength or 0.0)
+    lent = None if cache is None else real_layouts(cache, data, codec)
+    return OwnMasks(place, codec.labels, codec.tissues, size, data.fov_mm, lent, strength or 0.0)
 
 
 def _check_size(cache: SliceCache, size: int) -> None:

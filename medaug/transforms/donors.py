@@ -23,7 +23,7 @@ from medaug.seeds import derive
 from medaug.transforms.grids import label_middle, onto
 from medaug.transforms.pairs import Pairs, key_file, open_pairs
 from medaug.transforms.scan import Scan
-from medaug.types import Affine, Case
+from medaug.types import Affine, Case, Sample
 
 KEPT_BYTES = 2**30
 """Memory for cases read from a folder, a process."""
@@ -38,6 +38,16 @@ class Donor:
     image: npt.NDArray[Any]
     label: npt.NDArray[Any] | None
     affine: Affine
+
+    @classmethod
+    def of(cls, sample: Sample) -> "Donor":
+        """A synthetic case, a slice being a volume one slice thick."""
+        image, label = (
+            None if array is None else array.T if sample.slices else array.T[:, :, None]
+            for array in (sample.image, sample.label)
+        )
+        assert image is not None
+        return cls(image[None], label, sample.affine)
 
     @cached_property
     def content(self) -> str:
@@ -149,7 +159,7 @@ def open_donors(source: str, device: str = "cpu") -> Donors:
         key_file(source)
     except DataError:
         return _opened(source)
-    return _Slices(open_pairs(source, device))
+    return _Pairs(open_pairs(source, device))
 
 
 @lru_cache(maxsize=4)
@@ -157,8 +167,8 @@ def _opened(folder: str) -> Donors:
     return _Folder(Path(folder))
 
 
-class _Slices:
-    """Synthetic pairs as donors one slice thick."""
+class _Pairs:
+    """Synthetic pairs as donors."""
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
@@ -167,9 +177,7 @@ class _Slices:
         return self._pairs.indices(pool)
 
     def donor(self, index: int, seed: int) -> Donor:
-        sample = self._pairs.pair(index, seed)
-        label = None if sample.label is None else sample.label.T[:, :, None]
-        return Donor(sample.image.T[None, :, :, None], label, sample.affine)
+        return Donor.of(self._pairs.pair(index, seed))
 
     def fingerprint(self, index: int, seed: int) -> str:
         return self._pairs.fingerprint

@@ -96,6 +96,11 @@ def like(
     the array is another image: its metadata are new, under ``name``, and its trace is empty.
     """
     if old.ndim == 3:
+        if array.shape[-1] != 1:
+            raise ConfigError(
+                f"the item is a slice, and the synthetic case a stack of {array.shape[-1]}; give a "
+                "folder written without --stack"
+            )
         array = array[..., 0]
     if isinstance(old, np.ndarray):
         return np.ascontiguousarray(fitting(array, old.dtype))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medaug.generator import Generator
 
 KEPT = 512
-"""Pairs kept per source and process: 15 MB at 64 x 64, 60 MB at 128 x 128 pixels."""
+"""Slices kept per source and process: 15 MB at 64 x 64, 60 MB at 128 x 128 pixels."""
 
 POOL = 256
 """How many samples of a model a transform draws from, unless told otherwise."""
@@ -167,6 +167,7 @@ class _Written:
         try:
             run = json.loads((folder / "run.json").read_bytes())
             form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
+            slices = int(run["settings"].get("stack") or 1)
             self._fingerprint = str(run["settings"]["weights"])[:12]
             with (folder / "manifest.csv").open(newline="") as lines:
                 rows = [row for row in csv.DictReader(lines) if row.get("origin") != "real"]
@@ -181,7 +182,7 @@ class _Written:
             )
         self._folder, self._indices = folder, sorted(self._rows)
         _, self._writer = open_writer(form)
-        self._read = lru_cache(maxsize=KEPT)(self._load)
+        self._read = lru_cache(maxsize=max(1, KEPT // slices))(self._load)
 
     @property
     def fingerprint(self) -> str:

@@ -82,9 +82,7 @@ def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) 
             f"{fingerprint}"
         )
     if recipe.mode == "replace":
-        sample = pairs.pair(index, recipe.seed)
-        label = None if sample.label is None else sample.label.T[:, :, None]
-        return Donor(sample.image.T[None, :, :, None], label, sample.affine)
+        return Donor.of(pairs.pair(index, recipe.seed))
     from medaug.transforms.alter import Address, redraw, vary
 
     model = open_generator(recipe.source, recipe.device)

@@ -1,11 +1,11 @@
-"""NIfTI in the layout of nnU-Net v2: one slice thick, in register, HU and mm.
+"""NIfTI in the layout of nnU-Net v2: in register, HU and mm, z = 1 for a slice.
 
-    imagesTr/syn_000000_0000.nii.gz             (x, y, 1) int16 HU, or uint8 grey levels
-    labelsTr/syn_000000.nii.gz                  (x, y, 1) uint8 label ids
-    uncertainty/syn_000000_std.nii.gz           (x, y, 1) float32, the image's unit
-    uncertainty/syn_000000_entropy.nii.gz       (x, y, 1) float32 bits
-    uncertainty/syn_000000_samples.nii.gz       (x, y, 1, K) alternative images
-    uncertainty/syn_000000_masks.nii.gz         (x, y, 1, K) alternative label maps
+    imagesTr/syn_000000_0000.nii.gz             (x, y, z) int16 HU, or uint8 grey levels
+    labelsTr/syn_000000.nii.gz                  (x, y, z) uint8 label ids
+    uncertainty/syn_000000_std.nii.gz           (x, y, z) float32, the image's unit
+    uncertainty/syn_000000_entropy.nii.gz       (x, y, z) float32 bits
+    uncertainty/syn_000000_samples.nii.gz       (x, y, z, K) alternative images
+    uncertainty/syn_000000_masks.nii.gz         (x, y, z, K) alternative label maps
 
 Every file carries the same affine as qform and sform.  The first 352 bytes come from nibabel and
 are kept per shape and type, since making them anew costs twice what compressing the data does.
@@ -53,15 +53,18 @@ class Nifti:
             if sample.alternative_labels is not None:
                 arrays["masks"] = (f"uncertainty/{case}_masks", sample.alternative_labels)
         return {
-            role: (name + SUFFIX, encode(array, sample.affine, level))
+            role: (
+                name + SUFFIX,
+                encode(array if sample.slices else array[..., None, :, :], sample.affine, level),
+            )
             for role, (name, array) in arrays.items()
         }
 
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``."""
-        image, affine = read_slice(folder / row["image"])
-        label = read_slice(folder / row["label"])[0] if row["label"] else None
-        std = read_slice(folder / row["std"])[0] if row["std"] else np.zeros_like(image)
+        image, affine = read(folder / row["image"])
+        label = read(folder / row["label"])[0] if row["label"] else None
+        std = read(folder / row["std"])[0] if row["std"] else np.zeros_like(image)
         return Sample(
             index=int(row["index"]),
             image=image,
@@ -86,13 +89,12 @@ class Nifti:
 
 
 def encode(array: npt.NDArray[Any], affine: Affine, level: int) -> bytes:
-    """A slice [y, x] or a stack [k, y, x] as compressed NIfTI (x, y, 1) or (x, y, 1, k).
+    """A case [z, y, x], or alternatives [k, z, y, x], as compressed NIfTI (x, y, z[, k]).
 
     NIfTI stores x fastest and k slowest, which is the order of the array as it is.
     """
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    shape = (array.shape[-1], array.shape[-2], 1, *array.shape[:-2])
-    header = _header(shape, little.dtype.str, np.asarray(affine, np.float64).tobytes())
+    header = _header(array.shape[::-1], little.dtype.str, np.asarray(affine, np.float64).tobytes())
     return zlib.compress(header + little.tobytes(), level, wbits=31)
 
 
@@ -112,8 +114,8 @@ def _header(shape: tuple[int, ...], dtype: str, affine: bytes) -> bytes:
     return bytes(header.binaryblock) + no_extension
 
 
-def read_slice(path: Path) -> tuple[npt.NDArray[Any], Affine]:
-    """A file one slice thick as an array [y, x] and its affine (RAS+ mm).
+def read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
+    """A file as an array [z, y, x], or [y, x] if one slice thick, and its affine (RAS+ mm).
 
     The file is read and decompressed once: nibabel's own loading opens it three times, to sniff.
 
@@ -127,4 +129,5 @@ def read_slice(path: Path) -> tuple[npt.NDArray[Any], Affine]:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, EOFError, ValueError, zlib.error, *_DAMAGED) as error:
         raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
-    return np.ascontiguousarray(array.reshape(array.shape[:2]).T), np.asarray(image.affine)
+    array = array[:, :, 0] if array.shape[2:] == (1,) else array
+    return np.ascontiguousarray(array.T), np.asarray(image.affine)
