@@ -35,6 +35,17 @@ def parse_count(value: int | str, name: str = "count") -> int:
     return number
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written as 3e-4, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -167,7 +178,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, not YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
@@ -202,7 +213,7 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not path.strip():
             raise ConfigError(f"--set {assignment}: write key=value, such as data.size=64")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
         for key in reversed(path.strip().split(".")):

@@ -116,3 +116,9 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 def test_defaults_are_complete() -> None:
     assert Config().data.labels is None
     assert Config().model.name == "vaegan"
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    assert parse_set(["model.lr=3e-4"]) == {"model": {"lr": 3e-4}}
+    (tmp_path / "c.yaml").write_text("model: {lr: 1e-3, name: e4}\n")
+    assert read_yaml(tmp_path / "c.yaml") == {"model": {"lr": 1e-3, "name": "e4"}}
