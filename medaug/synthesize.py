@@ -131,7 +131,7 @@ def synthesize(generator: Blocks, n: int, out: Path, **options: Unpack[Options])
               where the votes' entropy is higher; NIfTI only, see `medaug.ignoring`.
             - stack: how many slices each case has, drawn along a smooth path, see `medaug.stacks`;
               0 for cases that are slices; NIfTI only.
-            - smooth_mm: over which length along z the slices of a stack resemble each other; 20.
+            - smooth_mm: over which length along z the slices of a stack resemble each other; 10.
 
     Raises:
         ConfigError: an argument is out of range.

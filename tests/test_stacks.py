@@ -26,6 +26,7 @@ from medaug.data.continuity import continuity
 from medaug.errors import ConfigError, OutputError, RefusedError
 from medaug.filter import open_filter
 from medaug.inspection import inspect
+from medaug.job import SMOOTH_MM
 from medaug.journal import case_name
 from medaug.layouts.deformed import Deformed
 from medaug.preview import preview_png
@@ -80,7 +81,7 @@ def between(images: np.ndarray) -> float:
 def test_two_libraries_read_a_volume_where_the_affine_puts_it(
     out: Path, generator: Generator
 ) -> None:
-    (sample,) = Stacks(generator, STACK, 20.0).block(1, uncertainty=2)
+    (sample,) = Stacks(generator, STACK, SMOOTH_MM).block(1, uncertainty=2)
     arrays = {
         "imagesTr/syn_000001_0000": sample.image,
         "labelsTr/syn_000001": sample.label,
@@ -110,7 +111,7 @@ def test_two_libraries_read_a_volume_where_the_affine_puts_it(
 
 def test_the_slices_follow_each_other(generator: Generator) -> None:
     (smooth,) = Stacks(generator, STACK, 60.0).block(0, uncertainty=3)
-    (less,) = Stacks(generator, STACK, 20.0).block(0, uncertainty=0)
+    (less,) = Stacks(generator, STACK, SMOOTH_MM).block(0, uncertainty=0)
     (rough,) = Stacks(generator, STACK, 0.0).block(0, uncertainty=0)
     assert between(smooth.image) < between(less.image) < between(rough.image)
     shuffled = np.random.default_rng(0).permutation(smooth.image)
@@ -134,7 +135,7 @@ def test_the_noise_correlates_as_promised() -> None:
 
 
 def test_a_stack_depends_on_its_address_only(generator: Generator) -> None:
-    stacks = Stacks(generator, STACK, 20.0)
+    stacks = Stacks(generator, STACK, SMOOTH_MM)
     (first,), (again,) = (stacks.block(2, uncertainty=k) for k in (2, 1))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.alternatives[:1], again.alternatives)
@@ -142,7 +143,7 @@ def test_a_stack_depends_on_its_address_only(generator: Generator) -> None:
         stacks.block(3, uncertainty=0),
         stacks.block(2, seed=1, uncertainty=0),
         Stacks(generator, STACK, 21.0).block(2, uncertainty=0),
-        Stacks(generator, STACK + 1, 20.0).block(2, uncertainty=0),
+        Stacks(generator, STACK + 1, SMOOTH_MM).block(2, uncertainty=0),
     ]
     for (other,) in others:
         assert not np.array_equal(other.image[:STACK], first.image)
@@ -169,7 +170,7 @@ def test_shards_steps_and_losses_end_in_the_same_folder(
     [
         ({"stack": 8}, f"stack {STACK}, asked for stack 8"),
         ({"stack": 0}, f"stack {STACK}, asked for stack none"),
-        ({"smooth_mm": 5.0}, "smooth_mm 20.0, asked for smooth_mm 5.0"),
+        ({"smooth_mm": 5.0}, "smooth_mm 10.0, asked for smooth_mm 5.0"),
     ],
 )
 def test_another_kind_of_case_does_not_join_the_folder(
@@ -194,7 +195,7 @@ def test_slices_take_no_notice_of_stacks(generator: Generator, tmp_path: Path) -
 def test_the_manifest_says_how_neighbours_differ(
     out: Path, generator: Generator, phantom_cache: Path
 ) -> None:
-    (sample,) = Stacks(generator, STACK, 20.0).block(0, uncertainty=0)
+    (sample,) = Stacks(generator, STACK, SMOOTH_MM).block(0, uncertainty=0)
     assert sample.label is not None
     row = rows(out)[0]
     assert (row["slices"], float(row["spacing_z_mm"])) == (str(STACK), 9.5)
@@ -209,7 +210,7 @@ def test_the_manifest_says_how_neighbours_differ(
         SliceCache.open(phantom_cache), DataConfig(size=32), {"pancreas": 1}, (-160.0, 240.0)
     )
     assert run["adjoining_real"] == real
-    assert (run["settings"]["stack"], run["settings"]["smooth_mm"]) == (STACK, 20.0)
+    assert (run["settings"]["stack"], run["settings"]["smooth_mm"]) == (STACK, 10.0)
 
 
 def test_continuity_of_simple_stacks() -> None:
@@ -259,7 +260,7 @@ def test_heights_run_evenly_and_stay_within_the_scan(tall_run: Path) -> None:
     made = Generator.from_pretrained(tall_run, "cpu")
     extent = read_header(tall_run / "model.safetensors")["adjoining"]["extent_mm"]
     assert extent == pytest.approx(19 * 9.5)
-    stacks = Stacks(made, 6, 20.0)
+    stacks = Stacks(made, 6, SMOOTH_MM)
     told: list[torch.Tensor] = []
     rows_of = made.rows
 
@@ -283,7 +284,7 @@ def test_heights_run_evenly_and_stay_within_the_scan(tall_run: Path) -> None:
     assert heights[0][0] == pytest.approx(-1)
     assert heights[1].mean() == pytest.approx(0.2)
     assert heights[2][-1] == pytest.approx(1)
-    Stacks(made, 40, 20.0).block(0, uncertainty=0)
+    Stacks(made, 40, SMOOTH_MM).block(0, uncertainty=0)
     all_over = torch.cat(told)[:, 1].numpy()
     assert len(all_over) == 40
     assert (all_over.min(), all_over.max()) == (-1, 1)
@@ -329,10 +330,10 @@ def test_a_refused_stack_is_drawn_anew(generator: Generator, tmp_path: Path) -> 
     kept = np.asarray(nib.load(tmp_path / "out" / row["image"]).dataobj).T
     assert np.array_equal(kept, strict.seen[2])
     assert not np.array_equal(strict.seen[0], strict.seen[1])
-    (plain,) = Stacks(generator, 5, 20.0).block(0, uncertainty=0)
+    (plain,) = Stacks(generator, 5, SMOOTH_MM).block(0, uncertainty=0)
     assert np.array_equal(plain.image, strict.seen[0])
     with pytest.raises(RefusedError, match="sample 0 was refused 64 times, mostly for 'hu'"):
-        Stacks(generator, 2, 20.0).block(0, uncertainty=0, judge=Strict(99).judge)
+        Stacks(generator, 2, SMOOTH_MM).block(0, uncertainty=0, judge=Strict(99).judge)
 
 
 def test_the_filter_judges_every_slice_of_a_stack(phantom_cache: Path, tmp_path: Path) -> None:
@@ -406,7 +407,7 @@ def test_weights_from_before_give_stacks_without_real_figures(
 def test_a_folder_of_stacks_is_sound_and_previewed(out: Path, generator: Generator) -> None:
     assert inspect(out)["problems"] == []
     assert inspect(out)["settings"]["stack"] == STACK
-    stacks = Stacks(generator, STACK, 20.0)
+    stacks = Stacks(generator, STACK, SMOOTH_MM)
     samples = [stacks.block(i, uncertainty=2)[0] for i in range(3)]
     middle = [sample.at(STACK // 2) for sample in samples]
     assert (out / "preview.png").read_bytes() == preview_png(samples) == preview_png(middle)
@@ -428,7 +429,7 @@ def test_stacks_beside_scans_of_the_users_own_judge_nothing(out: Path, tmp_path:
 
 
 def test_a_slice_of_a_stack_lies_where_the_stack_says(generator: Generator) -> None:
-    (stack,) = Stacks(generator, 4, 20.0).block(0, uncertainty=2)
+    (stack,) = Stacks(generator, 4, SMOOTH_MM).block(0, uncertainty=2)
     one = stack.at(3)
     assert (stack.slices, one.slices) == (4, 0)
     assert one.image.shape == (32, 32)
@@ -472,7 +473,7 @@ def test_given_masks_are_consecutive_slices_of_one_scan(
     layout_run: Path, phantom_cache: Path
 ) -> None:
     plain = Generator.from_pretrained(layout_run, "cpu", mask_strength=0.0)
-    cache, stacks = SliceCache.open(phantom_cache), Stacks(plain, 3, 20.0)
+    cache, stacks = SliceCache.open(phantom_cache), Stacks(plain, 3, SMOOTH_MM)
     least = plain.settings.data.min_label_pixels
     found = set()
     for index in range(6):
@@ -491,7 +492,7 @@ def test_given_masks_are_consecutive_slices_of_one_scan(
 
 
 def test_one_deformation_moves_a_whole_stack(layout_run: Path) -> None:
-    stacks = Stacks(Generator.from_pretrained(layout_run, "cpu"), 4, 20.0)
+    stacks = Stacks(Generator.from_pretrained(layout_run, "cpu"), 4, SMOOTH_MM)
     assert stacks.layouts is not None
     same = Deformed(stacks.layouts.real[:1].repeat(9, 1, 1), 1.0, [(9, 9.5)])
     maps = same.stack(0, 0, 5, 9.5)

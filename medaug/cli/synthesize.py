@@ -55,7 +55,7 @@ def synthesize(
     ] = 0,
     smooth_mm: Annotated[
         float, typer.Option(help="Over which length along z the slices of a stack are alike.")
-    ] = 20.0,
+    ] = 10.0,
     shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
     device: Device = "auto",
     json: AsJson = False,

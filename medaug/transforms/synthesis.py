@@ -10,7 +10,7 @@ from medaug.transforms.pairs import open_generator, open_pairs, seen_key
 Mode = Literal["replace", "vary", "redraw"]
 
 STRENGTH = 0.5
-SMOOTH_MM = 20.0
+SMOOTH_MM = 10.0
 
 
 @dataclass(frozen=True)
