@@ -63,7 +63,7 @@ def main() -> None:
         people, cache, run = (Path(folder) / name for name in ("people", "cache", "run"))
         phantom.write(people, patients=8, seed=3, shape=(120, 120, 24), spacing_mm=(3.2, 3.2, 8))
         train(str(people), BRIEF, cache=cache, run=run)
-        print("briefly trained: images follow their masks and are blurred")
+        print("briefly trained: images follow their masks, blurred, and not always in the right HU")
 
         # The masks hold the pancreas alone: all around it comes from real slices that suit them.
         generator = Generator.from_pretrained(run, masks=masks)
