@@ -120,6 +120,7 @@ class Feed:
             ids = list(self.labels.values())
             filled = layout(found.images.numpy(), marks, ids, bool(codec.tissues))
             self.layouts = self._place(torch.from_numpy(filled))
+            self._ids = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
         columns = []
         for name in data.attributes or ():
             columns.append(self.shows(name).float())
@@ -207,7 +208,8 @@ class Feed:
         x = self.codec.encode(image, ids)
         if grid is not None:
             x = warp(x, grid)
-            ids = warp_ids(ids, grid) if ids is not None and self.layouts is not None else ids
+            if ids is not None and self.layouts is not None:
+                ids = warp_ids(ids, grid, self._ids)
         labeled = self.labeled[index].to(self.device) if self.partial else None
         known = None
         if labeled is not None and self.shape.unlabeled:

@@ -49,11 +49,19 @@ def warp(x: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(x + 1, grid.to(x.device, non_blocking=True), align_corners=False) - 1
 
 
-def warp_ids(ids: Tensor, grid: Tensor) -> Tensor:
-    """Label maps (b, h, w) through a ``field``, never interpolated; what comes in is 0."""
+def warp_ids(ids: Tensor, grid: Tensor, known: Tensor) -> Tensor:
+    """Label maps (b, h, w) of the ids ``known`` through a ``field``; what comes in is 0.
+
+    The id with the largest share of a pixel takes it, as when scans are cut, so that edges stay as
+    smooth as they were.
+    """
     grid = grid.to(ids.device, non_blocking=True)
-    moved = F.grid_sample(ids[:, None].float(), grid, mode="nearest", align_corners=False)
-    return moved[:, 0].to(ids.dtype)
+    known = known.to(ids.device, non_blocking=True)
+    planes = (ids[:, None] == known[:, None, None]).float()
+    inside = F.grid_sample(planes, grid, align_corners=False)
+    outside = 1 - inside.sum(1, keepdim=True)
+    which = torch.cat([outside, inside], 1).argmax(1)
+    return torch.cat([known.new_zeros(1), known])[which].to(ids.dtype)
 
 
 @lru_cache(maxsize=4)

@@ -106,8 +106,9 @@ def derive_name(content: str, strength: float) -> str:
 def deform(
     maps: Tensor, seed: int, indices: Sequence[int], purpose: str, strength: float
 ) -> Tensor:
-    """Each map of ``maps`` (n, h, w) through the smooth field of its index, never interpolated."""
+    """Each map of ``maps`` (n, h, w) through the smooth field of its index."""
     amounts = {name: strength * amount for name, amount in AMOUNTS.items()}
     sides = (maps.shape[-2], maps.shape[-1])
     grids = [field(1, sides, generator(seed, purpose, index), **amounts) for index in indices]
-    return warp_ids(maps, torch.cat(grids))
+    known = maps.unique()
+    return warp_ids(maps, torch.cat(grids), known[known > 0])

@@ -37,6 +37,9 @@ from medaug.models.priors import make_prior
 from medaug.networks.blocks import repeated
 from medaug.networks.spatial import PatchDiscriminator, SpatialDecoder, SpatialEncoder, squash
 
+RAREST = 1e-3
+"""Share of a layout below which a part counts no more."""
+
 
 class Phased(Model):
     """See the module's docstring.
@@ -182,7 +185,11 @@ class Phased(Model):
         images, x = self.shape.images, batch.x
         terms = {}
         if images:
-            terms["image"] = (weight, absolute_error(raw[:, :images].tanh(), x[:, :images]))
+            drawn, real = raw[:, :images].tanh(), x[:, :images]
+            if self.shape.layout and batch.cond is not None:
+                share = rarity(batch.cond[:, -self.shape.layout :])
+                drawn, real = drawn * share, real * share
+            terms["image"] = (weight, absolute_error(drawn, real))
         if self.shape.channels > images:
             error = mask_error(raw[:, images:], x[:, images:])
             terms["mask"] = (weight * self.mask_weight, self.labeled(error, batch))
@@ -227,3 +234,14 @@ class Phased(Model):
         """Codes near those of real images ``x``; see ``Prior.around``."""
         mu, logvar = self.encode(x, cond)
         return self.code.around(mu, logvar, fresh, cond, how)
+
+
+def rarity(layout: Tensor) -> Tensor:
+    """What a pixel counts, (b, 1, h, w), 1 on average: more where its part of a layout is rare.
+
+    By the inverse root of the part's share of the batch, so that small organs are learned.
+    """
+    planes = layout.float()
+    scarce = (planes.mean((0, 2, 3)) + RAREST).rsqrt()
+    weights = torch.einsum("bkhw,k->bhw", planes, scarce)[:, None].clamp_min(1)
+    return weights / weights.mean()
