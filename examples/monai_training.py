@@ -33,7 +33,7 @@ from medaug.data.cache import CacheSettings, prepare
 from medaug.data.phantom import Phantom
 from medaug.demo import SHIPPED
 from medaug.monai import RandCopyPasted, RandSynthesisd
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 
 KEYS = ["image", "label"]
 

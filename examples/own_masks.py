@@ -24,7 +24,7 @@ import numpy as np
 from medaug import Generator
 from medaug.data import phantom
 from medaug.preview import grid
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.workflow import train
 
 BRIEF = {

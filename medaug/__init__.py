@@ -16,7 +16,7 @@ _HOME = {
     "nnunet_splits": "medaug.splits",
     "open_source": "medaug.data",
     "prepare": "medaug.data.cache",
-    "synthesize": "medaug.synthesize",
+    "synthesize": "medaug.synthesis",
 }
 
 _MODULES = {"monai": "medaug.monai", "torchio": "medaug.torchio"}

@@ -16,7 +16,7 @@ from medaug.evaluate.anatomy import Masks, real_masks, synthetic_masks
 from medaug.files import write_json
 from medaug.filter.choosing import filter_of
 from medaug.generator import Generator
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.train import TrainReport
 from medaug.workflow import train_on
 

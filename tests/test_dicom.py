@@ -18,7 +18,7 @@ from scipy.ndimage import center_of_mass
 
 from medaug import journal
 from medaug.errors import ConfigError, DataError
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.types import Sample
 from medaug.writers import open_writer
 from medaug.writers.dicom import Dicom, affine_of

@@ -12,7 +12,7 @@ from medaug.config import resolve
 from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError, RefusedError
 from medaug.generator import Generator
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.train import fit
 from tests.conftest import TINY
 from tests.test_synthesize import Toy, tree

@@ -13,10 +13,11 @@ PACKAGE = Path(medaug.__file__).parent
 
 # fmt: off
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"demo", "inspection"},
     {"workflow", "monai", "torchio"},
-    {"evaluate", "explore", "splits", "synthesize", "transforms", "train"},
+    {"evaluate", "explore", "splits", "synthesis", "transforms", "train"},
     {"claim", "job"},
     {"stacks"},
     {"rounds", "generator", "journal", "mixing"},
@@ -95,6 +96,22 @@ def test_public_names_are_exactly_all() -> None:
     assert sorted(medaug.__all__) == sorted({*_HOME, *_MODULES, "__version__"})
     for name in medaug.__all__:
         assert getattr(medaug, name) is not None
+
+
+def test_a_public_function_is_not_hidden_by_a_module_of_its_name() -> None:
+    code = (
+        "import importlib, medaug;"
+        "[importlib.import_module(home) for home in medaug._HOME.values()];"
+        "assert all(callable(getattr(medaug, name)) for name in medaug._HOME), 'hidden'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_runs_as_a_module() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "medaug", "--version"], check=True, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == medaug.__version__
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -20,7 +20,7 @@ from medaug.errors import ConfigError, DataError, OutputError
 from medaug.generator import Generator
 from medaug.layouts.deformed import Deformed, deform
 from medaug.layouts.opening import real_layouts
-from medaug.synthesize import plan, synthesize
+from medaug.synthesis import plan, synthesize
 from medaug.train import fit
 from tests.conftest import TINY
 

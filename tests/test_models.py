@@ -362,6 +362,15 @@ def test_an_unknown_model_suggests_the_nearest() -> None:
     ("arguments", "message"),
     [
         (
+            {"latent_dim": "many"},
+            "config model.latent_dim: Input should be a valid integer, unable to parse string as "
+            "an integer, got 'many'",
+        ),
+        (
+            {"form": "phased", "phases": 0.5},
+            "config model.phases: Input should be a valid tuple, got 0.5",
+        ),
+        (
             {"form": "phased", "code_stride": 8},
             "config model.code_stride: 8 must be 2, 4, 8 or 16 and divide the image size, "
             "which is 28",

@@ -16,7 +16,7 @@ from medaug.data.cache import SliceCache
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.ignoring import IgnoreAbove
 from medaug.splits import nnunet_splits
-from medaug.synthesize import plan, synthesize
+from medaug.synthesis import plan, synthesize
 from medaug.types import Sample
 from tests.test_synthesize import Toy, finish, start, tree
 

@@ -33,7 +33,7 @@ from medaug.preview import preview_png
 from medaug.redrawing import path
 from medaug.splits import nnunet_splits
 from medaug.stacks import Stacks
-from medaug.synthesize import plan, synthesize
+from medaug.synthesis import plan, synthesize
 from medaug.train import fit
 from medaug.transforms.pairs import open_pairs
 from tests.conftest import TINY

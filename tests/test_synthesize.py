@@ -21,7 +21,7 @@ from PIL import Image
 from medaug import files, journal
 from medaug.errors import ConfigError, OutputError
 from medaug.job import Judge
-from medaug.synthesize import plan, synthesize
+from medaug.synthesis import plan, synthesize
 from medaug.types import Sample
 
 

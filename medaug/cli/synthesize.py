@@ -72,8 +72,8 @@ def synthesize(
     from medaug.filter.judging import FILE
     from medaug.generator import Generator
     from medaug.run import newest
-    from medaug.synthesize import Options, plan
-    from medaug.synthesize import synthesize as write
+    from medaug.synthesis import Options, plan
+    from medaug.synthesis import synthesize as write
 
     thresholds = filter_config(parse_set(set or []))
     run = run or newest(Path("runs"))

@@ -3,7 +3,9 @@
 import difflib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from medaug.errors import ConfigError
 from medaug.models.base import Model
@@ -21,10 +23,20 @@ def build(name: str, arguments: Mapping[str, Any], shape: Shape) -> Model:
     form = arguments.pop("form", None)
     maker = model(f"{name}.{form}" if form else name).load()
     known = [key for key in inspect.signature(maker).parameters if key != "shape"]
-    for key in arguments:
+    hints = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+    for key, value in arguments.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean model.{near[0]}" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"config model.{key} is not known to {name}; {hint}")
+        arguments[key] = _as_declared(value, hints.get(key, Any), key)
     made: Model = maker(shape, **arguments)
     return made
+
+
+def _as_declared(value: Any, kind: Any, key: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        told = error.errors()[0]["msg"]
+        raise ConfigError(f"config model.{key}: {told}, got {value!r}") from error

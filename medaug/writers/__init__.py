@@ -1,7 +1,7 @@
 """Samples to files: pure functions from a sample to named bytes, so that the caller owns the disk.
 
 A writer decides names, formats and what a folder says about itself.  Writing whole, skipping what
-is there, threads and errors belong to ``medaug.synthesize``.
+is there, threads and errors belong to ``medaug.synthesis``.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ from synthesize import weights, with_few_steps
 
 from medaug.data.cache import SliceCache
 from medaug.generator import Generator
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.torchio import RandomSynthesis
 
 BANK, SLICES, BATCH, WORKERS, REPEATS, SEED = 256, 1024, 16, 2, 7, 0

@@ -20,7 +20,7 @@ from medaug.data.cache import SliceCache
 from medaug.demo import SHIPPED
 from medaug.evaluate.anatomy import Masks, measure, real_masks
 from medaug.generator import Generator
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.workflow import train
 
 N = 200

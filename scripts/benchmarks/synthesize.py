@@ -21,7 +21,7 @@ from medaug.config import resolve
 from medaug.demo import SHIPPED
 from medaug.generator import Generator
 from medaug.run import weights_path
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.train import fit
 
 SAMPLES = 256

@@ -19,7 +19,7 @@ from results import Asked, Claim, asked, report
 from medaug.config import resolve
 from medaug.data.cache import CacheSettings
 from medaug.generator import Generator
-from medaug.synthesize import synthesize
+from medaug.synthesis import synthesize
 from medaug.train import fit
 from medaug.types import Sample
 

@@ -1,0 +1,7 @@
+"""``python -m medaug`` is the command ``medaug``."""
+
+import sys
+
+from medaug.cli import main
+
+sys.exit(main())
