@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,19 +22,21 @@ def build(name: str, arguments: Mapping[str, Any], shape: Shape) -> Model:
     arguments = dict(arguments)
     form = arguments.pop("form", None)
     maker = model(f"{name}.{form}" if form else name).load()
-    known = [key for key in inspect.signature(maker).parameters if key != "shape"]
-    hints = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+    declared = inspect.signature(maker, eval_str=True).parameters
+    known = [key for key in declared if key != "shape"]
     for key, value in arguments.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean model.{near[0]}" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"config model.{key} is not known to {name}; {hint}")
-        arguments[key] = _as_declared(value, hints.get(key, Any), key)
+        arguments[key] = _as_declared(value, declared[key].annotation, key)
     made: Model = maker(shape, **arguments)
     return made
 
 
 def _as_declared(value: Any, kind: Any, key: str) -> Any:
+    if kind is inspect.Parameter.empty:
+        return value
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
