@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FEWEST = 4
+"""Pixels of a part of a layout below which its level is not compared."""
+
 
 def per_sample(values: Tensor) -> Tensor:
     """The mean over everything but the batch, in float32."""
@@ -23,6 +26,21 @@ def gradient_error(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean absolute difference of the differences between neighbours, along both axes."""
     difference = (x_hat - x).float()
     return per_sample(difference.diff(dim=-1).abs()) + per_sample(difference.diff(dim=-2).abs())
+
+
+def level_error(x_hat: Tensor, x: Tensor, layout: Tensor) -> Tensor:
+    """Absolute difference of the mean intensity in a part of a layout, mean over the parts shown.
+
+    Args:
+        x_hat: intensities (b, c, h, w).
+        x: what they should be.
+        layout: the parts (b, k, h, w), 0 to 1; those of fewer than 4 pixels are left out.
+    """
+    planes = layout.float()
+    pixels = planes.sum((2, 3))
+    gap = torch.einsum("bchw,bkhw->bkc", (x_hat - x).float(), planes).abs().mean(2)
+    shown = (pixels >= FEWEST).float()
+    return (gap / pixels.clamp_min(1) * shown).sum(1) / shown.sum(1).clamp_min(1)
 
 
 def half_squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -40,6 +40,18 @@ def test_likelihoods_are_per_sample_means() -> None:
     assert losses.gradient_error(ramp, torch.zeros_like(ramp)).item() == pytest.approx(1.0)
 
 
+def test_level_error_is_that_of_the_means_of_the_parts_that_show() -> None:
+    x = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(0))
+    layout = torch.zeros(2, 3, 4, 6)
+    layout[:, 0, :, :3], layout[:, 1, :2, 3:], layout[1, 2, 2, 3:] = 1, 1, 1
+    x_hat = x + torch.tensor([0.5, -0.5] * 12).reshape(4, 6)  # no part's mean moves but by one
+    x_hat[:, :, :, :3] += 0.25 - (x_hat - x)[:, :, :, :3].mean((2, 3), keepdim=True)
+    x_hat[:, :, :2, 3:] += -0.75 - (x_hat - x)[:, :, :2, 3:].mean((2, 3), keepdim=True)
+    error = losses.level_error(x_hat, x, layout)
+    assert torch.allclose(error, torch.tensor([0.5, 0.5]), atol=1e-6)  # three pixels do not count
+    assert losses.level_error(x_hat, x, torch.zeros_like(layout)).tolist() == [0, 0]
+
+
 def test_mask_error_is_the_bernoulli_likelihood() -> None:
     logits, mask = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4).sign()
     theirs = -D.Bernoulli(logits=logits).log_prob((mask + 1) / 2)

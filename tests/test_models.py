@@ -44,7 +44,7 @@ CASES = {
     for name, preset in SMALL
     if shape in SHAPES or preset == "modern"
 }
-PROGRESS = (0.0, 0.5, 0.9)
+PROGRESS = (0.0, 0.6, 0.9)
 
 
 def make(name: str, preset: str, shape: Shape) -> Model:
@@ -344,6 +344,18 @@ def test_networks_take_sizes_as_arguments(size: int) -> None:
         assert made.shape == (2, 2, size, size)
 
 
+def test_a_code_beside_a_layout_is_coarser() -> None:
+    grids = {
+        (size, layout): make("vaegan", "modern", Shape(1, 1, size, layout, layout=layout))
+        for size in (64, 128)
+        for layout in (0, 4)
+    }
+    sides = {
+        key: size // model.noise_shape[-1] for key, model in grids.items() for size in [key[0]]
+    }
+    assert sides == {(64, 0): 4, (64, 4): 8, (128, 0): 8, (128, 4): 16}
+
+
 def test_an_unknown_argument_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         build("vaegan", {"latent_dims": 3}, SHAPES[0])
@@ -492,6 +504,7 @@ SWITCHES = {
         "code_stride": 2,
         "phases": [0.0, 0.0],
     },
+    ("vaegan", "layout"): {"level_weight": 9.0, "kl_weight": 1.0, "phases": [1.0, 1.0]},
     ("vae", "author"): {
         "network": "plain",
         "width": 4,
@@ -584,9 +597,11 @@ SWITCHES = {
 def test_every_switch_changes_the_weights_it_leads_to(known: tuple[str, str], switch: str) -> None:
     def trained(arguments: dict) -> list[torch.Tensor]:
         torch.manual_seed(0)
-        shape = SHAPES[0]
-        asked = {"model": {"name": known[0], "preset": known[1], **SMALL[known], **arguments}}
-        model = build(known[0], resolve(asked).model.arguments, shape)
+        name, told = known
+        shape = LAYOUT if told == "layout" else SHAPES[0]
+        preset = "modern" if told == "layout" else told
+        asked = {"model": {"name": name, "preset": preset, **SMALL[name, preset], **arguments}}
+        model = build(name, resolve(asked).model.arguments, shape)
         game = Game(model, 0, torch.device("cpu"), "float32")
         position = 0
         rounds = 2 if known == ("vaegan", "author") else 6

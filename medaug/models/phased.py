@@ -27,6 +27,7 @@ from medaug.losses import (
     gradient_error,
     hinge_fake,
     hinge_real,
+    level_error,
     mask_error,
     per_sample,
     reparametrise,
@@ -47,16 +48,20 @@ class Phased(Model):
     Args:
         shape: what the data dictate.
         code_channels: channels of the code.
-        code_stride: pixels a code covers along a side; 0 chooses 8 from 128 pixels on, else 4.
+        code_stride: pixels a code covers along a side; 0 chooses 8 from 128 pixels on, else 4, and
+            twice that where a layout tells the places.
         width: channels of the autoencoder's first level.
-        phases: shares of the images at which sharpening and the prior begin; a prior without
-            turns leaves its part to sharpening.
+        phases: shares of the images at which sharpening and the prior begin; None chooses 0.4 and
+            0.65, and with a layout, which leaves the prior less to learn, 0.55 and 0.8. A prior
+            without turns leaves its part to sharpening.
         prior: ``flow``, ``gmm``, ``adversarial`` or ``gaussian``, of the codes.
         prior_width: channels of its networks.
         prior_steps: Heun steps of the flow from noise to a code.
         prior_batches: batches a step of the flow takes at once.
         mask_weight: weight of the mask's cross-entropy beside the image's absolute error.
-        kl_weight: weight of the KL per code dimension.
+        kl_weight: weight of the KL per code dimension; None chooses 1e-3, and twice that with a
+            layout.
+        level_weight: weight of the error of the mean intensity in each part of a layout.
         adversarial: weight of the patch logits in the decoder's move.
         texture: weight of the distance in discriminator features.
         lr: rate of autoencoder and prior; ``sharpen_lr`` that of the decoder in phase 2, a half
@@ -72,13 +77,14 @@ class Phased(Model):
         code_channels: int = 4,
         code_stride: int = 0,
         width: int = 24,
-        phases: tuple[float, float] = (0.4, 0.65),
+        phases: tuple[float, float] | None = None,
         prior: str = "flow",
         prior_width: int = 128,
         prior_steps: int = 24,
         prior_batches: int = 2,
         mask_weight: float = 3.0,
-        kl_weight: float = 1e-3,
+        kl_weight: float | None = None,
+        level_weight: float = 1.0,
         adversarial: float = 0.1,
         texture: float = 0.5,
         lr: float = 1e-3,
@@ -86,13 +92,17 @@ class Phased(Model):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        stride = code_stride or (8 if shape.size >= 128 else 4)
+        stride = code_stride or (8 if shape.size >= 128 else 4) * (2 if shape.layout else 1)
         if shape.size % stride or stride not in (2, 4, 8, 16):
             raise ConfigError(
                 f"config model.code_stride: {stride} must be 2, 4, 8 or 16 and divide the image "
                 f"size, which is {shape.size}"
             )
-        if len(phases) != 2 or not 0 <= phases[0] <= phases[1] <= 1:
+        if phases is None:
+            phases = (0.55, 0.8) if shape.layout else (0.4, 0.65)
+        if kl_weight is None:
+            kl_weight = 2e-3 if shape.layout else 1e-3
+        if not 0 <= phases[0] <= phases[1] <= 1:
             raise ConfigError(
                 f"config model.phases: two ascending shares in [0, 1], got {list(phases)}"
             )
@@ -110,7 +120,7 @@ class Phased(Model):
         self.uncertainty = self.code.redraws(self.posterior)
         self.shape = shape
         self.phases = tuple(phases) if self.code.learns else (phases[0], 1.0)
-        self.mask_weight, self.kl_weight = mask_weight, kl_weight
+        self.mask_weight, self.kl_weight, self.level_weight = mask_weight, kl_weight, level_weight
         self.adversarial, self.texture = adversarial, texture
         self.lr, self.sharpen_lr = lr, sharpen_lr
 
@@ -181,13 +191,19 @@ class Phased(Model):
         return {"decoder": decoder, "discriminator": discriminator}
 
     def likeness(self, raw: Tensor, batch: Batch, weight: float) -> dict[str, tuple[float, Tensor]]:
-        """Absolute error of the image and cross-entropy of its masks, where there are such."""
+        """Absolute error of the image and cross-entropy of its masks, where there are such.
+
+        Of an image drawn for a layout also that of the mean in each part, which it would else
+        draw towards that of its surroundings.
+        """
         images, x = self.shape.images, batch.x
         terms = {}
         if images:
             drawn, real = raw[:, :images].tanh(), x[:, :images]
             if self.shape.layout and batch.cond is not None:
-                share = rarity(batch.cond[:, -self.shape.layout :])
+                layout = batch.cond[:, -self.shape.layout :]
+                terms["levels"] = (weight * self.level_weight, level_error(drawn, real, layout))
+                share = rarity(layout)
                 drawn, real = drawn * share, real * share
             terms["image"] = (weight, absolute_error(drawn, real))
         if self.shape.channels > images:
