@@ -109,16 +109,17 @@ def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, fl
     folder = os.environ.get("MEDAUG_TEST_DATA")
     if not folder:
         sys.exit("reproduce: MEDAUG_TEST_DATA does not name a folder that holds mnist/")
-    cache_path = (how.work.parent if how.cut else how.work) / "cache" / data
+    shared = (how.work.parent if how.cut else how.work) / "cache"
+    cache_path = shared / data
     prepare(open_source(data, Path(folder) / data), cache_path, CacheSettings(size=None), 0)
     cache = SliceCache.open(cache_path)
     train, test = (cache.cases[part] for part in ("train", "test"))
     images, labels = torch.from_numpy(np.array(train.image)), classes(cache, "train")
-    kept = how.work / f"classifier-{data}.safetensors"
+    count = 2 * len(images) if how.quick else 12 * len(images)
+    kept = shared / f"classifier-{data}-{count}.safetensors"
     device = str(choose_device(how.device))
     if not kept.exists():
         started = time.monotonic()
-        count = 2 * len(images) if how.quick else 12 * len(images)
         network = train_classifier(images, labels, 10, count=count, device=device)
         found = accuracy(network, torch.from_numpy(np.array(test.image)), classes(cache, "test"))
         facts = {"test_accuracy": found, "seconds": time.monotonic() - started}
