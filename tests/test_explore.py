@@ -224,6 +224,22 @@ def test_sheets_have_a_line_for_each_slice(digits: SliceCache, tmp_path: Path) -
     assert str(drawn).startswith(f"{path}: reconstruct, 3 x 2 pictures, mean absolute error grey")
 
 
+def test_a_run_that_is_given_its_masks_shows_them(
+    layout_run: Path, phantom_cache: Path, tmp_path: Path
+) -> None:
+    generator, cache = Generator.from_pretrained(layout_run), SliceCache.open(phantom_cache)
+    path = tmp_path / "sheet.png"
+    for what, columns in (("reconstruct", 2), ("interpolate", 5), ("attribute", 5)):
+        explore.explore(
+            generator, what, path, cache, rows=1, steps=3, attribute="pancreas"
+        )  # fmt: skip
+        assert size_of(path) == (columns, 1), what
+    real = explore.show(explore.open_feed(generator, cache), 1, 0)
+    again = explore.reconstruct(generator, real)
+    assert again.labels is real.labels is not None
+    assert again.images.shape == real.images.shape
+
+
 def test_without_an_encoder_a_walk_is_between_noises(digits: SliceCache, tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     drawn = explore.explore(generator_of(Blank(), digits), "interpolate", path, rows=2, steps=5)

@@ -27,13 +27,13 @@ class Slices(NamedTuple):
 
 
 def reconstruct(generator: Generator, slices: Slices) -> Slices:
-    """Each slice encoded and decoded again.
+    """Each slice encoded and decoded again, with the label map that it was given, if it was.
 
     Raises:
         ConfigError: the model has no encoder, or the slices do not fit it.
     """
-    codes = generator.encode(*slices)
-    return Slices(*generator.decode(codes, slices.cond), slices.cond)
+    images, labels = generator.decode(generator.encode(*slices), slices.cond)
+    return Slices(images, slices.labels if labels is None else labels, slices.cond)
 
 
 def walk(a: Tensor, b: Tensor, steps: int, spherical: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
 """Sheets of pictures: what ``medaug explore`` draws, planned and drawn."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,7 @@ def explore(
     else:
         columns, facts = _reconstructions(generator, cache, rows, seed)
     images = np.concatenate([column.images for column in columns], 1)
-    kept = [column.labels for column in columns if column.labels is not None]
-    labels = np.concatenate(kept, 1) if kept else None
+    labels = _outlines(columns)
     side = images.shape[-2:]
     window = generator.codec.window_hu if isinstance(generator.codec, CTCodec) else (0.0, 255.0)
     grid(
@@ -152,6 +151,17 @@ def default_out(run: Path, what: str, attribute: str = "") -> Path:
     return (run if run.is_dir() else run.parent) / f"{name}.png"
 
 
+def _outlines(columns: Sequence[Slices]) -> np.ndarray | None:
+    """The label maps of a sheet (rows, columns, y, x), empty in the columns that have none."""
+    if all(column.labels is None for column in columns):
+        return None
+    maps = [
+        np.zeros(column.images.shape, np.uint8) if column.labels is None else column.labels
+        for column in columns
+    ]
+    return np.concatenate(maps, 1)
+
+
 def _line(slices: Slices) -> Slices:
     """Slices (n, y, x) as one column (n, 1, y, x) of a sheet."""
     labels = None if slices.labels is None else slices.labels[:, None]
@@ -161,7 +171,7 @@ def _line(slices: Slices) -> Slices:
 def _between_noises(generator: Generator, rows: int, steps: int, seed: int) -> list[Slices]:
     a, b = (generator.noise(seed, range(rows), f"explore {end}") for end in "ab")
     told = [generator.condition.of(seed, row, {}) for row in range(rows)]
-    conds = (generator.rows(told),) * 2
+    conds = (generator.rows(told, generator.layout_maps(seed, range(rows))),) * 2
     return [Slices(*interpolate(generator, a, b, steps, conds=conds, spherical=True, noise=True))]
 
 
