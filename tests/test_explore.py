@@ -229,10 +229,8 @@ def test_a_run_that_is_given_its_masks_shows_them(
 ) -> None:
     generator, cache = Generator.from_pretrained(layout_run), SliceCache.open(phantom_cache)
     path = tmp_path / "sheet.png"
-    for what, columns in (("reconstruct", 2), ("interpolate", 5), ("attribute", 5)):
-        explore.explore(
-            generator, what, path, cache, rows=1, steps=3, attribute="pancreas"
-        )  # fmt: skip
+    for what, columns in (("reconstruct", 2), ("interpolate", 5)):
+        explore.explore(generator, what, path, cache, rows=1, steps=3)
         assert size_of(path) == (columns, 1), what
     real = explore.show(explore.open_feed(generator, cache), 1, 0)
     again = explore.reconstruct(generator, real)
