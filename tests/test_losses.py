@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
 from torch import distributions as D
 
 from medaug import losses
@@ -40,15 +42,25 @@ def test_likelihoods_are_per_sample_means() -> None:
     assert losses.gradient_error(ramp, torch.zeros_like(ramp)).item() == pytest.approx(1.0)
 
 
-def test_level_error_is_that_of_the_means_of_the_parts_that_show() -> None:
-    x = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(0))
+def test_level_error_is_the_distance_of_the_intensities_in_the_parts_that_show() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x_hat, x = (torch.rand(2, 1, 4, 6, generator=draws) * 2 - 1 for _ in range(2))
     layout = torch.zeros(2, 3, 4, 6)
     layout[:, 0, :, :3], layout[:, 1, :2, 3:], layout[1, 2, 2, 3:] = 1, 1, 1
-    x_hat = x + torch.tensor([0.5, -0.5] * 12).reshape(4, 6)  # no part's mean moves but by one
-    x_hat[:, :, :, :3] += 0.25 - (x_hat - x)[:, :, :, :3].mean((2, 3), keepdim=True)
-    x_hat[:, :, :2, 3:] += -0.75 - (x_hat - x)[:, :, :2, 3:].mean((2, 3), keepdim=True)
+    wanted = [
+        np.mean(
+            [
+                wasserstein_distance(a[0][where].ravel(), b[0][where].ravel())
+                for where in (np.s_[:, :3], np.s_[:2, 3:])  # three pixels do not count
+            ]
+        )
+        for a, b in zip(x_hat.numpy(), x.numpy(), strict=True)
+    ]
     error = losses.level_error(x_hat, x, layout)
-    assert torch.allclose(error, torch.tensor([0.5, 0.5]), atol=1e-6)  # three pixels do not count
+    assert torch.allclose(error.double(), torch.tensor(wanted, dtype=torch.float64), atol=1e-6)
+    moved = x.flip(-1)  # other places, and in the first part other pixels
+    assert losses.level_error(x[..., [2, 1, 0, 5, 4, 3]], x, layout).max() < 1e-6
+    assert losses.level_error(moved, x, layout).min() > 0.01
     assert losses.level_error(x_hat, x, torch.zeros_like(layout)).tolist() == [0, 0]
 
 

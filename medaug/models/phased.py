@@ -61,7 +61,7 @@ class Phased(Model):
         mask_weight: weight of the mask's cross-entropy beside the image's absolute error.
         kl_weight: weight of the KL per code dimension; None chooses 1e-3, and twice that with a
             layout.
-        level_weight: weight of the error of the mean intensity in each part of a layout.
+        level_weight: weight of the distance of the intensities in each part of a layout.
         adversarial: weight of the patch logits in the decoder's move.
         texture: weight of the distance in discriminator features.
         lr: rate of autoencoder and prior; ``sharpen_lr`` that of the decoder in phase 2, a half
@@ -193,8 +193,8 @@ class Phased(Model):
     def likeness(self, raw: Tensor, batch: Batch, weight: float) -> dict[str, tuple[float, Tensor]]:
         """Absolute error of the image and cross-entropy of its masks, where there are such.
 
-        Of an image drawn for a layout also that of the mean in each part, which it would else
-        draw towards that of its surroundings.
+        Of an image drawn for a layout also the distance of the intensities in each part, which a
+        blur would draw towards those around it.
         """
         images, x = self.shape.images, batch.x
         terms = {}
