@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from medaug.evaluate.distances import frechet
-from medaug.evaluate.evidence import Evidence, SliceSet
+from medaug.evaluate.evidence import SliceSet
+from medaug.evaluate.families import Subject
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
-from medaug.generator import Generator
 from medaug.preview import shaded
 from medaug.writers.png import grey
 
@@ -18,8 +18,9 @@ def coarse(slices: SliceSet) -> torch.Tensor:
     return torch.from_numpy(blocks.reshape(n, 16))
 
 
-def fidelity(evidence: Evidence) -> Family:
+def fidelity(subject: Subject) -> Family:
     """Frechet distance of coarse means, and the mean HU."""
+    evidence = subject.evidence
     n = min(len(evidence.synthetic), len(evidence.train))
     made, real, unseen = (coarse(s) for s in (evidence.synthetic, evidence.train, evidence.heldout))
     value, beside = frechet(made[:n], unseen), frechet(real[:n], unseen)
@@ -63,8 +64,9 @@ def fidelity(evidence: Evidence) -> Family:
     return Family("fidelity", figures, curves=curves, details={"axes": axes[:2].numpy()})
 
 
-def privacy(evidence: Evidence, generator: Generator | None = None) -> Family:
+def privacy(subject: Subject) -> Family:
     """Share of slices that equal a training slice, with pairs."""
+    evidence = subject.evidence
     pictures = [
         [grey(evidence.synthetic.images[i]), grey(evidence.train.images[i])] for i in range(3)
     ]
@@ -87,17 +89,17 @@ def privacy(evidence: Evidence, generator: Generator | None = None) -> Family:
             Picture("Nearest pairs", "Left synthetic, right training.", pictures, ["a", "b", "c"]),
             Picture("Shades", "In colour.", spread),
         ],
-        details={"generator": generator is not None},
+        details={"generator": subject.generator is not None},
         skipped=["Membership by likelihood: <script>alert(1)</script> & no likelihood."],
     )
 
 
-def broken(evidence: Evidence) -> Family:
+def broken(subject: Subject) -> Family:
     """Stops as a killed process does."""
     raise KeyboardInterrupt
 
 
-def lacking(evidence: Evidence) -> Family:
+def lacking(subject: Subject) -> Family:
     """A part that can measure nothing."""
     value = float("nan")
     figure = Figure("diversity.recall", value, 0.5, "Nothing.", 0, 0, bound=Bound(least=0.1))

@@ -15,17 +15,13 @@ from medaug.config import resolve_evaluate
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.evaluate import evaluate, parts
-from medaug.evaluate.families import FAMILIES
+from medaug.evaluate.families import FAMILIES, Subject
 from medaug.evaluate.pipeline import SCHEMA, gather, plan
 from medaug.evaluate.setting import Setting, settle
 from medaug.generator import Generator
-from medaug.registry import Entry
 from medaug.synthesis import synthesize
+from tests import report_parts
 from tests.conftest import Medaug
-
-
-def _entry(name: str, function: str) -> Entry:
-    return Entry(name, f"tests.report_parts:{function}", "for tests")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +30,7 @@ def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(FAMILIES):
         monkeypatch.delitem(FAMILIES, name)
     for name in ("fidelity", "privacy"):
-        monkeypatch.setitem(FAMILIES, name, _entry(name, name))
+        monkeypatch.setitem(FAMILIES, name, getattr(report_parts, name))
 
 
 @pytest.fixture(scope="module")
@@ -259,16 +255,16 @@ def test_a_kill_loses_at_most_one_part(
     made: Path, phantom_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {"synthetic": made, "against": phantom_cache, "device": "cpu"}
-    monkeypatch.setitem(FAMILIES, "privacy", _entry("privacy", "broken"))
+    monkeypatch.setitem(FAMILIES, "privacy", report_parts.broken)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path / "r", **asked)
     assert not (tmp_path / "r" / "report.json").exists()
     assert plan(tmp_path / "r", **asked).there == ["fidelity"]
-    monkeypatch.setitem(FAMILIES, "fidelity", _entry("fidelity", "broken"))
-    monkeypatch.setitem(FAMILIES, "privacy", _entry("privacy", "privacy"))
+    monkeypatch.setitem(FAMILIES, "fidelity", report_parts.broken)
+    monkeypatch.setitem(FAMILIES, "privacy", report_parts.privacy)
     first = evaluate(tmp_path / "r", **asked)  # would be interrupted if it measured fidelity again
     page = (tmp_path / "r" / "index.html").read_bytes()
-    monkeypatch.setitem(FAMILIES, "fidelity", _entry("fidelity", "fidelity"))
+    monkeypatch.setitem(FAMILIES, "fidelity", report_parts.fidelity)
     fresh = evaluate(tmp_path / "fresh", **asked)
     assert fresh.content["figures"] == first.content["figures"]
     told = {"reproduce", "seconds"}
@@ -306,7 +302,7 @@ def test_bounds_come_from_the_config_without_measuring_again(
     asked: dict[str, Any] = {"synthetic": made, "against": phantom_cache, "device": "cpu"}
     evaluate(tmp_path, **asked)
     for name in ("fidelity", "privacy"):
-        monkeypatch.setitem(FAMILIES, name, _entry(name, "broken"))
+        monkeypatch.setitem(FAMILIES, name, report_parts.broken)
 
     def judged(bounds: dict[str, Any]) -> tuple[bool | None, list[str]]:
         report = evaluate(tmp_path, **asked, config=resolve_evaluate({"bounds": bounds}))
@@ -325,7 +321,7 @@ def test_bounds_come_from_the_config_without_measuring_again(
 def test_what_cannot_be_measured_fails_its_bound_and_is_null_in_json(
     made: Path, phantom_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAMILIES, "diversity", _entry("diversity", "lacking"))
+    monkeypatch.setitem(FAMILIES, "diversity", report_parts.lacking)
     asked: dict[str, Any] = {"synthetic": made, "against": phantom_cache, "device": "cpu"}
     report = evaluate(tmp_path, **asked, families=["diversity"])
     assert report.failed == ["diversity.recall"]
@@ -338,11 +334,10 @@ def test_what_cannot_be_measured_fails_its_bound_and_is_null_in_json(
 
 
 def test_parts_come_back_as_they_went(made: Path, phantom_cache: Path, tmp_path: Path) -> None:
-    from tests.report_parts import fidelity, privacy
-
-    evidence = gather(_settle(made, phantom_cache), tmp_path)
-    for measure in (fidelity, privacy):
-        family = measure(evidence)
+    setting = _settle(made, phantom_cache)
+    subject = Subject(gather(setting, tmp_path), setting)
+    for measure in (report_parts.fidelity, report_parts.privacy):
+        family = measure(subject)
         parts.save(tmp_path, "x", "key", family)
         back = parts.load(tmp_path, "x", "key")
         assert back is not None

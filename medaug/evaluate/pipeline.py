@@ -7,7 +7,6 @@ OUT/
   parts/           what each part found; a killed evaluation goes on from there
 """
 
-import inspect
 import json
 import shlex
 import time
@@ -22,7 +21,7 @@ from medaug.config import EvaluateConfig
 from medaug.errors import DataError, OutputError
 from medaug.evaluate import parts
 from medaug.evaluate.evidence import Evidence, real_slices
-from medaug.evaluate.families import chosen
+from medaug.evaluate.families import Measure, Subject, chosen
 from medaug.evaluate.figures import Family, FamilyName
 from medaug.evaluate.overview import overview
 from medaug.evaluate.page import render
@@ -31,7 +30,6 @@ from medaug.evaluate.training import training_curves
 from medaug.evaluate.verdict import Verdict, check_bounds, held_to, of_all, of_family
 from medaug.files import held, remove_parts, write_bytes, write_json
 from medaug.progress import progress
-from medaug.registry import Entry
 
 SCHEMA = "medaug-report/1"
 OURS = {"index.html", "report.json", "run.json", "parts"}
@@ -199,32 +197,24 @@ def evaluate(
 
 
 def _measured(
-    setting: Setting, wanted: Mapping[str, Entry], folder: Path
+    setting: Setting, wanted: Mapping[str, Measure], folder: Path
 ) -> tuple[list[Family], Family]:
     """What each part found, now or earlier, and the pictures of the slices themselves."""
     found = {name: parts.load(folder, name, setting.key) for name in (OVERVIEW, *wanted)}
     missing = [name for name, family in found.items() if family is None]
     if missing:
-        evidence = gather(setting, folder)
+        subject = Subject(gather(setting, folder), setting)
         with progress("measure", len(found), "parts", done=len(found) - len(missing)) as bar:
             for name in missing:
                 if name == OVERVIEW:
-                    family = Family(cast(FamilyName, OVERVIEW), [], overview(evidence))
+                    family = Family(cast(FamilyName, OVERVIEW), [], overview(subject.evidence))
                 else:
-                    family = _measure(wanted[name], evidence, setting)
+                    family = wanted[name](subject)
                 parts.save(folder, name, setting.key, family)
                 found[name] = family
                 bar.advance(note=name)
     ready = {name: family for name, family in found.items() if family is not None}
     return [ready[name] for name in wanted], ready[OVERVIEW]
-
-
-def _measure(entry: Entry, evidence: Evidence, setting: Setting) -> Family:
-    """One part; a ``measure`` that has a parameter ``generator`` is given the run's, or None."""
-    measure = entry.load()
-    if "generator" in inspect.signature(measure).parameters:
-        return cast(Family, measure(evidence, generator=setting.generator()))
-    return cast(Family, measure(evidence))
 
 
 def gather(setting: Setting, scratch: Path) -> Evidence:
@@ -283,8 +273,8 @@ def _downstream(path: Path | None) -> Any:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a file by medaug downstream (no JSON object)")
+    if not isinstance(content, dict) or not {"rows", "notes"} <= content.keys():
+        raise DataError(f"{path}: not a table by medaug downstream (no rows and notes in it)")
     return content
 
 

@@ -15,7 +15,7 @@ from medaug.evaluate.figures import Curve, Family, Picture
 from medaug.evaluate.page.bars import figure_bars
 from medaug.evaluate.page.curves import curve_svg
 from medaug.evaluate.page.pictures import gallery
-from medaug.evaluate.page.tables import downstream_tables
+from medaug.evaluate.page.tables import downstream_table
 from medaug.evaluate.page.words import bound_words, interval, number, source_words
 from medaug.evaluate.verdict import QUESTIONS, listed, of_family, title
 
@@ -55,7 +55,7 @@ def render(
         absent=listed([name for name in QUESTIONS if name not in measured]),
         pictures=[gallery(picture) for picture in pictures],
         training=[{"curve": curve, "svg": curve_svg(curve)} for curve in training],
-        tables=downstream_tables(content["downstream"]),
+        study=downstream_table(content["downstream"]),
         command=_wrapped(content["reproduce"]),
     )
 

@@ -10,7 +10,7 @@ from medaug.evaluate.figures import Curve
 from medaug.evaluate.page.words import number
 
 WIDTH, HEIGHT = 340.0, 210.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 10.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 10.0, 44.0
 LINES = 6
 """How many colours there are; more lines take them again with other dashes."""
 
@@ -38,7 +38,7 @@ def curve_svg(curve: Curve) -> Markup:
         drawn.append(
             f'<line class="grid" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP:g}" '
             f'y2="{HEIGHT - BOTTOM:g}"/><text class="tick" x="{across:.1f}" '
-            f'y="{HEIGHT - BOTTOM + 14:g}" text-anchor="middle">{escape(short(tick))}</text>'
+            f'y="{HEIGHT - BOTTOM + 18:g}" text-anchor="middle">{escape(short(tick))}</text>'
         )
     for tick in y_ticks:
         _, down = at(x0, tick)

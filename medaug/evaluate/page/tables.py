@@ -1,66 +1,69 @@
-"""The result of ``medaug downstream`` as tables: any list of rows in its JSON is one."""
+"""The table of ``medaug downstream`` for the page: an arm a row, each beside its rivals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from medaug.evaluate.page.words import number
+from medaug.evaluate.verdict import listed
+
+COLUMNS = (
+    "N", "arm", "Dice", "HD95 mm", "surface Dice", "over standard", "best rival", "over rival",
+    "hurt", "seconds", "verdict",
+)  # fmt: skip
+METRICS = ("dice", "hd95", "surface_dice")
+ABSENT = "\N{EN DASH}"
 
 
-def downstream_tables(content: Any) -> dict[str, Any]:
-    """Sentences, and tables with their columns and cells, found in a JSON object.
+def downstream_table(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A study's rows as text.
+
+    Args:
+        content: ``rows`` and ``notes`` of a study, or None.
 
     Returns:
-        ``sentences``, the values of ``verdict`` and ``sentence`` wherever they are at the top, and
-        ``tables``, each with ``title``, ``columns`` and ``rows`` of text.
+        ``verdict``, ``columns``, ``rows`` and ``notes``, or None without a study.
     """
-    if not isinstance(content, Mapping):
-        return {"sentences": [], "tables": []}
-    sentences = []
-    for key in ("verdict", "sentence", "note"):
-        told = content.get(key)
-        sentences += [told] if isinstance(told, str) else []
-        if isinstance(told, list):
-            sentences += [line for line in told if isinstance(line, str)]
-    return {"sentences": sentences, "tables": list(_tables(content))}
+    if content is None:
+        return None
+    rows = content["rows"]
+    judged = [row for row in rows if row["role"] == "synthetic" and not row["skipped"]]
+    helps = [f"{row['arm']} (N = {_n(row)})" for row in judged if row["verdict"] == "helps"]
+    verdict = "No arm with synthetic slices is shown to help a segmenter."
+    if helps:
+        verdict = f"Of {len(judged)} arms with synthetic slices, these help: {listed(helps)}."
+    skipped = [f"{row['arm']}, N = {_n(row)}: {row['skipped']}" for row in rows if row["skipped"]]
+    return {
+        "verdict": verdict if judged else "No arm with synthetic slices was run.",
+        "columns": COLUMNS,
+        "rows": [_cells(row) for row in rows],
+        "notes": [*content["notes"], *skipped],
+    }
 
 
-def _tables(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for key, value in content.items():
-        if not isinstance(value, list) or not value:
-            continue
-        if not all(isinstance(row, Mapping) for row in value):
-            continue
-        columns = list(dict.fromkeys(name for row in value for name in row if _flat(row[name])))
-        yield {
-            "title": key.replace("_", " "),
-            "columns": [name.replace("_", " ") for name in columns],
-            "rows": [[cell(row.get(name)) for name in columns] for row in value],
-        }
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    standard, rival = row["versus_standard"], row["versus_rival"]
+    return [
+        _n(row),
+        row["arm"],
+        *(_interval(row["scores"].get(name)) for name in METRICS),
+        _difference(standard),
+        ABSENT if rival is None else rival["against"],
+        _difference(rival),
+        ABSENT if standard is None else f"{standard['hurt']} of {standard['cases']}",
+        f"{row['seconds']:.0f}",
+        "skipped" if row["skipped"] else row["verdict"] or ABSENT,
+    ]
 
 
-def _flat(value: Any) -> bool:
-    """Whether a value fits a cell: not a list, nor a mapping other than an interval."""
-    if isinstance(value, Mapping):
-        return {"low", "high"} <= value.keys()
-    return not isinstance(value, list) or _pair(value)
+def _n(row: Mapping[str, Any]) -> str:
+    return "all" if row["n"] is None else str(row["n"])
 
 
-def _pair(value: list[Any]) -> bool:
-    return len(value) == 2 and all(isinstance(end, int | float) for end in value)
+def _interval(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return ABSENT
+    return f"{number(found['mean'])} ({number(found['low'])} to {number(found['high'])})"
 
 
-def cell(value: Any) -> str:
-    """One value as text: numbers short, intervals as from and to."""
-    if value is None:
-        return "\N{EN DASH}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        middle = value.get("value", value.get("mean"))
-        ends = f"{number(value['low'])} to {number(value['high'])}"
-        return ends if middle is None else f"{number(middle)} ({ends})"
-    if isinstance(value, list):
-        return f"{number(value[0])} to {number(value[1])}"
-    if isinstance(value, int):
-        return str(value)
-    return number(value) if isinstance(value, float) else str(value)
+def _difference(compared: Mapping[str, Any] | None) -> str:
+    return ABSENT if compared is None else _interval(compared["differences"]["dice"])
