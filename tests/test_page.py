@@ -226,9 +226,9 @@ def test_the_verdict_comes_first_and_each_part_has_its_own(page: Path) -> None:
     text = page.read_text()
     said = "Not within the bounds: privacy; fidelity held."
     assert text.index(said) < text.index('<ul class="cards">') < text.index('id="slices"')
-    assert "1 of 2 bounds fail: Auc" not in text  # acronyms are written as such
-    assert "1 of 2 bounds fail: AUC." in text
-    assert "All 2 bounds hold." in text
+    assert "1 of 2 bounds fails: Auc" not in text  # acronyms are written as such
+    assert "1 of 2 bounds fails: AUC." in text
+    assert "Both bounds hold." in text
     assert "Told only: no figure of this part has a bound." in text
     assert "Not measured in this report: diversity and uncertainty." in text
     assert text.index('id="privacy.auc"') < text.index('id="privacy.closer_to_training"')
@@ -244,7 +244,7 @@ def test_a_failed_figure_is_shown_before_those_that_hold() -> None:
 def test_the_downstream_table_says_what_helps(page: Path) -> None:
     text = page.read_text()
     assert "Of 2 arms with synthetic slices, these help: joint (N = 4)." in text
-    assert "0.757 (0.745 to 0.77)" in text
+    assert "0.757\n(0.745 to 0.77)" in text
     assert "pseudo, N = 4: no unlabelled scans" in text
     assert 'id="downstream"' not in render(content(families()), families())
 
@@ -254,7 +254,7 @@ def test_the_downstream_table_says_what_helps(page: Path) -> None:
     [
         (0.0, "", "0"),
         (-3.14159, "HU", "\N{MINUS SIGN}3.14 HU"),
-        (640.4, "mm2", "640 mm2"),
+        (640.4, "mm2", "640 mm\N{SUPERSCRIPT TWO}"),
         (0.00012, "", "1.20e\N{MINUS SIGN}04"),
         (float("nan"), "HU", "not measured"),
         (float("inf"), "", "infinite"),
@@ -449,6 +449,16 @@ CONTRAST = """() => {
     }
     return [...new Set(found)];
 }"""
+
+
+def test_the_bars_of_a_figure_share_one_scale(visit: Any) -> None:
+    widths = visit(360).evaluate(
+        """() => [...document.querySelectorAll(".figure dl")].map(
+            list => [...list.querySelectorAll(".bar")].map(
+                bar => bar.getBoundingClientRect().width))"""
+    )
+    assert len(widths) == 6
+    assert all(max(pair) - min(pair) < 1 and min(pair) > 60 for pair in widths)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -78,10 +78,11 @@ def of_family(family: Family) -> Verdict:
     if not bounded:
         return Verdict(None, "Told only: no figure of this part has a bound.", [])
     if not failed:
-        count = "Its one bound holds." if len(bounded) == 1 else f"All {len(bounded)} bounds hold."
-        return Verdict(True, count, [])
+        said = {1: "Its one bound holds.", 2: "Both bounds hold."}
+        return Verdict(True, said.get(len(bounded), f"All {len(bounded)} bounds hold."), [])
     which = listed([title(name) for name in failed])
-    return Verdict(False, f"{len(failed)} of {len(bounded)} bounds fail: {which}.", failed)
+    verb = "fails" if len(failed) == 1 else "fail"
+    return Verdict(False, f"{len(failed)} of {len(bounded)} bounds {verb}: {which}.", failed)
 
 
 def of_all(verdicts: Mapping[str, Verdict]) -> Verdict:

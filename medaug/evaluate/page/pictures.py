@@ -16,6 +16,9 @@ MOST_PX = 256
 
 MOST_ROWS, MOST_CELLS = 12, 12
 
+FEW = 3
+"""Rows of at most so many pictures, such as pairs, lie side by side and are never broken."""
+
 
 def gallery(picture: Picture) -> dict[str, Any]:
     """A picture's rows as data addresses with alternative texts."""
@@ -38,9 +41,11 @@ def gallery(picture: Picture) -> dict[str, Any]:
                 ],
             }
         )
+    few = max((len(row["cells"]) for row in rows), default=0) <= FEW
     left = len(picture.rows) - len(rows)
     caption = picture.caption + (f" {left} more are not shown." if left > 0 else "")
-    return {"title": picture.title, "caption": caption, "rows": rows}
+    kind = "few" if few else "many"
+    return {"title": picture.title, "caption": caption, "rows": rows, "kind": kind}
 
 
 def data_uri(cell: npt.NDArray[np.uint8]) -> str:

@@ -62,7 +62,7 @@ def _n(row: Mapping[str, Any]) -> str:
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
         return ABSENT
-    return f"{number(found['mean'])} ({number(found['low'])} to {number(found['high'])})"
+    return f"{number(found['mean'])}\n({number(found['low'])} to {number(found['high'])})"
 
 
 def _difference(compared: Mapping[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ def number(value: float | None, unit: str = "") -> str:
         text = f"{value:.0f}"
     else:
         text = f"{value:.3g}"
+    unit = unit.replace("mm2", "mm\N{SUPERSCRIPT TWO}").replace("mm3", "mm\N{SUPERSCRIPT THREE}")
     return f"{text} {unit}".rstrip().replace("-", "\N{MINUS SIGN}")
 
 
