@@ -24,6 +24,8 @@ def inspect(path: Path) -> dict[str, Any]:
         return _cache(path)
     if (path / "run.json").exists():
         command = json.loads((path / "run.json").read_text()).get("command")
+        if command == "evaluate":
+            return _report(path)
         return _output(path) if command == "synthesize" else _run(path)
     return _source(path)
 
@@ -128,6 +130,17 @@ def _output(path: Path) -> dict[str, Any]:
     settings = json.loads((path / "run.json").read_text())
     drawn = sum(row.get("origin") != "real" for row in rows)
     return {"what": "synthesised folder", "samples": drawn, **settings, "problems": missing}
+
+
+def _report(path: Path) -> dict[str, Any]:
+    asked = json.loads((path / "run.json").read_text())
+    file = path / "report.json"
+    if not file.is_file():
+        problem = f"{file}: not there; run the same evaluate command again"
+        return {"what": "report", "judged": asked["judged"], "problems": [problem]}
+    content = json.loads(file.read_text())
+    shown = {key: content[key] for key in ("schema", "passed", "verdict", "failed", "judged")}
+    return {"what": "report", **shown, "problems": []}
 
 
 def _source(path: Path) -> dict[str, Any]:

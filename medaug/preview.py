@@ -45,7 +45,7 @@ def preview_png(samples: Sequence[Sample], across: int = 4) -> bytes:
     for sample in samples:
         shade = np.clip(sample.std / top * 255, 0, 255).astype(np.uint8)
         cells.append(_cell(sample.image, sample.label))
-        cells.append(_shaded(_enlarge(upright(shade) if ct else shade, smooth=ct)))
+        cells.append(shaded(_enlarge(upright(shade) if ct else shade, smooth=ct)))
     unit = "HU" if ct else "grey levels"
     caption = f"synthetic; right of each: standard deviation, 0 to {top:.0f} {unit}"
     if ct:
@@ -86,7 +86,7 @@ def _cell(
     cell = np.repeat(_enlarge(upright(picture) if ct else picture, smooth=ct)[..., None], 3, 2)
     if label is not None:
         mask = (np.asarray(label) > 0).astype(np.uint8) * 255
-        cell[_outline(_enlarge(upright(mask) if ct else mask, smooth=ct) > 127)] = OUTLINE
+        cell[outline(_enlarge(upright(mask) if ct else mask, smooth=ct) > 127)] = OUTLINE
     return cell
 
 
@@ -100,13 +100,15 @@ def _enlarge(picture: npt.NDArray[np.uint8], smooth: bool) -> npt.NDArray[np.uin
     return np.asarray(enlarged)
 
 
-def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The pixels of a mask (y, x) that touch its outside."""
     wide = np.pad(mask, 1)
     inside = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return mask & ~inside
 
 
-def _shaded(values: npt.NDArray[np.uint8]) -> RGB:
+def shaded(values: npt.NDArray[np.uint8]) -> RGB:
+    """Grey levels (y, x) in ``SHADES``."""
     stops = np.linspace(0, 255, len(SHADES))
     table = [np.interp(np.arange(256), stops, channel) for channel in zip(*SHADES, strict=True)]
     return np.stack(table, -1).round().astype(np.uint8)[values]

@@ -1,10 +1,13 @@
 """Miniature scans in the real on-disk layout, and the real files where they are at hand."""
 
+import json
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -202,4 +205,40 @@ def masks_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run = tmp_path_factory.mktemp("runs") / "masks"
     more = {"data": {"masks": "alone"}}
     fit(resolve(TINY, more), SliceCache.open(phantom_cache), run, device="cpu")
+    return run
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Medaug = Callable[..., Result]
+
+
+@pytest.fixture
+def medaug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Medaug:
+    """Runs a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDAUG_DATA", raising=False)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["medaug", *map(str, arguments)])
+        from medaug.cli import main
+
+        code = 0
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Result(code, *capsys.readouterr())
+
     return run

@@ -6,9 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -16,44 +14,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medaug.cli import main
 from medaug.registry import MODELS
-from tests.conftest import TINY
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Medaug = Callable[..., Result]
-
-
-@pytest.fixture
-def medaug(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Medaug:
-    """Runs a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MEDAUG_DATA", raising=False)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["medaug", *map(str, arguments)])
-        code = 0
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return run
-
+from tests.conftest import TINY, Medaug
 
 MAKE = ("synthesize", "--no-filter")
 """Runs of these tests draw noise, which the filter would refuse."""

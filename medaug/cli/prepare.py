@@ -1,5 +1,6 @@
 """``medaug prepare``: scans to a slice cache."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,9 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What a slice is centred on: body, label or image.")
     ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
+    ] = None,
     workers: Workers = None,
     json: AsJson = False,
     dry_run: DryRun = False,
@@ -34,6 +38,8 @@ def prepare(
     source = open_source(data, root)
     planned = plan(source, data, sized(size, fov, center), cache=cache)
     settings = cache_settings(planned.config)
+    if holdout is not None:
+        settings = replace(settings, holdout=holdout)
     if dry_run:
         listed = _listing(source)
         content = {"cache": planned.cache, "settings": settings.relevant(source.kind), **listed}

@@ -1,1 +1,13 @@
 """What synthetic slices are worth, measured beside real ones."""
+
+from typing import Any
+
+__all__ = ["evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from medaug.evaluate import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module 'medaug.evaluate' has no attribute {name!r}")

@@ -1,0 +1,81 @@
+"""``medaug evaluate``: one page and one JSON file on what synthetic slices are worth."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medaug.cli.app import INCOMPLETE, answer, app
+from medaug.cli.options import AsJson, Device, DryRun
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="The folder for the report.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run, whose draws are judged; beside --synthetic, the one behind it."),
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="A folder of synthetic slices, by medaug or any tool.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="The cache of real slices; default that of the run.")
+    ] = None,
+    n: Annotated[str, typer.Option("-n", help="How many slices are drawn from a run.")] = "1000",
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    uncertainty: Annotated[
+        int, typer.Option(help="Alternatives of each slice drawn from a run.")
+    ] = 8,
+    families: Annotated[
+        str | None, typer.Option(help="Parts to measure, as fidelity,privacy; default all.")
+    ] = None,
+    downstream: Annotated[
+        Path | None, typer.Option(help="The JSON file of medaug downstream, for its table.")
+    ] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="A setting: evaluate.slices=2000, evaluate.bounds.X=..")
+    ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit status 1 where a bound does not hold.")
+    ] = False,
+    device: Device = "auto",
+    json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure synthetic slices against real ones; the same command goes on after a kill."""
+    from medaug.config import parse_count, parse_set, resolve_evaluate
+    from medaug.errors import ConfigError
+
+    count = parse_count(n, "n")
+    wishes = parse_set(set or [])
+    for section in wishes:
+        if section != "evaluate":
+            raise ConfigError(f"config {section} is not known here; known: evaluate")
+    names = None if families is None else [part.strip() for part in families.split(",")]
+
+    from medaug.evaluate import pipeline
+    from medaug.run import newest
+
+    if run is None and synthetic is None:
+        run = newest(Path("runs"))
+    options: dict[str, Any] = {
+        "run": run,
+        "synthetic": synthetic,
+        "against": against,
+        "n": count,
+        "seed": seed,
+        "uncertainty": uncertainty,
+        "families": names,
+        "config": resolve_evaluate(wishes.get("evaluate") or {}),
+        "downstream": downstream,
+        "device": device,
+    }
+    if dry_run:
+        planned = pipeline.plan(out, **options)
+        answer(json, planned, str(planned))
+        return
+    report = pipeline.evaluate(out, **options)
+    answer(json, report.content, str(report))
+    if gate and report.passed is False:
+        raise typer.Exit(INCOMPLETE)

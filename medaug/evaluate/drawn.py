@@ -1,0 +1,118 @@
+"""Slices drawn from a run for a report, kept in chunks so that a kill costs little."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from medaug.errors import ConfigError, DataError
+from medaug.evaluate.evidence import SliceSet
+from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.files import replacing
+from medaug.generator import Generator
+from medaug.geometry import spacing
+from medaug.progress import progress
+from medaug.types import Sample
+
+CHUNK = 128
+
+
+def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: int) -> Synthetic:
+    """Samples 0 to ``n`` - 1 of a run, none refused by a filter.
+
+    Args:
+        run: the run folder or weight file, for the words.
+        generator: its weights.
+        n: how many.
+        seed: of the samples.
+        uncertainty: alternatives of each.
+
+    Raises:
+        ConfigError: a run of pictures or of masks alone, or a number out of range.
+    """
+    if generator.kind != "ct":
+        raise ConfigError(f"{run}: draws pictures; the report is about CT slices")
+    depends = generator.depends_on("latent", uncertainty)
+    generator.generate(n, seed, uncertainty)  # refuses numbers out of range before anything is done
+    data = generator.settings.data
+    asked = [generator.fingerprint, n, seed, uncertainty, depends]
+    return Synthetic(
+        what=f"{n} slices drawn from the run {run}",
+        fingerprint=hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        facts={
+            "run": str(run),
+            "samples": n,
+            "seed": seed,
+            "uncertainty": uncertainty,
+            "images_seen": generator.images,
+            "weights": generator.fingerprint,
+            "filtered": False,
+        },
+        window_hu=data.window_hu,
+        labels=dict(generator.labels),
+        least=data.min_label_pixels if data.require_label else 0,
+        load=partial(_load, run, generator, n, seed, uncertainty),
+    )
+
+
+def _load(
+    run: Path,
+    generator: Generator,
+    n: int,
+    seed: int,
+    uncertainty: int,
+    frame: Frame,
+    scratch: Path,
+) -> SliceSet:
+    x_mm, y_mm, _ = spacing(generator.affine)
+    frame.check(run, (generator.size, generator.size), (x_mm, y_mm))
+    key = hashlib.sha256(
+        json.dumps([generator.fingerprint, seed, uncertainty]).encode()
+    ).hexdigest()[:12]
+    for other in scratch.glob("drawn-*.npz"):
+        if key not in other.name:
+            other.unlink()
+    masks = generator.masks != "none"
+    kept = Gathering(frame, generator.labels, masks)
+    with progress("draw", n, "slices") as bar:
+        for start in range(0, n, CHUNK):
+            count = min(CHUNK, n - start)
+            path = scratch / f"drawn-{key}-{start:06d}-{count}.npz"
+            if not path.exists():
+                _draw(generator, path, start, count, seed, uncertainty)
+            with _chunk(path) as chunk:
+                parts = {name: chunk[name] for name in chunk.files}
+            for i in range(count):
+                case = {name: whole[i] for name, whole in parts.items()}
+                label, std, entropy = (case.get(name) for name in ("label", "std", "entropy"))
+                kept.add(f"syn_{start + i:06d}", case["image"], label, std, entropy)
+            bar.advance(count)
+    return kept.done(run)
+
+
+def _chunk(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged; delete it and run the same command again") from error
+
+
+def _draw(
+    generator: Generator, path: Path, start: int, count: int, seed: int, uncertainty: int
+) -> None:
+    samples = list(generator.generate(count, seed, uncertainty, start))
+    arrays = {"image": np.stack([sample.image for sample in samples])}
+    if samples[0].label is not None:
+        arrays["label"] = _stacked(samples, "label")
+    if uncertainty > 1:
+        arrays["std"] = _stacked(samples, "std")
+        if samples[0].entropy is not None:
+            arrays["entropy"] = _stacked(samples, "entropy")
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _stacked(samples: list[Sample], name: str) -> np.ndarray:
+    return np.stack([getattr(sample, name) for sample in samples])

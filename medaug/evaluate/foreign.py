@@ -1,0 +1,138 @@
+"""A folder of NIfTI images by any tool, with masks or without, as synthetic slices of a report.
+
+With masks the layouts are those of `medaug.data.collections`.  Without, the images are those of
+``imagesTr``, of ``images``, or of the folder itself.  An image may be a slice or a volume, in any
+orientation; HU are taken as they are.  Labels go by the names in ``dataset.json``; where there is
+none, by the ids of the cache.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from medaug.data import collections
+from medaug.errors import DataError
+from medaug.evaluate.evidence import SliceSet
+from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.geometry import spacing
+from medaug.types import Case
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
+    """The NIfTI images in ``folder``.
+
+    Args:
+        folder: the images, and their masks where there are some.
+        known: name to id of the cache's labels, which masks without ``dataset.json`` go by.
+
+    Raises:
+        DataError: none there, pictures without HU, or an image or mask that cannot be used.
+    """
+    cases, labels = _cases(folder)
+    if labels and not (folder / "dataset.json").is_file():
+        names = {id: name for name, id in known.items()}
+        labels = {names.get(id, name): id for name, id in labels.items()}
+    digest = hashlib.sha256()
+    for case in cases:
+        for path in (*case.image, *([case.label] if case.label else [])):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(repr(sorted(labels.items())).encode())
+    masks = "with masks" if labels else "without masks"
+    return Synthetic(
+        what=f"{len(cases)} images {masks} of the folder {folder}",
+        fingerprint=digest.hexdigest(),
+        facts={"folder": str(folder), "images": len(cases), "masks": bool(labels)},
+        window_hu=None,
+        labels=labels,
+        least=None,
+        load=partial(_load, folder, cases, labels),
+    )
+
+
+def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
+    """The images with their masks, and the labels of the masks."""
+    if not folder.is_dir():
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}")
+    if collections.looks_like(folder):
+        source = collections.NiftiFolder(folder)
+        cases, problems = source.cases()
+        if problems:
+            raise DataError(f"{folder}: {len(problems)} cases cannot be used; first {problems[0]}")
+        bare = [case.id for case in cases if case.label is None]
+        if bare:
+            raise DataError(
+                f"{folder}: {len(bare)} of {len(cases)} images have no mask, such as {bare[0]}; "
+                "give all a mask, or name a folder of the images alone"
+            )
+        return cases, source.labels
+    places = [place for place in (folder / "imagesTr", folder / "images", folder) if place.is_dir()]
+    for place in places:
+        found = sorted(p for p in place.glob("*.nii*") if not p.name.startswith("."))
+        if found:
+            return [Case(path.name.partition(".nii")[0], (path,)) for path in found], {}
+    files = [p for place in places for p in place.iterdir() if p.is_file()]
+    pictures = [p for p in files if p.suffix.lower() in PICTURES]
+    if pictures:
+        raise DataError(
+            f"{folder}: holds pictures such as {pictures[0].name}, whose grey levels are no HU; "
+            "convert them to NIfTI in HU"
+        )
+    raise DataError(
+        f"{folder}: no NIfTI image in it (looked for *.nii and *.nii.gz in imagesTr, images and "
+        "the folder itself)"
+    )
+
+
+def _load(
+    folder: Path, cases: Sequence[Case], labels: Mapping[str, int], frame: Frame, scratch: Path
+) -> SliceSet:
+    kept, lowest, step = Gathering(frame, labels, bool(labels)), np.inf, None
+    for case in cases:
+        image, (x_mm, y_mm, z_mm) = _read(case.image[0])
+        frame.check(case.image[0], image.shape, (x_mm, y_mm))
+        lowest = min(lowest, float(image.min()))
+        step = z_mm if len(image) > 1 else step
+        kept.add(case.id, image, None if case.label is None else _mask(case.label, image))
+    if lowest >= 0:
+        raise DataError(
+            f"{folder}: no value below 0 in any of its images, so these are not HU, in which fat "
+            "and air are negative; write the images in HU"
+        )
+    return kept.done(folder, step)
+
+
+def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
+    """An image as (z, y, x) in RAS+ order, and its spacing along x, y, z."""
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        values = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+    trailing = [n for n in values.shape[3:] if n != 1]
+    if values.ndim < 2 or trailing:
+        raise DataError(f"{path}: a slice or a volume is wanted, got the shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: holds values that are not finite")
+    volume = values.reshape(*values.shape[:2], -1)
+    return np.ascontiguousarray(volume.T), spacing(np.asarray(image.affine))
+
+
+def _mask(path: Path, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    values, _ = _read(path)
+    if values.shape != image.shape:
+        raise DataError(f"{path}: has the shape {values.shape}, its image {image.shape} (z, y, x)")
+    if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():
+        raise DataError(f"{path}: label ids are whole numbers from 0 to 255")
+    return values.astype(np.uint8)

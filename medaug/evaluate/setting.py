@@ -1,0 +1,166 @@
+"""What a report is to be about, settled before anything is read, drawn or written."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import medaug
+from medaug.config import EvaluateConfig
+from medaug.data.cache import SliceCache
+from medaug.errors import ConfigError, DataError, RunError
+from medaug.evaluate import synthesised
+from medaug.evaluate.drawn import open_run
+from medaug.evaluate.foreign import open_foreign
+from medaug.evaluate.synthetic import Frame, Synthetic
+from medaug.generator import Generator
+from medaug.run import trained_on
+from medaug.writers.png import WINDOW_HU
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Synthetic slices, real ones, and how they are compared.
+
+    Attributes:
+        synthetic: what is judged.
+        cache: the real slices.
+        frame: what both share.
+        labels: the labels that count.
+        config: cap and bounds.
+        seed: of every draw in the evaluation.
+        run: the run folder, for its training curves and its generator, or None.
+        device: where networks compute.
+    """
+
+    synthetic: Synthetic
+    cache: SliceCache
+    frame: Frame
+    labels: Sequence[str]
+    config: EvaluateConfig
+    seed: int
+    run: Path | None
+    device: str
+
+    @property
+    def key(self) -> str:
+        """A hash of all that the figures depend on; bounds are not among it."""
+        frame = self.frame
+        asked = {
+            "medaug": medaug.__version__,
+            "synthetic": self.synthetic.fingerprint,
+            "cache": self.cache.fingerprint,
+            "window_hu": frame.window_hu,
+            "labels": list(self.labels),
+            "least": frame.least,
+            "slices": self.config.slices,
+            "seed": self.seed,
+            "run": None if self.run is None else str(self.run),
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def generator(self) -> Generator | None:
+        """The run's generator, or None without a run."""
+        if self.run is None:
+            return None
+        return Generator.from_pretrained(self.run, self.device)
+
+    def about(self) -> dict[str, Any]:
+        """Plain values that say what was compared."""
+        cache, frame = self.cache, self.frame
+        return {
+            "judged": {"what": self.synthetic.what, **self.synthetic.facts},
+            "against": {
+                "cache": str(cache.path),
+                "fingerprint": cache.fingerprint,
+                "source": cache.source,
+                "train": cache.split["train"],
+                "heldout": cache.split["heldout"],
+            },
+            "settings": {
+                "window_hu": list(frame.window_hu),
+                "labels": list(self.labels),
+                "min_label_pixels": frame.least,
+                "size": frame.size,
+                "pixel_mm": frame.pixel_mm,
+                "slices": self.config.slices,
+                "seed": self.seed,
+            },
+        }
+
+
+def settle(
+    run: Path | None,
+    synthetic: Path | None,
+    against: Path | None,
+    n: int,
+    seed: int,
+    uncertainty: int,
+    config: EvaluateConfig,
+    device: str,
+) -> Setting:
+    """Find both sides and what they share.
+
+    Raises:
+        ConfigError: neither a run nor a folder, nothing to hold it against, or labels that the
+            two sides do not share.
+        MedaugError: a side that cannot be used.
+    """
+    if run is None and synthetic is None:
+        raise ConfigError("evaluate: name what is to be judged, a run or a folder of slices")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}")
+    if synthetic is not None and not synthetic.is_dir():
+        what = "a file, not a folder" if synthetic.exists() else "no such folder"
+        raise DataError(f"{synthetic}: {what}")
+    cache = _cache(run, against)
+    if synthetic is None:
+        assert run is not None
+        found = open_run(run, Generator.from_pretrained(run, device), n, seed, uncertainty)
+    elif synthesised.looks_like(synthetic):
+        found = synthesised.open_synthesised(synthetic)
+    else:
+        found = open_foreign(synthetic, cache.labels)
+    window = config.window_hu or found.window_hu or WINDOW_HU
+    least = config.min_label_pixels
+    least = least if least is not None else 1 if found.least is None else found.least
+    labels = _labels(config.labels, found.labels, cache)
+    frame = Frame.of(cache, window, labels, least)
+    return Setting(found, cache, frame, labels, config, seed, run, device)
+
+
+def _cache(run: Path | None, against: Path | None) -> SliceCache:
+    if against is not None:
+        return SliceCache.open(against)
+    if run is None:
+        raise ConfigError(
+            "name the cache of real slices that the folder is held against, --against"
+        )
+    if not run.exists():
+        raise RunError(f"{run}: no such run or weight file")
+    cache = trained_on(run)
+    if cache is None:
+        raise ConfigError(
+            f"{run}: the cache it was trained on is not there any more, or has changed; name one "
+            "with --against"
+        )
+    return cache
+
+
+def _labels(
+    asked: Sequence[str] | None, masks: Mapping[str, int], cache: SliceCache
+) -> Sequence[str]:
+    """The labels that count: those asked for, those that both sides have, or all of the cache."""
+    if asked is not None:
+        return list(asked)
+    if not masks:
+        return list(cache.labels)
+    shared = [name for name in cache.labels if name in masks]
+    if not shared:
+        raise ConfigError(
+            f"the synthetic masks show {', '.join(masks)}, and {cache.path} has "
+            f"{', '.join(cache.labels) or 'no labels'}; name the labels alike in dataset.json"
+        )
+    return shared

@@ -1,0 +1,107 @@
+"""The folder that ``medaug synthesize`` wrote as synthetic slices of a report."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medaug import journal
+from medaug.errors import DataError
+from medaug.evaluate.evidence import SliceSet
+from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.geometry import spacing
+from medaug.ignoring import IGNORE
+from medaug.registry import WRITERS, lookup
+
+ROLES = ("image", "label", "std", "entropy")
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether ``medaug synthesize`` wrote this folder."""
+    try:
+        return bool(json.loads((folder / "run.json").read_text())["command"] == "synthesize")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def open_synthesised(folder: Path) -> Synthetic:
+    """The finished samples of a folder; real cases beside them do not count.
+
+    Raises:
+        DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone.
+        OutputError: a manifest of another version.
+    """
+    about = json.loads((folder / "run.json").read_text())
+    form = str(about["settings"]["format"])
+    if about["kind"] != "ct":
+        raise DataError(f"{folder}: holds pictures; the report is about CT slices")
+    if form == "png":
+        raise DataError(
+            f"{folder}: PNG holds 256 grey levels and no HU; write the same samples with "
+            "medaug synthesize --format nifti"
+        )
+    rows = journal.read(folder)
+    if not len(rows):
+        raise DataError(f"{folder}: no finished sample in it; run the same synthesize again")
+    digest = hashlib.sha256()
+    for row in rows.values():
+        for role in ROLES:
+            if row[role]:
+                digest.update(role.encode() + _content(folder / row[role]))
+    labels = {name: int(id) for name, id in about["labels"].items() if name != IGNORE}
+    masks = any(row["label"] for row in rows.values())
+    data: Mapping[str, Any] = about.get("data") or {}
+    window = data.get("window_hu")
+    least = data.get("min_label_pixels", 1) if data.get("require_label", True) else 0
+    stacked = " stacks" if any(row["slices"] for row in rows.values()) else ""
+    facts = {
+        "folder": str(folder),
+        "samples": len(rows),
+        "wanted": about.get("n"),
+        "settings": about["settings"],
+        "versions": about.get("versions"),
+    }
+    return Synthetic(
+        what=f"{len(rows)} synthetic{stacked or ' samples'} of the folder {folder}",
+        fingerprint=digest.hexdigest(),
+        facts=facts,
+        window_hu=None if window is None else (float(window[0]), float(window[1])),
+        labels=labels if masks else {},
+        least=None if not data else int(least),
+        load=partial(_load, folder, form, rows, labels if masks else {}),
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, though the manifest lists it") from error
+
+
+def _load(
+    folder: Path,
+    form: str,
+    rows: journal.Rows,
+    labels: Mapping[str, int],
+    frame: Frame,
+    scratch: Path,
+) -> SliceSet:
+    from medaug.writers.nifti import read
+
+    writer = lookup(WRITERS, form, "format").load()()
+    kept, step = Gathering(frame, labels, bool(labels)), None
+    for row in rows.values():
+        sample = writer.read(folder, row)
+        x_mm, y_mm, z_mm = spacing(np.asarray(sample.affine))
+        frame.check(folder / row["image"], sample.image.shape, (x_mm, y_mm))
+        if sample.slices:
+            step = z_mm
+        entropy = read(folder / row["entropy"])[0] if row["entropy"] and form == "nifti" else None
+        std = sample.std if row["std"] else None
+        kept.add(row["case"], sample.image, sample.label, std, entropy)
+    return kept.done(folder, step)

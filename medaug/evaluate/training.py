@@ -1,0 +1,48 @@
+"""The training curves of a run, from its ``metrics.jsonl``."""
+
+import json
+from pathlib import Path
+
+from medaug.evaluate.figures import Curve
+
+POINTS = 200
+"""A curve has at most about this many points; more become means of neighbours."""
+
+
+def training_curves(run: Path | None) -> list[Curve]:
+    """One picture of curves for each player, one line for each of its terms; empty without any."""
+    if run is None or not (run / "metrics.jsonl").is_file():
+        return []
+    lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for text in (run / "metrics.jsonl").read_text().splitlines():
+        try:
+            row = json.loads(text)
+            images = float(row["images"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a killed run leaves a broken last line
+        for name, value in row.items():
+            player, slash, term = name.partition("/")
+            if slash and isinstance(value, int | float):
+                x, y = lines.setdefault(player, {}).setdefault(term, ([], []))
+                x.append(images)
+                y.append(float(value))
+    return [
+        Curve(
+            f"{player}: {term}",
+            f"The size of the gradient of {player} during training."
+            if term == "gradient"
+            else f"A term of what {player} minimised during training.",
+            "images seen",
+            "",
+            {term: (thinned(x), thinned(y))},
+        )
+        for player, terms in lines.items()
+        for term, (x, y) in terms.items()
+    ]
+
+
+def thinned(values: list[float]) -> list[float]:
+    """Means of equally many neighbours, at most about ``POINTS`` of them."""
+    width = -(-len(values) // POINTS)
+    parts = [values[i : i + width] for i in range(0, len(values), width)]
+    return [sum(part) / len(part) for part in parts]
