@@ -18,7 +18,7 @@ from medaug.data.shapes import Organ
 from medaug.data.warp import field, warp
 from medaug.errors import ConfigError
 from medaug.evaluate import nearest
-from medaug.evaluate.copies import Search, aligned, threshold
+from medaug.evaluate.copies import Search, aligned, bar, highest
 from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluate.figures import Bound, Family
 from medaug.evaluate.membership import auc, interval, loss_of, tpr
@@ -145,13 +145,19 @@ def test_what_is_no_copy_passes(real: dict[str, SliceSet], defect: str) -> None:
 def test_every_figure_says_what_it_is_and_stands_beside_a_real_one(real) -> None:
     family = judged(real, real["unseen"].some(60, 0), spaces={"mean": lambda x: _means(x)})
     names = [figure.name for figure in family.figures]
-    assert len(set(names)) == len(names) == 1 + 3 * 6
-    assert {name.split(".")[2] for name in names[1:]} == {"pixels", "cells", "mean"}
+    assert len(set(names)) == len(names) == 2 + 3 * 6
+    assert {name.split(".")[2] for name in names[2:]} == {"pixels", "cells", "mean"}
     for figure in family.figures:
         assert figure.family == family.name == "privacy"
-        assert np.isfinite([figure.value, figure.real, figure.low, figure.high]).all()
+        assert np.isfinite([figure.value, figure.low, figure.high]).all()
         assert figure.low <= figure.value <= figure.high
-        assert (figure.n, figure.seed) == (60, 0)
+        assert figure.seed == 0
+        if figure.name == "privacy.copies_found":
+            assert figure.value >= 0.95
+            continue
+        assert figure.n == 60
+        assert figure.real is not None
+        assert np.isfinite(figure.real)
         assert figure.sentence.endswith((".", "pairs."))
     assert any("loss" in line for line in family.skipped)
 
@@ -220,13 +226,30 @@ def test_a_slice_of_the_own_case_is_not_looked_at(real) -> None:
 def test_the_threshold_keeps_false_positives_below_one_in_a_hundred() -> None:
     rng = np.random.default_rng(0)
     few = rng.normal(size=200)
-    assert threshold(few) == few.max()
+    assert highest(few) == few.max()
     many = rng.normal(size=5000)
-    above = int((many > threshold(many)).sum())
+    above = int((many > highest(many)).sum())
     assert binomtest(above, 5000).proportion_ci(0.9, "exact").high <= 0.01
     assert binomtest(above + 1, 5000).proportion_ci(0.9, "exact").high > 0.01
-    rates = [(rng.normal(size=2000) > threshold(rng.normal(size=1000))).mean() for _ in range(100)]
+    rates = [(rng.normal(size=2000) > highest(rng.normal(size=1000))).mean() for _ in range(100)]
     assert np.mean(np.array(rates) <= 0.01) >= 0.9
+
+
+def test_copies_begin_half_way_up_to_planted_ones() -> None:
+    unseen, planted = np.full(50, np.tanh(0.5)), np.full(50, np.tanh(1.5))
+    line = bar(unseen, planted)
+    assert line.value == pytest.approx(np.tanh(1.0), abs=1e-9)
+    assert (line.unseen, line.planted, line.found) == (unseen[0], planted[0], 1)
+    blunt = bar(planted, unseen)
+    assert (blunt.value, blunt.found) == (planted[0], 0)
+
+
+def test_a_search_too_blunt_to_find_copies_does_not_pass(real) -> None:
+    rng = np.random.default_rng(0)
+    flat = {k: replace(v, images=np.full_like(v.images, -100)) for k, v in real.items()}
+    flat["heldout"].images[:] += rng.integers(0, 2, flat["heldout"].images.shape, np.int16)
+    family = judged(flat, flat["unseen"].some(40, 0))
+    assert "privacy.copies_found" in [figure.name for figure in family.failed]
 
 
 def test_an_exact_interval_is_scipys() -> None:

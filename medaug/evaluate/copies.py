@@ -3,8 +3,9 @@
 A slice is sought among the training slices by its thumbnail, as the filter does it, and compared
 with the likeliest ones by normalised cross-correlation at the best shift, both ways round.  What is
 correlated is a band of detail: a Gaussian of one 64th of the side minus one of four, which takes
-the outline that all bodies share, and most of the pixel noise, out of the comparison.  What counts
-as a copy is what hardly any slice of a patient outside the training set reaches.
+the outline that all bodies share, and most of the pixel noise, out of the comparison.  A copy lies
+above what at most 1 % of held-out slices reach, half way up to what copies reach that were planted
+on purpose: a few held-out patients say little of the next one.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ CANDIDATES = 8
 
 FALSE_POSITIVES = 0.01
 CONFIDENCE = 0.95
+LARGEST = 0.9999
+"""Correlations are clipped to it before they are put on Fisher's scale."""
+
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,10 @@ class Search:
             found.append(self._compare(band, likely.indices[likely.values.isfinite()]))
         return found
 
+    def scores(self, images: HU, own: Sequence[str] | None = None) -> Scores:
+        """The scores of ``match`` alone."""
+        return np.array([match.score for match in self.match(images, own)])
+
     def _compare(self, band: Tensor, likely: Tensor) -> Match:
         """The best of the candidates, over both ways round and all shifts within reach."""
         both = self._spectrum(torch.stack([band, band.flip(1)]))
@@ -131,11 +140,43 @@ class Search:
         return Match(int(likely[place]), score, bool(mirrored), shift)
 
 
-def threshold(scores: npt.NDArray[np.float64]) -> float:
-    """The score above which a slice counts as a copy, from those of slices that are none.
+@dataclass(frozen=True)
+class Bar:
+    """Where copies begin.
 
-    The lowest of the scores that so few lie above that, at 95 % confidence (Clopper and Pearson
-    1934), at most 1 % of new slices will; the highest of all where they are fewer than 299.
+    Attributes:
+        value: the score above which a slice is suspected.
+        unseen: the score that at most 1 % of slices of unseen patients lie above.
+        planted: the score that 95 % of planted copies lie above.
+        found: share of the planted copies above ``value``.
+    """
+
+    value: float
+    unseen: float
+    planted: float
+    found: float
+
+
+def bar(unseen: Scores, planted: Scores) -> Bar:
+    """Half way between the two, on Fisher's scale; at ``unseen`` where copies reach no higher.
+
+    Args:
+        unseen: scores of held-out slices.
+        planted: scores of copies planted on purpose.
+    """
+    low, high = highest(unseen), float(np.quantile(planted, 1 - CONFIDENCE))
+    value = low
+    if high > low:
+        ends = np.arctanh(np.clip([low, high], -LARGEST, LARGEST))
+        value = max(low, float(np.tanh(ends.mean())))
+    return Bar(value, low, high, float((planted > value).mean()))
+
+
+def highest(scores: Scores) -> float:
+    """The lowest of ``scores`` that at most 1 % of new slices will lie above.
+
+    By how few of these lie above it, at 95 % confidence (Clopper and Pearson 1934); the highest of
+    all where they are fewer than 299.
     """
     ordered, n = np.sort(scores)[::-1], len(scores)
     above = 0

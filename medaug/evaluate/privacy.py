@@ -15,11 +15,12 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-from medaug.evaluate.copies import Match, Search, aligned, threshold
+from medaug.evaluate.copies import Bar, Match, Search, aligned, bar
 from medaug.evaluate.copies import reduced as pixels
 from medaug.evaluate.evidence import Evidence
 from medaug.evaluate.figures import Bound, Family, Figure, Picture
 from medaug.evaluate.membership import Loss, by_loss
+from medaug.evaluate.planting import planted
 from medaug.evaluate.proximity import Space, proximity
 from medaug.filter.measures import descriptor
 from medaug.types import HU
@@ -27,6 +28,7 @@ from medaug.writers.png import grey, upright
 
 BOUNDS: Mapping[str, Bound] = {
     "privacy.copies": Bound(most=0.03),
+    "privacy.copies_found": Bound(least=0.8),
     "privacy.membership_auc.pixels": Bound(most=0.9),
 }
 """A share of copies of 1 % is what real slices may give; the rest allows for small numbers.  With
@@ -34,6 +36,9 @@ few held-out patients the attack's area is far from 0.5 by chance, so only what 
 
 REAL = 1000
 """Real slices, of each kind, that the threshold of copies and its check are taken from."""
+
+PLANTED = 200
+"""Training slices that are copied on purpose."""
 
 PAIRS = 8
 
@@ -73,7 +78,7 @@ def measure(
     else:
         figures += by_loss(evidence, loss)
     copies, pictures, details = _copies(evidence)
-    figures = [_bounded(figure, allowed.get(figure.name)) for figure in (copies, *figures)]
+    figures = [_bounded(figure, allowed.get(figure.name)) for figure in (*copies, *figures)]
     return Family("privacy", figures, pictures, details=details, skipped=skipped)
 
 
@@ -89,21 +94,23 @@ def _cells(images: HU) -> Tensor:
     return descriptor(torch.from_numpy(pixels(images)))
 
 
-def _copies(evidence: Evidence) -> tuple[Figure, list[Picture], dict[str, Any]]:
+def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, Any]]:
     """The share of suspected copies, the likeliest pairs, and the list of all suspects."""
     synthetic, train, low = evidence.synthetic, evidence.train, evidence.window_hu[0]
     search = Search(train.images, train.cases, low)
     heldout = evidence.heldout.some(REAL, evidence.seed)
-    bar = threshold(np.array([m.score for m in search.match(heldout.images)]))
+    copied = planted(train.some(PLANTED, evidence.seed).images, evidence.window_hu, evidence.seed)
+    line = bar(search.scores(heldout.images), search.scores(copied))
     matches = search.match(synthetic.images)
     scores = np.array([m.score for m in matches])
     real = None
     if len(set(train.cases)) > 1:
         queries = train.some(min(REAL, len(synthetic)), evidence.seed)
-        again = search.match(queries.images, queries.cases)
-        real = float(np.mean([m.score > bar for m in again]))
+        again = search.scores(queries.images, queries.cases)
+        real = float(np.mean([m > line.value for m in again]))
     order = np.argsort(-scores, kind="stable")
-    listed = [_pair(evidence, int(i), matches[i]) for i in order if scores[i] > bar]
+    listed = [_pair(evidence, int(i), matches[i]) for i in order if scores[i] > line.value]
+    space = f"detail at {search.shape[0]} x {search.shape[1]} px"
     low_end, high_end = exact_interval(len(listed), len(synthetic))
     figure = Figure(
         "privacy.copies",
@@ -116,15 +123,33 @@ def _copies(evidence: Evidence) -> tuple[Figure, list[Picture], dict[str, Any]]:
         len(synthetic),
         len(train),
         evidence.seed,
-        f"detail at {search.shape[0]} x {search.shape[1]} px",
+        space,
         low_end,
         high_end,
     )
-    shown = [(int(i), matches[i], matches[i].score > bar) for i in order[:PAIRS]]
+    shown = [(int(i), matches[i], bool(scores[i] > line.value)) for i in order[:PAIRS]]
     details = {
-        "copies": {"threshold": bar, "calibrated_on": len(heldout), "listed": listed},
+        "copies": {
+            "threshold": line.value,
+            "unseen": line.unseen,
+            "planted": line.planted,
+            "calibrated_on": len(heldout),
+            "listed": listed,
+        },
     }
-    return figure, [_pictures(evidence, shown, bar)], details
+    found = Figure(
+        "privacy.copies_found",
+        line.found,
+        None,
+        "Share of copies, made of training slices on purpose, that this search lists; well below "
+        "0.95 it is too blunt for these slices, and a short list of suspects says little.",
+        len(copied),
+        len(train),
+        evidence.seed,
+        space,
+        *exact_interval(round(line.found * len(copied)), len(copied)),
+    )
+    return [figure, found], [_pictures(evidence, shown, line)], details
 
 
 def exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -151,7 +176,7 @@ def _pair(evidence: Evidence, index: int, match: Match) -> dict[str, Any]:
     }
 
 
-def _pictures(evidence: Evidence, shown: list[tuple[int, Match, bool]], bar: float) -> Picture:
+def _pictures(evidence: Evidence, shown: list[tuple[int, Match, bool]], line: Bar) -> Picture:
     """Rows of synthetic slice, training slice moved onto it, and their difference."""
     low, high = evidence.window_hu
     rows, names = [], []
@@ -173,9 +198,9 @@ def _pictures(evidence: Evidence, shown: list[tuple[int, Match, bool]], bar: flo
     return Picture(
         "The synthetic slices most like a training slice",
         "Each synthetic slice, the training slice it is most like, shifted and mirrored onto it, "
-        f"and their difference, grey where they agree. Above a correlation of {bar:.3f} of their "
-        "detail, which hardly any slice of an unseen patient reaches, a slice is suspected to be a "
-        "copy.",
+        f"and their difference, grey where they agree. Above a correlation of {line.value:.3f} of "
+        "their detail, which hardly any slice of an unseen patient reaches, a slice is suspected "
+        "to be a copy.",
         rows,
         names,
     )

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from scipy import ndimage
 from medaug.data import open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.warp import field, warp
-from medaug.evaluate.copies import Search, threshold
+from medaug.evaluate.copies import Search, bar
 from medaug.evaluate.evidence import SliceSet, real_slices
+from medaug.evaluate.planting import planted
 from medaug.evaluate.privacy import exact_interval
 
 TRAIN, KNOWN = 20261201, 16
@@ -84,22 +86,22 @@ CLAIMED = list(CHANGES)[:7]
 def measured(train: SliceSet, heldout: SliceSet, unseen: SliceSet, seed: int) -> dict[str, Any]:
     """Shares of planted copies listed, by kind, and of unseen slices that are wrongly listed."""
     search = Search(train.images, train.cases, WINDOW[0])
-    bar = threshold(np.array([match.score for match in search.match(heldout.images)]))
+    known = planted(train.some(200, seed).images, WINDOW, seed)
+    line = bar(search.scores(heldout.images), search.scores(known))
     started = time.monotonic()
-    scores = np.array([match.score for match in search.match(unseen.images)])
+    scores = search.scores(unseen.images)
     seconds = time.monotonic() - started
     kinds, lowest = {}, {}
     for number, (kind, change) in enumerate(CHANGES.items()):
         rng = np.random.default_rng((seed, number))
         source = train.pick(np.sort(rng.permutation(len(train))[:EACH]))
         changed = change(source.images.astype(np.float32), rng)
-        planted = np.rint(changed).clip(*WINDOW).astype(np.int16)
-        found = np.array([match.score for match in search.match(planted)])
-        kinds[kind] = float((found > bar).mean())
+        found = search.scores(np.rint(changed).clip(*WINDOW).astype(np.int16))
+        kinds[kind] = float((found > line.value).mean())
         lowest[kind] = float(found.min())
-    wrong = int((scores > bar).sum())
+    wrong = int((scores > line.value).sum())
     return {
-        "threshold": bar,
+        "threshold": asdict(line),
         "listed_share": kinds,
         "lowest_correlation": lowest,
         "copies_of_each_kind": EACH,
