@@ -21,15 +21,20 @@ def density(model: Model, sigma: float, cond: Tensor | None = None) -> Density:
     Args:
         model: in evaluation mode.
         sigma: deviation of a pixel; see ``sigma_of``.
-        cond: rows (b, k) that go with the pictures, where the model is conditioned.
+        cond: rows (b, k), or layouts (b, k, h, w), that go with the pictures, where the model is
+            conditioned.
     """
     shape = model.noise_shape
 
     def decode(noise: Tensor) -> Tensor:
-        told = None if cond is None else cond.repeat(len(noise) // len(cond), 1)
+        told = _repeated(cond, len(noise))
         return model.decode(model.prior(noise.unflatten(1, shape), told), told)
 
     return gaussian(decode, sigma, math.prod(shape), _posterior(model, cond))
+
+
+def _repeated(cond: Tensor | None, n: int) -> Tensor | None:
+    return None if cond is None else cond.repeat(n // len(cond), *[1] * (cond.ndim - 1))
 
 
 def _posterior(model: Model, cond: Tensor | None) -> Posterior | None:
@@ -39,7 +44,7 @@ def _posterior(model: Model, cond: Tensor | None) -> Posterior | None:
         return None
 
     def posterior(x: Tensor) -> tuple[Tensor, Tensor]:
-        told = None if cond is None else cond.repeat(len(x) // len(cond), 1)
+        told = _repeated(cond, len(x))
         return model.encode(x, told)
 
     return posterior

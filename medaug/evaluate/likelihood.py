@@ -87,9 +87,9 @@ def elbo(density: Density, x: Tensor, draws: torch.Generator, count: int = 1) ->
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1, dtype=torch.float64)
     total = torch.zeros(len(x), dtype=torch.float64)
     for _ in range(count):
-        z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=draws)
-        total += density.log_likelihood(x, z)
-    return Elbo(total / count, kl)
+        z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=draws).to(mu.device)
+        total += density.log_likelihood(x, z).cpu()
+    return Elbo(total / count, kl.cpu())
 
 
 @torch.no_grad()

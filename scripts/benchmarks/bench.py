@@ -24,6 +24,7 @@ ROWS = {
     "phantom": "the demo's masks against unseen phantom patients",
     "layout": "images for given masks: HU under each label, and a segmenter's Dice",
     "filter": "planted bad samples and unseen real slices, judged by the filter",
+    "copies": "planted copies of training slices: which are listed, and how many slices wrongly",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
 }
 
