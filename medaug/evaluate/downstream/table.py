@@ -188,7 +188,7 @@ def _summed(
             rival = _compared(taught, _best(arm, n, done), study)
     judged = ""
     if arm.role == "synthetic" and taught:
-        judged = verdict(standard and standard.differences[MAIN], rival and rival.differences[MAIN])
+        judged = verdict(_main(standard), _main(rival))
     kinds = sorted({kind for row in taught for kind in row["images"]})
     return TableRow(
         n=n,
