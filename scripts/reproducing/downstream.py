@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,10 +74,20 @@ def wishes(how: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def called(how: argparse.Namespace) -> str:
+    """The options that make this table and no other."""
+    words = ["--quick"] if how.quick else []
+    for name in ("n", "subsets", "steps", "images", "samples", "arms"):
+        value = getattr(how, name)
+        if value in (None, [], [2, 4, 8]):
+            continue
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return "".join(f" {word}" for word in words)
+
+
 def main() -> int:
     """Fill the table and keep it; rows that are done stay."""
     how = asked()
-    started = time.monotonic()
     cache = patients(how)
     config = resolve_study(cache, *wishes(how))
     study, train = config.study, config.generator.train
@@ -88,13 +97,15 @@ def main() -> int:
     except MedaugError as error:
         sys.exit(f"reproduce: {error}")
     name = "downstream" + ("-quick" if how.quick else "")
-    options = "".join(f" {word}" for word in sys.argv[1:])
+    content = json.loads((out / str(study.samples) / RESULT).read_text())
+    took = sum(content["seconds"].values())
+    options = called(how)
     text = [
         "# Downstream" + (", a quick look" if how.quick else ""),
         "",
         f"Made by `scripts/reproduce downstream{options}` on {machine(how.device)}, phantom "
         f"patients of seed {PEOPLE} at {cache.settings.size} pixels. Each generator saw "
-        f"{train.images} images and gave up to {study.samples} samples.",
+        f"{train.images} images and gave up to {study.samples} samples. {took:.0f} s in all.",
         "",
         made.markdown(),
     ]
@@ -105,9 +116,7 @@ def main() -> int:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(how.device),
         "torch": torch.__version__,
-        "seconds_of_this_call": round(time.monotonic() - started, 1),
     }
-    content = json.loads((out / str(study.samples) / RESULT).read_text())
     write_json(how.results / f"{name}.json", {**content, **stamp})
     write_bytes(how.results / f"{name}.md", "\n".join(text).encode())
     print(made.markdown())
