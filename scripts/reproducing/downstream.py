@@ -110,7 +110,7 @@ def main() -> int:
         made.markdown(),
     ]
     if how.quick:
-        text.insert(3, "\nToo little of everything to judge an arm by; see the full table.")
+        text.insert(3, "\nToo little of everything to judge an arm by, the filter all but off.")
     stamp = {
         "command": f"scripts/reproduce downstream{options}",
         "date": datetime.now(UTC).date().isoformat(),
