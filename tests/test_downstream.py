@@ -10,6 +10,7 @@ import torch
 from monai.losses import DiceCELoss
 from scipy import ndimage, stats
 
+from medaug.checkpoint import read_tensors
 from medaug.codec import CTCodec
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.pancreas import PancreasCT
@@ -330,7 +331,7 @@ def test_a_generator_never_sees_other_patients(
         assert np.array_equal(a.images, b.images)
         assert np.array_equal(a.labels, b.labels)
     files = [tmp_path / name / "filters" / "n2-s0.safetensors" for name in "01"]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert len({read_tensors(file)[2] for file in files}) == 1
     seen = trained_on(tmp_path / "0" / "generators" / "n2-s0-layout")
     assert seen is not None
     assert sorted(seen.cases) == lessons[0].patients
