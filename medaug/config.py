@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from medaug.errors import ConfigError
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
+Section = TypeVar("Section", bound=BaseModel)
 _SCALE = {None: 1, "Ki": 2**10, "Mi": 2**20, "k": 10**3, "M": 10**6}
 
 
@@ -291,10 +292,19 @@ def resolve_filter(asked: Mapping[str, Any]) -> FilterConfig:
     Raises:
         ConfigError: an unknown key, or a value that is not accepted.
     """
+    return validated(FilterConfig, asked, "filter.")
+
+
+def validated(section: type[Section], asked: Mapping[str, Any], prefix: str) -> Section:
+    """A section of its own from plain values; ``prefix`` is what its keys are called with.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not accepted.
+    """
     try:
-        return FilterConfig.model_validate(asked)
+        return section.model_validate(asked)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, FilterConfig, "filter.")) from error
+        raise ConfigError(_sentence(error, section, prefix)) from error
 
 
 def resolve_evaluate(asked: Mapping[str, Any]) -> EvaluateConfig:

@@ -174,16 +174,51 @@ def train_on(
 ) -> tuple[PrepareReport, TrainReport]:
     """``train`` on a source that is open already; ``data`` is its name."""
     planned = plan(source, data, wishes, cache=cache, run=run)
-    if isinstance(source, SliceCache):
-        opened, prepared = source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
-    else:
-        prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
-        for problem in prepared.failed:
-            print(f"left out: {problem}", file=sys.stderr)
-        opened = SliceCache.open(planned.cache)
+    opened, prepared = _filled(source, planned, workers)
     bare = None if unlabeled is None else _unlabeled(Path(unlabeled), opened, workers)
     trained = fit(planned.config, opened, planned.run, device=device, init=init, unlabeled=bare)
     return prepared, trained
+
+
+def slices(
+    data: str,
+    wishes: Mapping[str, Any] | None = None,
+    *,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    fill: bool = True,
+) -> SliceCache:
+    """The slice cache of ``data``, prepared where that is not done yet.
+
+    Args:
+        data: the name of a source, or the path of scans, pictures or a finished cache.
+        wishes: see ``train``.
+        root: where the data called by name is.
+        cache: where slices are kept; see ``train``.
+        workers: processes that prepare.
+        fill: whether to prepare; else the cache must be there.
+
+    Raises:
+        MedaugError: anything the user can correct.
+    """
+    source = open_data(data, root)
+    planned = plan(source, data, wishes or {}, cache=cache)
+    if not fill:
+        return source if isinstance(source, SliceCache) else SliceCache.open(planned.cache)
+    return _filled(source, planned, workers)[0]
+
+
+def _filled(
+    source: Source | SliceCache, planned: TrainPlan, workers: int | None
+) -> tuple[SliceCache, PrepareReport]:
+    """The finished cache of a source, and what was done for it."""
+    if isinstance(source, SliceCache):
+        return source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
+    prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
+    for problem in prepared.failed:
+        print(f"left out: {problem}", file=sys.stderr)
+    return SliceCache.open(planned.cache), prepared
 
 
 def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCache:

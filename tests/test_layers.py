@@ -16,7 +16,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"demo", "inspection"},
-    {"workflow", "monai", "torchio"},
+    {"workflow", "monai", "torchio", "evaluate.downstream"},
     {"evaluate", "explore", "splits", "synthesis", "transforms", "train"},
     {"claim", "job"},
     {"stacks"},

@@ -86,3 +86,22 @@ def test_priors_share_one_autoencoder(table: Table, monkeypatch: pytest.MonkeyPa
     assert [line.split(" | ")[0] for line in lines[3:]] == [
         "| gaussian", "| gmm", "| adversarial", "| flow, 2 steps", "| flow, 24 steps",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_downstream_table_is_kept_beside_how_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    few = ["--n", "2", "--arms", "standard", "cutmix", "synthetic-joint", "--steps", "8"]
+    places = ["--work", str(tmp_path), "--results", str(tmp_path / "results"), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["downstream", "--quick", *few, *places])
+    assert __import__("downstream").main() == 0
+    text = (tmp_path / "results" / "downstream-quick.md").read_text()
+    content = json.loads((tmp_path / "results" / "downstream-quick.json").read_text())
+    assert f"`{content['command']}`" in text
+    assert content["command"] == f"scripts/reproduce downstream --quick {few[0]} 2 " + " ".join(
+        ["--steps", "8", *few[2:6]]
+    )
+    assert [row["arm"] for row in content["table"]["rows"]] == few[3:6]
+    assert str(tmp_path) not in text + json.dumps(content)

@@ -3,8 +3,6 @@
 What a cache is, and how it is read, is in `medaug.data.stored`.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from medaug.data.stored import (
     CachedCase,
     CacheSettings,
     SliceCache,
+    fingerprint,
     read_case,
     read_index,
 )
@@ -197,10 +196,8 @@ def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
         known = {side: [id for id in ids if id in labeled] for side, ids in index["split"].items()}
         split = split_patients(labeled, settings["holdout"], settings["seed"], known)
         split["train"] = sorted([*split["train"], *rest])
-    seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
-    canonical = json.dumps([seen, digests, split], sort_keys=True)
-    fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
-    return index | {"split": split, "fingerprint": fingerprint, "complete": True}
+    whole = {"split": split, "fingerprint": fingerprint(index, digests, split), "complete": True}
+    return index | whole
 
 
 def split_patients(

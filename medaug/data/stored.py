@@ -13,8 +13,9 @@ The files depend on the source and the settings alone, byte for byte: not on the
 interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -201,6 +202,15 @@ def read_index(path: Path) -> dict[str, Any] | None:
             "delete it and prepare it again"
         )
     return dict(index)
+
+
+def fingerprint(
+    index: Mapping[str, Any], digests: Mapping[str, str], split: Mapping[str, Sequence[str]]
+) -> str:
+    """A hash of all that training can see in a cache: its index, cases and split."""
+    seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
+    canonical = json.dumps([seen, digests, split], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_case(path: Path, id: str, kind: str) -> CachedCase | None:

@@ -140,7 +140,7 @@ def train_segmenter(
         target = torch.where(inside > 0, channel + 1, 0)[:, None]
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        loss = loss_of(network(_shaded(x[:, :1], draws)), target)
+        loss = loss_of(network(shaded(x[:, :1], draws)), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -166,7 +166,7 @@ def train_on(
     return train_segmenter(images, labels, feed.codec, count=count, seed=seed, device=device)
 
 
-def _shaded(x: Tensor, draws: torch.Generator) -> Tensor:
+def shaded(x: Tensor, draws: torch.Generator) -> Tensor:
     """Slices with contrast, brightness and noise changed a little, each on its own."""
     b = len(x)
     gain, offset = (torch.rand(2, b, 1, 1, 1, generator=draws) * 2 - 1).to(x.device)

@@ -1,0 +1,75 @@
+"""Some patients of a slice cache as a cache of its own, so that nothing of the others is in reach.
+
+The slices are links to those of the whole cache, which must stay where it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from medaug.data.stored import INDEX, CachedCase, SliceCache, fingerprint, read_index
+from medaug.errors import CacheError
+from medaug.files import explaining, write_json
+
+
+def part(
+    whole: SliceCache, place: Path, labeled: Collection[str], bare: Collection[str] = ()
+) -> SliceCache:
+    """The cache at ``place`` of some patients of a CT cache, all for training; made where needed.
+
+    Args:
+        whole: where their slices are.
+        place: a folder, new or of an earlier call with the same patients.
+        labeled: ids of those that come with their label maps.
+        bare: ids of those that come without.
+
+    Raises:
+        CacheError: patients that are not there or have no label, or a folder of other patients.
+        OutputError: the disk cannot take it.
+    """
+    for name in (*labeled, *bare):
+        if name not in whole.cases:
+            raise CacheError(f"{whole.path}: holds no case {name}")
+    for name in labeled:
+        if not whole.cases[name].labeled:
+            raise CacheError(f"{whole.path}: the case {name} has no label")
+    before = read_index(whole.path)
+    assert before is not None
+    ids = sorted({*labeled, *bare})
+    facts = {name: _facts(whole.cases[name], name in labeled) for name in ids}
+    split = {"train": ids, "heldout": []}
+    index: dict[str, Any] = before | {"expected": ids, "failed": {}, "split": split}
+    digests = {name: found["digest"] for name, found in facts.items()}
+    index["fingerprint"] = fingerprint(index, digests, split)
+    there = read_index(place)
+    if there is not None and there["fingerprint"] != index["fingerprint"]:
+        raise CacheError(f"{place}: holds other patients; choose another folder")
+    with explaining(place):
+        for name in ids:
+            _link(whole.cases[name], place / "cases" / name, facts[name])
+    write_json(place / INDEX, index)
+    return SliceCache.open(place)
+
+
+def _facts(case: CachedCase, labeled: bool) -> dict[str, Any]:
+    """The content of ``case.json``, with or without its label map."""
+    content: dict[str, Any] = json.loads((case.path / "case.json").read_text())
+    if labeled or not case.labeled:
+        return content
+    for what in ("bytes", "sha256"):
+        content[what].pop("label.npy")
+    content["label_pixels"] = {}
+    del content["digest"]
+    canonical = json.dumps(content, sort_keys=True)
+    return content | {"digest": hashlib.sha256(canonical.encode()).hexdigest()}
+
+
+def _link(case: CachedCase, folder: Path, facts: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in facts["bytes"]:
+        file = folder / name
+        file.unlink(missing_ok=True)
+        file.symlink_to((case.path / name).resolve())
+    write_json(folder / "case.json", facts)

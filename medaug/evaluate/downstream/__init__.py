@@ -1,0 +1,1 @@
+"""Does it help?  One small U-Net, taught in several ways by few patients, on patients unseen."""

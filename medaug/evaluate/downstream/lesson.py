@@ -1,0 +1,212 @@
+"""One choice of patients: what can be made of their slices, each thing made once and kept."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from medaug.codec import CTCodec
+from medaug.config import merge, resolve
+from medaug.data.part import part
+from medaug.data.stored import SliceCache
+from medaug.device import choose_device
+from medaug.errors import DataError
+from medaug.evaluate.downstream import synthesis
+from medaug.evaluate.downstream.material import pools
+from medaug.evaluate.downstream.settings import StudyConfig
+from medaug.evaluate.downstream.streams import Pool, Stream, mixed, plain
+from medaug.evaluate.downstream.student import teach
+from medaug.evaluate.downstream.synthesis import Drawn
+from medaug.evaluate.segmenter import Segmenter, load, save
+from medaug.files import write_json
+from medaug.filter.judging import open_filter
+from medaug.generator import Generator
+from medaug.progress import progress
+from medaug.seeds import derive
+
+
+@dataclass
+class Lesson:
+    """The patients of one (n, subset), and the folder of the study.
+
+    Attributes:
+        name: ``n4-s0``, or ``all-s0`` for all patients.
+        cache: the whole cache, of which only ``patients`` and ``others`` are looked at.
+        patients: whose labels are known.
+        others: who may be looked at without their labels.
+        seed: of everything drawn for these patients, the same in every arm.
+        used: which pieces of work went into what was asked for, for its cost.
+        images: how many images those took, by what was done with them.
+    """
+
+    name: str
+    cache: SliceCache
+    patients: list[str]
+    others: list[str]
+    config: StudyConfig
+    codec: CTCodec
+    out: Path
+    device: str
+    seed: int
+    used: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pixel_mm(self) -> float:
+        """Side of a pixel."""
+        return self.cache.cases[self.patients[0]].spacing_mm[0]
+
+    @contextmanager
+    def piece(self, name: str, done: bool) -> Iterator[None]:
+        """Note that ``name`` goes into the arm, and the seconds it takes, over all attempts."""
+        self.used.append(name)
+        if done:
+            yield
+            return
+        place, started = self.out / "seconds" / f"{name}.json", time.monotonic()
+        try:
+            yield
+        finally:
+            write_json(place, seconds(place) + time.monotonic() - started)
+
+    @cached_property
+    def known(self) -> SliceCache:
+        """The patients as a cache of their own."""
+        return part(self.cache, self.out / "caches" / self.name, self.patients)
+
+    @cached_property
+    def with_others(self) -> SliceCache:
+        """The patients, and the others without their labels.
+
+        Raises:
+            DataError: there are no others.
+        """
+        if not self.others:
+            raise DataError("no training patient is left over whose scan could go unlabelled")
+        place = self.out / "caches" / f"{self.name}-unlabeled"
+        return part(self.cache, place, self.patients, self.others)
+
+    def real(self) -> Pool:
+        """The labelled slices."""
+        return pools(self.known, self.config.generator.data, self.codec.labels)[0]
+
+    def beside_real(self, other: Pool) -> Stream:
+        """Real slices, and ``other`` with the probability that the config says."""
+        return mixed(plain(self.real()), plain(other), self.config.study.ratio)
+
+    def synthetic(
+        self,
+        masks: str,
+        *,
+        unlabeled: bool = False,
+        filtered: bool = True,
+        ignoring: bool = False,
+    ) -> Pool:
+        """Slices of a generator trained on these patients.
+
+        Args:
+            masks: ``joint`` or ``layout``.
+            unlabeled: whether it has seen the scans of the others too.
+            filtered: whether only what the filter keeps is taken.
+            ignoring: whether pixels with uncertain masks are marked ``IGNORED``.
+
+        Raises:
+            DataError: the filter keeps hardly anything, or there are no others.
+        """
+        study = self.config.study
+        kind = f"{masks}-unlabeled" if unlabeled else masks
+        cache = self.with_others if unlabeled else self.known
+        run = self.out / "generators" / f"{self.name}-{kind}"
+        drawn = self._drawn(kind, cache, masks, run)
+        index = drawn.first(study.samples, filtered)
+        if not ignoring:
+            return drawn.pool(index)
+        pool = drawn.pool(index)
+        place = self.out / "samples" / f"{self.name}-{kind}-ignored.npz"
+        found = synthesis.kept(place)
+        with self.piece(f"ignored-{self.name}-{kind}", found is not None):
+            if found is None:
+                labels = synthesis.ignored(
+                    Generator.from_pretrained(run, self.device), index, pool.labels,
+                    study.uncertainty, study.ignore_above,
+                )  # fmt: skip
+                synthesis.keep(place, labels=labels)
+                found = {"labels": labels}
+        self.images["alternatives"] = study.uncertainty * len(index)
+        return drawn.pool(index, found["labels"])
+
+    def _drawn(self, kind: str, cache: SliceCache, masks: str, run: Path) -> Drawn:
+        """The samples of a generator, which is trained first where that is not done yet."""
+        study, seed = self.config.study, derive(self.seed, "generator") % 2**31
+        place = self.out / "samples" / f"{self.name}-{kind}.npz"
+        found = synthesis.kept(place)
+        data = {"masks": masks, "name": cache.source}
+        asked = merge(self.config.generator.dump(), {"data": data, "train": {"seed": seed}})
+        config = resolve(asked)
+        with self.piece(f"generator-{self.name}-{kind}", found is not None):
+            if found is None:
+                synthesis.train(config, cache, run, self.device)
+        with self.piece(f"filter-{cache.path.name}", found is not None):
+            if found is None:
+                judging = open_filter(
+                    self.out / "filters" / f"{cache.path.name}.safetensors",
+                    self.config.filter,
+                    cache=cache,
+                    data=config.data.model_copy(update={"masks": "joint"}),
+                    device=choose_device(self.device),
+                )
+        with self.piece(f"samples-{self.name}-{kind}", found is not None):
+            if found is None:
+                generator = Generator.from_pretrained(run, self.device)
+                most = round(study.samples * study.draws)
+                drawn = synthesis.draw(generator, judging, study.samples, most)
+                synthesis.keep(place, **vars(drawn))
+                found = vars(drawn)
+        drawn = Drawn(**found)
+        self.images |= {
+            "generator": config.train.images,
+            "samples": len(drawn.kept),
+            "kept": int(drawn.kept.sum()),
+        }
+        return drawn
+
+    def pseudo_labels(self) -> Pool:
+        """The others' slices, where the segmenter of the arm ``standard`` finds a label.
+
+        Raises:
+            DataError: it finds none, or there are no others.
+        """
+        data = self.config.generator.data
+        _, images, owners = pools(self.with_others, data, self.codec.labels)
+        teacher = self.student("standard", plain(self.real()), standard=True)
+        labels = teacher.predict(images, batch=16) if len(images) else np.empty((0, 1, 1), "u1")
+        found = (labels > 0).sum((1, 2)) >= data.min_label_pixels
+        if not found.any():
+            raise DataError(f"the teacher finds no label in {len(images)} slices of the others")
+        self.images["pseudo-labelled"] = int(found.sum())
+        names = [name for name, there in zip(owners, found, strict=True) if there]
+        return Pool(images[found], labels[found], names)
+
+    def student(self, arm: str, stream: Stream, *, standard: bool) -> Segmenter:
+        """The segmenter of an arm, taught or, where that is done, read."""
+        study, key = self.config.study, f"{self.name}-{arm}"
+        place = self.out / "students" / f"{key}.safetensors"
+        with self.piece(f"student-{key}", place.exists()):
+            if not place.exists():
+                with progress(key, study.steps, "steps") as bar:
+                    network = teach(
+                        stream, self.codec, steps=study.steps, batch=study.batch, seed=self.seed,
+                        standard=standard, device=choose_device(self.device), bar=bar,
+                    )  # fmt: skip
+                save(place, network, {"arm": arm, "patients": self.patients})
+        self.images["student"] = self.images.get("student", 0) + study.steps * study.batch
+        return load(place, choose_device(self.device))[0]
+
+
+def seconds(place: Path) -> float:
+    """The seconds kept in a file, 0 without it."""
+    return float(place.read_text()) if place.exists() else 0.0

@@ -1,0 +1,388 @@
+"""A study's statistics, slices and table are what they say, and it sees only whom it may."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DiceCELoss
+from scipy import ndimage, stats
+
+from medaug.checkpoint import read_tensors
+from medaug.codec import CTCodec
+from medaug.data.cache import CacheSettings, SliceCache, prepare
+from medaug.data.pancreas import PancreasCT
+from medaug.data.part import part
+from medaug.errors import CacheError, ConfigError, DataError
+from medaug.evaluate.downstream.arms import ARMS, chosen
+from medaug.evaluate.downstream.lesson import Lesson
+from medaug.evaluate.downstream.material import choose, labelled, plain_codec, pools, unseen
+from medaug.evaluate.downstream.scores import METRICS, case_scores
+from medaug.evaluate.downstream.settings import resolve_study
+from medaug.evaluate.downstream.statistics import Interval, hurt, interval, resampled, verdict
+from medaug.evaluate.downstream.streams import IGNORED, Pool, changed, item, mixed, plain
+from medaug.evaluate.downstream.student import loss_of, planes, teach, warped
+from medaug.evaluate.downstream.table import table
+from medaug.run import trained_on
+from medaug.transforms.carvemix import carvemix
+from medaug.transforms.cutmix import cutmix
+from tests.conftest import TINY
+
+CODEC = CTCodec((-160.0, 240.0), {"organ": 3, "tumour": 7})
+LITTLE = {"steps": 3, "batch": 4, "samples": 32, "draws": 1.0, "uncertainty": 4, "resamples": 100}
+LENIENT: dict[str, Any] = {
+    "segmenter_images": 16,
+    "empty": "allow",
+    **dict.fromkeys(("noise_above", "hu_margin", "hu_spread", "area_factor"), None),
+    **dict.fromkeys(("components_more", "agreement_margin", "body_share", "copy_share"), None),
+}
+
+
+def pool(n: int, owner: str, level: int, side: int = 32) -> Pool:
+    rng = np.random.default_rng(level)
+    images = rng.normal(level, 5, (n, side, side)).round().astype(np.int16)
+    labels = np.zeros(images.shape, np.uint8)
+    labels[:, 8:20, 8:20] = 3
+    return Pool(images, labels, [owner] * n)
+
+
+def test_one_subset_gives_the_percentile_bootstrap_of_scipy() -> None:
+    values = np.random.default_rng(0).gamma(2, 0.05, (1, 30))
+    mine = interval(values, 1, 40_000)
+    theirs = stats.bootstrap(
+        (values[0],), np.mean, method="percentile", n_resamples=40_000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    error = values.std() / np.sqrt(30)
+    assert mine.mean == pytest.approx(values.mean(), abs=1e-12)
+    assert (mine.low, mine.high) == pytest.approx(tuple(theirs), abs=0.05 * error)
+
+
+def test_subsets_and_cases_are_both_drawn_anew() -> None:
+    """The bootstrap's variance has a closed form: moments of two multinomials."""
+    values = np.random.default_rng(3).normal(size=(3, 8)) + np.array([[0.0], [1.0], [3.0]])
+    r, c = values.shape
+    rows = 1 + np.eye(r) - 1 / r
+    columns = 1 + np.eye(c) - 1 / c
+    second = np.einsum("ij,ik,jl,kl->", values, rows, columns, values) / (r * c) ** 2
+    expected = second - values.mean() ** 2
+    drawn = resampled(values, 0, 200_000)
+    assert drawn.var() == pytest.approx(expected, rel=0.02)
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
+    cases_alone = values.mean(0).var() / c
+    assert expected > 2 * cases_alone
+
+
+def test_hurt_counts_cases_by_their_mean_over_subsets() -> None:
+    difference = np.array([[-0.05, -0.03, 0.1, -0.02], [0.02, -0.03, -0.3, -0.02]])
+    assert hurt(difference, 0.02) == 2
+    assert hurt(difference, 0.05) == 1
+
+
+@pytest.mark.parametrize(
+    ("standard", "rival", "says"),
+    [
+        ((0.01, 0.05), (0.001, 0.02), "helps"),
+        ((0.01, 0.05), (-0.001, 0.02), "not shown"),
+        ((0.0, 0.05), (0.01, 0.02), "not shown"),
+        ((-0.05, -0.01), (0.01, 0.02), "hurts"),
+        ((0.01, 0.05), None, "not judged"),
+        (None, (0.01, 0.05), "not judged"),
+    ],
+)
+def test_help_is_said_only_where_both_intervals_exclude_zero(
+    standard: Any, rival: Any, says: str
+) -> None:
+    of = [None if ends is None else Interval(sum(ends) / 2, *ends) for ends in (standard, rival)]
+    assert verdict(*of) == says
+
+
+def rows(levels: dict[str, float], noise: float = 0.01, n: int = 2) -> dict[str, Any]:
+    """A study's content with a mean Dice for each arm, on ten cases and three subsets."""
+    rng = np.random.default_rng(0)
+    found = []
+    for arm, level in levels.items():
+        for subset in range(3):
+            cases = {
+                f"p{k}": {m: {"organ": level + 0.01 * k + noise * rng.normal()} for m in METRICS}
+                for k in range(10)
+            }
+            found.append({"arm": arm, "n": n, "subset": subset, "patients": [], "cases": cases,
+                          "skipped": None, "used": [arm], "images": {"student": 8}})  # fmt: skip
+    settings = {"seed": 0, "resamples": 500, "hurt": 0.02, "steps": 1, "batch": 8}
+    took = dict.fromkeys(levels, 2.0)
+    return {"settings": {"downstream": settings}, "rows": found, "seconds": took}
+
+
+def test_an_arm_is_held_against_the_best_of_its_rivals() -> None:
+    levels = {"standard": 0.7, "cutmix": 0.71, "carvemix": 0.76, "synthetic-joint": 0.75}
+    found = {row.arm: row for row in table(rows(levels)).rows}
+    mine = found["synthetic-joint"]
+    assert mine.versus_rival is not None
+    assert mine.versus_standard is not None
+    assert mine.versus_rival.against == "carvemix"
+    assert mine.versus_standard.differences["dice"].above
+    assert mine.verdict == "not shown"
+    assert found["carvemix"].verdict == found["standard"].verdict == ""
+    better = {row.arm: row for row in table(rows({**levels, "synthetic-joint": 0.8})).rows}
+    assert better["synthetic-joint"].verdict == "helps"
+    assert better["synthetic-joint"].versus_rival.differences["dice"].mean == pytest.approx(
+        0.04, abs=0.01
+    )
+
+
+def test_pseudo_labels_are_a_rival_of_the_arm_that_sees_the_same_scans() -> None:
+    levels = {"standard": 0.7, "cutmix": 0.71, "pseudo-labels": 0.8, "synthetic-unlabeled": 0.76}
+    levels["synthetic-joint"] = 0.76
+    found = {row.arm: row for row in table(rows(levels)).rows}
+    assert found["synthetic-unlabeled"].verdict == "not shown"
+    assert found["synthetic-joint"].verdict == "helps"
+
+
+def test_an_arm_without_rivals_is_not_judged_and_a_skipped_one_says_why() -> None:
+    content = rows({"standard": 0.7, "synthetic-joint": 0.9})
+    for row in content["rows"]:
+        if row["arm"] == "standard" and row["subset"] == 2:
+            row |= {"skipped": "there was no reason", "cases": {}}
+    made = table(content)
+    standard, mine = made.rows
+    assert (standard.subsets, mine.subsets, mine.verdict) == (2, 3, "not judged")
+    assert mine.versus_standard is not None
+    assert mine.versus_standard.subsets == 2
+    text = made.markdown()
+    assert "2, standard: there was no reason." in text
+    assert "| synthetic-joint |" in text
+
+
+def test_pairs_take_the_noise_of_patients_out() -> None:
+    """Patients differ by far more than the arms do, and yet the difference is seen."""
+    content = rows({"standard": 0.5, "cutmix": 0.5, "synthetic-joint": 0.53}, noise=0.001)
+    for row in content["rows"]:
+        for name, scores in row["cases"].items():
+            scores["dice"]["organ"] -= 0.04 * int(name[1:])
+    mine = table(content).rows[-1]
+    assert mine.scores["dice"].high - mine.scores["dice"].low > 0.1
+    assert mine.verdict == "helps"
+
+
+def surfaces(mask: np.ndarray) -> np.ndarray:
+    return mask & ~ndimage.binary_erosion(mask, ndimage.generate_binary_structure(mask.ndim, 1))
+
+
+def test_scores_equal_distances_taken_by_scipy() -> None:
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.normal(size=(2, 12, 24, 24)), (0, 2, 3, 3))
+    a, b = (noise > 0.02).astype(np.uint8) * 3
+    spacing, tolerance = (2.5, 1.5, 1.5), 2.0
+    found = case_scores(a, b, CODEC.labels, spacing, tolerance)
+    assert set(found["dice"]) == {"organ"}
+    assert found["dice"]["organ"] == pytest.approx(
+        2 * ((a > 0) & (b > 0)).sum() / ((a > 0).sum() + (b > 0).sum()), abs=1e-12
+    )
+    one, two = surfaces(a > 0), surfaces(b > 0)
+    to_two, to_one = (ndimage.distance_transform_edt(~s, sampling=spacing) for s in (two, one))
+    there, back = to_two[one], to_one[two]
+    far = max(np.percentile(there, 95), np.percentile(back, 95))
+    near = ((there <= tolerance).sum() + (back <= tolerance).sum()) / (len(there) + len(back))
+    assert found["hd95"]["organ"] == pytest.approx(far, abs=1e-6)
+    assert found["surface_dice"]["organ"] == pytest.approx(near, abs=1e-6)
+
+
+def test_a_missed_label_costs_the_diagonal_and_an_absent_one_nothing() -> None:
+    truth = np.zeros((1, 30, 40), np.uint8)
+    truth[:, 10:20, 10:20] = 3
+    missed = case_scores(np.zeros_like(truth), truth, CODEC.labels, (5.0, 1.0, 1.0), 1.0)
+    assert missed["dice"] == missed["surface_dice"] == {"organ": 0.0}
+    assert missed["hd95"]["organ"] == pytest.approx(np.hypot(50, 5))
+    moved = np.roll(truth, 3, 2)
+    flat = case_scores(moved, truth, CODEC.labels, (5.0, 1.0, 1.0), 1.0)
+    assert flat["hd95"]["organ"] == pytest.approx(3)
+
+
+def test_the_ratio_is_a_probability_and_items_are_addressed() -> None:
+    stream = mixed(plain(pool(5, "a", 0)), plain(pool(5, "b", 200)), 0.3)
+    share = np.mean([item(stream, 0, k)[0].mean() > 100 for k in range(2000)])
+    assert share == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 2000))
+    late = item(stream, 0, 77)[0]
+    assert np.array_equal(late, item(stream, 0, 77)[0])
+    assert not np.array_equal(late, item(stream, 1, 77)[0])
+
+
+@pytest.mark.parametrize("mix", [cutmix, carvemix])
+def test_rivals_mix_in_another_patient_as_often_as_asked(mix: Any) -> None:
+    two = (pool(4, "a", 0), pool(4, "b", 200))
+    both = Pool(*(np.concatenate([getattr(p, w) for p in two]) for w in ("images", "labels")),
+                [name for p in two for name in p.owners])  # fmt: skip
+    stream = changed(both, mix, 0.5, 2.0)
+    spans = [np.ptp(item(stream, 0, k)[0].astype(int)) for k in range(400)]
+    share = np.mean(np.array(spans) > 100)
+    assert 0.3 < share <= 0.56
+    alone = changed(both, mix, 0.0, 2.0)
+    assert max(np.ptp(item(alone, 0, k)[0].astype(int)) for k in range(50)) < 100
+
+
+def test_the_loss_is_dice_and_cross_entropy_where_pixels_are_known() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 3, 8, 8, requires_grad=True)
+    target = torch.randint(0, 3, (3, 8, 8))
+    known = torch.ones(3, 8, 8, dtype=torch.bool)
+    whole = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
+    assert loss_of(logits, target, known).item() == pytest.approx(
+        whole(logits, target[:, None]).item(), abs=1e-6
+    )
+    known[:, :4] = False
+    loss_of(logits, target, known).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, :, :4].abs().max() == 0
+    assert logits.grad[:, :, 4:].abs().min() > 0
+
+
+def test_ignored_pixels_stay_ignored_through_a_warp() -> None:
+    image = np.zeros((16, 16), np.int16)
+    label = np.full((16, 16), 7, np.uint8)
+    label[:, :8] = IGNORED
+    x, target, known = planes(CODEC, [(image, label)], "cpu")
+    still = torch.nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 16, 16], False)
+    _, again, same = warped(x, target, known, still)
+    assert not known[..., :8].any()
+    assert known[..., 8:].all()
+    assert torch.equal(same, known)
+    assert torch.equal(again, target)
+    assert set(again[known].tolist()) == {2}
+
+
+def test_students_of_a_seed_are_alike_and_standard_augmentation_changes_them() -> None:
+    stream = plain(pool(6, "a", 50))
+    how: dict[str, Any] = {"steps": 2, "batch": 2, "seed": 4}
+    one, same, bare = (
+        teach(stream, CODEC, standard=standard, **how).state_dict()
+        for standard in (True, True, False)
+    )
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], bare[name]) for name in one)
+
+
+def test_patients_are_chosen_by_seed_and_number_in_any_order() -> None:
+    ids = [f"p{k}" for k in range(12)]
+    first = choose(ids, 4, 0, 0)
+    assert first == choose(ids[::-1], 4, 0, 0)
+    assert len({tuple(choose(ids, 4, 0, subset)) for subset in range(6)}) > 1
+    with pytest.raises(ConfigError, match="13 patients asked for, 12 can be learned from"):
+        choose(ids, 13, 0, 0)
+
+
+def test_arms_are_known_by_name() -> None:
+    assert [arm.name for arm in chosen(["cutmix", "standard"])] == ["standard", "cutmix"]
+    assert len(chosen([])) == len(ARMS) == 13
+    with pytest.raises(ConfigError, match="did you mean 'cutmix'"):
+        chosen(["cutmx"])
+
+
+def test_a_part_of_a_cache_holds_its_patients_and_no_other(
+    phantom_cache: Path, tmp_path: Path
+) -> None:
+    whole = SliceCache.open(phantom_cache)
+    first, second, third = whole.split["train"]
+    some = part(whole, tmp_path / "part", [first], [second])
+    assert sorted(some.cases) == sorted([first, second])
+    assert some.split == {"train": sorted([first, second]), "heldout": []}
+    assert some.cases[first].label is not None
+    assert some.cases[second].label is None
+    assert not (tmp_path / "part" / "cases" / second / "label.npy").exists()
+    assert np.array_equal(some.cases[second].image, whole.cases[second].image)
+    assert part(whole, tmp_path / "part", [first], [second]).fingerprint == some.fingerprint
+    with pytest.raises(CacheError, match="holds other patients"):
+        part(whole, tmp_path / "part", [first, third])
+    with pytest.raises(CacheError, match="holds no case nobody"):
+        part(whole, tmp_path / "other", ["nobody"])
+
+
+@pytest.fixture
+def two_caches(collection: Callable[..., Path], tmp_path: Path) -> list[SliceCache]:
+    """Patients 1 and 2 beside two different pairs of others."""
+    made = []
+    for name, others in (("a", (3, 4)), ("b", (5, 6))):
+        root = collection(1, 2, *others, root=tmp_path / name / "scans")
+        settings = CacheSettings(size=32, fov_mm=300, holdout=0)
+        prepare(PancreasCT(root), tmp_path / name / "cache", settings, 0)
+        made.append(SliceCache.open(tmp_path / name / "cache"))
+    return made
+
+
+def lesson(cache: SliceCache, out: Path) -> Lesson:
+    train = {**TINY["train"], "images": 64, "snapshot_every": 64}
+    little = {"model": TINY["model"], "train": train, "filter": LENIENT}
+    config = resolve_study(cache, little, {"downstream": LITTLE})
+    known = ["PANCREAS_0001", "PANCREAS_0002"]
+    others = [name for name in cache.cases if name not in known]
+    codec = plain_codec(cache, config.generator.data)
+    return Lesson("n2-s0", cache, known, others, config, codec, out, "cpu", 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*no longer be supported")
+def test_a_generator_never_sees_other_patients(
+    two_caches: list[SliceCache], tmp_path: Path
+) -> None:
+    """Whatever the other patients look like, samples and filter of these are the same bits."""
+    lessons = [lesson(cache, tmp_path / str(k)) for k, cache in enumerate(two_caches)]
+    for masks in ("joint", "layout"):
+        a, b = (one.synthetic(masks) for one in lessons)
+        assert np.array_equal(a.images, b.images)
+        assert np.array_equal(a.labels, b.labels)
+    files = [tmp_path / name / "filters" / "n2-s0.safetensors" for name in "01"]
+    assert len({read_tensors(file)[2] for file in files}) == 1
+    seen = trained_on(tmp_path / "0" / "generators" / "n2-s0-layout")
+    assert seen is not None
+    assert sorted(seen.cases) == lessons[0].patients
+    a, b = (one.synthetic("joint", unlabeled=True) for one in lessons)
+    assert not np.array_equal(a.images, b.images)
+    seen = trained_on(tmp_path / "0" / "generators" / "n2-s0-joint-unlabeled")
+    assert seen is not None
+    bare = [name for name, case in seen.cases.items() if not case.labeled]
+    assert bare == lessons[0].others
+
+
+def test_what_an_arm_asks_for_changes_its_slices(
+    two_caches: list[SliceCache], tmp_path: Path
+) -> None:
+    one = lesson(two_caches[0], tmp_path)
+    plain_ones = one.synthetic("layout")
+    voted = one.synthetic("layout", ignoring=True)
+    assert np.array_equal(plain_ones.images, voted.images)
+    assert (voted.labels == IGNORED).any()
+    untouched = voted.labels != IGNORED
+    assert np.array_equal(voted.labels[untouched], plain_ones.labels[untouched])
+    assert one.images["alternatives"] == 4 * len(voted)
+    again = lesson(two_caches[0], tmp_path).synthetic("layout", ignoring=True)
+    assert np.array_equal(again.labels, voted.labels)
+    strict = lesson(two_caches[0], tmp_path / "strict")
+    strict.config.filter.copy_share = 0.5
+    strict.config.filter.hu_margin = 0.0
+    with pytest.raises(DataError, match=r"the filter kept \d+ of 32 samples"):
+        strict.synthetic("layout")
+    assert len(strict.synthetic("layout", filtered=False)) == 32
+
+
+def test_test_patients_are_the_held_out_ones_between_their_labels(phantom_cache: Path) -> None:
+    cache = SliceCache.open(phantom_cache)
+    data = resolve_study(cache).generator.data
+    (case,) = unseen(cache, data, cache.labels, "labelled")
+    (whole,) = unseen(cache, data, cache.labels, "all")
+    assert [case.name] == cache.split["heldout"]
+    assert case.name not in labelled(cache, data, cache.labels)
+    assert len(case.images) < len(whole.images) == len(cache.cases[case.name].image)
+    assert (case.labels[[0, -1]] > 0).any((1, 2)).all()
+    assert case.spacing_mm == cache.cases[case.name].spacing_mm[::-1]
+
+
+def test_the_slices_of_others_come_without_a_label(phantom_cache: Path, tmp_path: Path) -> None:
+    cache = SliceCache.open(phantom_cache)
+    config = resolve_study(cache)
+    first, second, _ = cache.split["train"]
+    some = part(cache, tmp_path / "part", [first], [second])
+    known, images, owners = pools(some, config.generator.data, cache.labels)
+    assert set(known.owners) == {first}
+    assert (known.labels > 0).any((1, 2)).all()
+    assert set(owners) <= {second}
+    assert len(images) == len(owners)
