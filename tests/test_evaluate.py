@@ -391,7 +391,7 @@ def test_the_command_gates_plans_and_answers_in_json(
         (["--set", "evaluate.labels=[spleen]"], "has no label 'spleen'"),
         (["--set", "evaluate.window_hu=[1, 0]"], "lower bound must be below"),
         (["--seed", "-1"], "seed must be at least 0"),
-        (["--downstream", "no.json"], "no.json: not a readable JSON file"),
+        (["--downstream", "no.json"], "no.json: no result of a downstream study"),
         (["--against", "nowhere"], "nowhere: no such folder"),
         (["--synthetic", "gone"], "gone: no such folder"),
     ],

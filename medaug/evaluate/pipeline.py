@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import medaug
 from medaug.config import EvaluateConfig
-from medaug.errors import DataError, OutputError
+from medaug.errors import OutputError
 from medaug.evaluate import parts
 from medaug.evaluate.evidence import Evidence, real_slices
 from medaug.evaluate.families import Measure, Subject, chosen
@@ -262,20 +262,16 @@ def _free(out: Path) -> None:
 
 
 def _downstream(path: Path | None) -> Any:
-    """The content of a file by ``medaug downstream``.
+    """The table of a study by ``medaug downstream``, as plain values.
 
     Raises:
-        DataError: not a JSON object.
+        DataError: no such file, or something else.
     """
     if path is None:
         return None
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(content, dict) or not {"rows", "notes"} <= content.keys():
-        raise DataError(f"{path}: not a table by medaug downstream (no rows and notes in it)")
-    return content
+    from medaug.evaluate.downstream.table import load
+
+    return load(path).plain()
 
 
 def _command(
