@@ -14,7 +14,7 @@ from medaug.evaluate import adjoining
 from medaug.evaluate.agreement import witness
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Bound, Family, Figure, Picture
-from medaug.evaluate.overlays import grey, outlined
+from medaug.evaluate.overlays import outlined, plain
 from medaug.evaluate.resampling import Weights, interval, mean
 from medaug.evaluate.segmenter import Segmenter, dice
 from medaug.evaluate.shapes import Shapes, Values, bodies, shapes
@@ -282,10 +282,12 @@ def _worst(slices: SliceSet, seen: LabelMap, scores: Values, evidence: Evidence)
     assert slices.labels is not None
     rows = []
     for i in np.argsort(scores, kind="stable")[:WORST]:
-        shown = grey(slices.images[i], evidence.window_hu)
-        given = outlined(shown, slices.labels[i] > 0, GIVEN)
-        rows.append([outlined(shown, np.zeros(shown.shape, bool), GIVEN), given,
-                     outlined(shown, seen[i] > 0, SEEN)])  # fmt: skip
+        image, window = slices.images[i], evidence.window_hu
+        rows.append([
+            plain(image, window),
+            outlined(image, window, slices.labels[i] > 0, GIVEN),
+            outlined(image, window, seen[i] > 0, SEEN),
+        ])  # fmt: skip
     return Picture(
         "Where mask and picture agree least",
         "The synthetic slice, its mask (green), and what a segmenter of real slices finds in it "

@@ -13,7 +13,7 @@ from medaug.evaluate.alternatives import Alternatives
 from medaug.evaluate.calibration import BINS, covered, energy_distance, gaps
 from medaug.evaluate.evidence import Evidence
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
-from medaug.evaluate.overlays import grey, heated, outlined
+from medaug.evaluate.overlays import heated, plain
 from medaug.evaluate.resampling import Weights, interval, mean
 from medaug.evaluate.shapes import Masks, Values, bodies
 from medaug.evaluate.sparsification import (
@@ -278,11 +278,11 @@ def _picture(part: Alternatives, inside: Masks, window_hu: tuple[float, float]) 
     most = float(np.percentile(np.stack([*std, *error]), 99.5))
     rows = []
     for i, spread, wrong in zip(chosen, std, error, strict=True):
-        shown = grey(part.real.images[i], window_hu)
+        shown = part.real.images[i]
         rows.append([
-            outlined(shown, np.zeros(shown.shape, bool), (0, 0, 0)),
-            heated(shown, spread, most),
-            heated(shown, wrong, most),
+            plain(shown, window_hu),
+            heated(shown, window_hu, spread, most),
+            heated(shown, window_hu, wrong, most),
         ])  # fmt: skip
     return Picture(
         "Uncertainty and error on held-out slices",
