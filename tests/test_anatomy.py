@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,9 +126,7 @@ def test_wrong_hu_under_the_masks_fail(people: People, network: Segmenter, hu: f
     assert not failed(looks)
 
 
-def test_masks_of_other_slices_and_of_another_size_fail(
-    people: People, network: Segmenter
-) -> None:
+def test_masks_of_other_slices_and_of_another_size_fail(people: People, network: Segmenter) -> None:
     made = people[1]
     order = np.random.default_rng(0).permutation(len(made))
     family, _ = judged(people, replace(made, labels=made.labels[order]), network)

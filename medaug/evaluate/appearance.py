@@ -193,8 +193,8 @@ _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
     ),
     (
         "fidelity.sharpness", "HU/mm", _sharp,
-        "How steeply HU rise at the skin; below the real value pictures are blurred, above it "
-        "sharpened.",
+        "How steep the edges of organs are; well below the real value pictures are blurred, well "
+        "above it sharpened or full of seams.",
     ),
 )  # fmt: skip
 

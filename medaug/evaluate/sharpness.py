@@ -1,4 +1,4 @@
-"""How steeply HU rise at the outline of the body."""
+"""How steep the edges of organs are."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,35 +7,28 @@ from scipy import ndimage
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.shapes import Masks, Values
 
-REACH, BIN = 4.0, 1.0
-"""Pixels to each side of the outline, and width of the steps that they are averaged over."""
+SKIN_PIXELS = 2
+"""The outline of the body is left out: how much of it a pixel takes is a matter of chance."""
+
+EDGES = 95.0
+"""Percentile of the gradients in the body that is told: edges, which noise hardly raises."""
 
 
 def sharpness(slices: SliceSet, inside: Masks) -> Values:
-    """Steepest rise of the edge profile of each slice's body, HU per mm (n,).
-
-    The profile is the mean HU at each distance from the outline, a pixel apart, so that noise
-    averages out: the edge spread function, over the whole outline in place of a slanted edge (ISO
-    12233).  Not a number where a slice shows no outline.
-    """
+    """Gradient at the steeper edges in each slice's body, HU per mm (n,); see ``steepness``."""
     return np.array([
-        steepest(image, within) / slices.pixel_mm
+        steepness(image, within) / slices.pixel_mm
         for image, within in zip(slices.images, inside, strict=True)
     ])  # fmt: skip
 
 
-def steepest(image: npt.NDArray[np.int16], within: npt.NDArray[np.bool_]) -> float:
-    """HU per pixel at the steepest place of the profile; not a number without an outline."""
-    if not within.any() or within.all():
+def steepness(image: npt.NDArray[np.int16], within: npt.NDArray[np.bool_]) -> float:
+    """95th percentile of the gradient's length in the body without its skin, HU per pixel.
+
+    By Sobel's differences, which are exact for a ramp; not a number where no body is left.
+    """
+    core = ndimage.binary_erosion(within, iterations=SKIN_PIXELS)
+    if not core.any():
         return float("nan")
-    depth = ndimage.distance_transform_edt(within) - ndimage.distance_transform_edt(~within)
-    depth -= np.sign(depth) / 2  # the outline lies between two pixels
-    near = np.abs(depth) < REACH
-    steps = np.floor((depth[near] + REACH) / BIN).astype(np.int64)
-    count = np.bincount(steps)
-    kept = count > 0
-    hu = np.bincount(steps, image[near])[kept] / count[kept]
-    place = np.bincount(steps, depth[near])[kept] / count[kept]
-    if len(hu) < 2:
-        return float("nan")
-    return float((np.diff(hu) / np.diff(place)).max())
+    down, across = (ndimage.sobel(image.astype(np.float64), axis) / 8 for axis in (0, 1))
+    return float(np.percentile(np.hypot(down, across)[core], EDGES))
