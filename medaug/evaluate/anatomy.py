@@ -26,7 +26,7 @@ BOUNDS: Mapping[str, Bound] = {
     "anatomy.components": Bound(most=1.0, of="difference"),
     "anatomy.across": Bound(most=1.0, of="difference"),
     "anatomy.down": Bound(most=1.0, of="difference"),
-    "anatomy.level": Bound(most=25.0, of="difference"),
+    "anatomy.level": Bound(most=40.0, of="difference"),
     "anatomy.inside": Bound(least=-0.1, of="difference"),
     "anatomy.shown": Bound(least=-0.2, of="difference"),
     "anatomy.agreement": Bound(least=-0.15, of="difference"),
