@@ -12,7 +12,7 @@ from typing import Any
 from medaug.config import FilterConfig
 from medaug.data.cache import SliceCache
 from medaug.data.phantom import Phantom
-from medaug.evaluate.anatomy import Masks, real_masks, synthetic_masks
+from medaug.evaluate.masks import Masks, real_masks, synthetic_masks
 from medaug.files import write_json
 from medaug.filter.choosing import filter_of
 from medaug.generator import Generator

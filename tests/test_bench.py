@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from medaug.data.cache import SliceCache
-from medaug.evaluate.anatomy import Masks
+from medaug.evaluate.masks import Masks
 from tests.test_synthesize import Toy, synthesize
 
 ROOT = Path(__file__).parents[1]

@@ -1,78 +1,346 @@
-"""Whether the masks of synthetic CT slices are what real ones are: HU inside, area, place."""
+"""Whether the masks are an organ's: form, place, HU under them, what a segmenter sees, stacks.
 
-from collections.abc import Iterable
+A shift of all HU, blur and noise are fidelity's, and what these figures do not react to: the HU
+under a mask are taken against the body's median, and the segmenter has seen all three.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import wasserstein_distance
 
-from medaug.data.cache import SliceCache
-from medaug.data.tissues import body
-from medaug.types import HU, LabelMap, Sample
+from medaug.evaluate import adjoining
+from medaug.evaluate.agreement import witness
+from medaug.evaluate.evidence import Evidence, SliceSet
+from medaug.evaluate.figures import Bound, Family, Figure, Picture
+from medaug.evaluate.overlays import outlined, plain
+from medaug.evaluate.resampling import Weights, interval, mean
+from medaug.evaluate.segmenter import Segmenter, dice
+from medaug.evaluate.shapes import Shapes, Values, bodies, shapes
+from medaug.types import LabelMap
+
+BOUNDS: Mapping[str, Bound] = {
+    "anatomy.area": Bound(most=1.0, of="difference"),
+    "anatomy.elongation": Bound(most=1.0, of="difference"),
+    "anatomy.components": Bound(most=1.0, of="difference"),
+    "anatomy.across": Bound(most=1.0, of="difference"),
+    "anatomy.down": Bound(most=1.0, of="difference"),
+    "anatomy.level": Bound(most=40.0, of="difference"),
+    "anatomy.inside": Bound(least=-0.1, of="difference"),
+    "anatomy.shown": Bound(least=-0.2, of="difference"),
+    "anatomy.agreement": Bound(least=-0.15, of="difference"),
+    "anatomy.continuity.dice": Bound(least=-0.25, most=0.25, of="difference"),
+}
+"""By the name without its label, or in full where one label is to have its own."""
+
+WORST = 4
+"""Slices shown whose masks and segmenter agree least."""
+
+MOST = 1000
+"""Slices of a set that the segmenter sees."""
+
+GIVEN, SEEN = (60, 220, 90), (255, 150, 40)
 
 
 @dataclass(frozen=True)
-class Masks:
-    """What a set of slices says about one label.
+class Marked:
+    """A set of slices with what one label is like in it.
 
     Attributes:
-        slices: how many slices there are.
-        hu_median: median HU over all pixels inside the masks.
-        area_mm2_median: median area of the masks that are not empty.
-        nonempty: share of the slices whose mask is not empty.
-        sound: share whose mask is not empty and lies wholly inside the body.
+        shapes: of the label.
+        body_hu: median HU over the bodies of the set.
+        histogram: pixels under the mask at each HU above the lowest of the window (n, levels).
+        cases: of each slice.
     """
 
-    slices: int
-    hu_median: float
-    area_mm2_median: float
-    nonempty: float
-    sound: float
+    shapes: Shapes
+    body_hu: float
+    histogram: Values
+    cases: list[str]
 
 
-def measure(pairs: Iterable[tuple[HU, LabelMap]], label: int, pixel_mm2: float) -> Masks:
-    """The figures of ``Masks`` over slices (y, x) with their label maps."""
-    values, areas, sound, slices = [], [], 0, 0
-    for image, labels in pairs:
-        slices += 1
-        mask = labels == label
-        if not mask.any():
+def measure(
+    evidence: Evidence,
+    segmenter: Segmenter | None = None,
+    bounds: Mapping[str, Bound] = BOUNDS,
+) -> Family:
+    """The figures of the family anatomy.
+
+    Args:
+        evidence: masks are needed in all three sets; without them nothing is measured.
+        segmenter: trained on real training slices and their labels, see
+            ``medaug.evaluate.agreement``; trained here where it is not given.
+        bounds: of the figures, see ``BOUNDS``.
+    """
+    figures, skipped = _continuity(evidence, bounds)
+    sets = evidence.synthetic, evidence.train, evidence.heldout
+    without = [
+        name
+        for name, part in zip(("synthetic", "training", "held-out"), sets, strict=True)
+        if part.labels is None or not (part.labels > 0).any()
+    ]
+    if without or not evidence.heldout.names:
+        skipped.append(f"Masks: the {' and '.join(without) or 'held-out'} slices have none.")
+        return Family("anatomy", figures, skipped=skipped)
+    n = min(len(evidence.synthetic), len(evidence.train))
+    parts = evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
+    inside = [bodies(part) for part in parts]
+    for name, label in evidence.heldout.names.items():
+        found = [
+            _marked(part, within, label, evidence.window_hu)
+            for part, within in zip(parts, inside, strict=True)
+        ]
+        if any(not part.shapes.shown.any() for part in found):
+            skipped.append(f"{name}: some set of slices does not show it, so it has no figures.")
             continue
-        values.append(image[mask])
-        areas.append(mask.sum() * pixel_mm2)
-        sound += bool(body(image)[mask].all())
-    if not slices:
-        raise ValueError("no slices to measure")
-    return Masks(
-        slices,
-        float(np.median(np.concatenate(values))) if values else float("nan"),
-        float(np.median(areas)) if areas else float("nan"),
-        len(areas) / slices,
-        sound / slices,
+        figures += _label(evidence, name, found, bounds)
+    network = segmenter or witness(evidence.train, evidence.window_hu, seed=evidence.seed)
+    more, pictures = _agreement(evidence, network, bounds)
+    return Family("anatomy", [*figures, *more], pictures, skipped=skipped)
+
+
+def _marked(
+    part: SliceSet, inside: np.ndarray, label: int, window_hu: tuple[float, float]
+) -> Marked:
+    assert part.labels is not None
+    low, levels = int(window_hu[0]), int(window_hu[1]) - int(window_hu[0]) + 1
+    histogram = [
+        np.bincount(image[marks == label] - low, minlength=levels)[:levels]
+        for image, marks in zip(part.images, part.labels, strict=True)
+    ]
+    body = part.images[inside]
+    return Marked(
+        shapes(part, inside, label),
+        float(np.median(body)) if len(body) else float("nan"),
+        np.array(histogram, np.float64),
+        list(part.cases),
     )
 
 
-def real_masks(
-    cache: SliceCache, label: int, window_hu: tuple[float, float], split: str, least: int
-) -> Masks:
-    """``measure`` on the slices of a split that show at least ``least`` pixels of the label."""
-
-    def pairs() -> Iterable[tuple[HU, LabelMap]]:
-        low, high = window_hu
-        for name in cache.split[split]:
-            case = cache.cases[name]
-            if case.label is None:
-                continue
-            for image, labels in zip(case.image, case.label, strict=True):
-                if (labels == label).sum() >= least:
-                    yield np.clip(image, low, high), labels
-
-    spacing = next(iter(cache.cases.values())).spacing_mm
-    return measure(pairs(), label, spacing[0] * spacing[1])
+Of = Callable[..., float]
 
 
-def synthetic_masks(samples: Iterable[Sample], label: int) -> Masks:
-    """``measure`` on synthetic samples, which share one pixel size."""
-    kept = list(samples)
-    pixel = abs(np.linalg.det(kept[0].affine[:2, :2]))
-    pairs = ((s.image, s.label) for s in kept if s.label is not None)
-    return measure(pairs, label, float(pixel))
+def _spread(name: str, floor: float) -> Of:
+    """1-Wasserstein distance of an attribute, over the standard deviation of the second set's."""
+
+    def distance(
+        a: Marked, b: Marked, wa: Weights | None = None, wb: Weights | None = None
+    ) -> float:
+        one, other = getattr(a.shapes, name), getattr(b.shapes, name)
+        scale = max(float(np.nanstd(other)), floor)
+        return _apart(one, other, wa, wb) / scale
+
+    return distance
+
+
+def _apart(one: Values, other: Values, wa: Weights | None, wb: Weights | None) -> float:
+    """1-Wasserstein distance of values (n,) and (m,), leaving out what is not a number."""
+    kept, there = np.isfinite(one), np.isfinite(other)
+    wa = np.ones(len(one)) if wa is None else wa
+    wb = np.ones(len(other)) if wb is None else wb
+    if not wa[kept].sum() or not wb[there].sum():
+        return float("nan")
+    return float(wasserstein_distance(one[kept], other[there], wa[kept], wb[there]))
+
+
+def _level(a: Marked, b: Marked, wa: Weights | None = None, wb: Weights | None = None) -> float:
+    return _apart(a.shapes.level - a.body_hu, b.shapes.level - b.body_hu, wa, wb)
+
+
+def _histogram(a: Marked, b: Marked, wa: Weights | None = None, wb: Weights | None = None) -> float:
+    one = a.histogram.sum(0) if wa is None else wa @ a.histogram
+    other = b.histogram.sum(0) if wb is None else wb @ b.histogram
+    if not one.sum() or not other.sum():
+        return float("nan")
+    levels = np.arange(len(one))
+    return float(wasserstein_distance(levels, levels, one, other))
+
+
+def _share(name: str) -> Of:
+    def share(a: Marked, b: Marked, wa: Weights | None = None, wb: Weights | None = None) -> float:
+        return mean(np.asarray(getattr(a.shapes, name), np.float64), wa)
+
+    return share
+
+
+_FAR = "in standard deviations of real masks; well above the real value means"
+_FIGURES: tuple[tuple[str, str, Of, str], ...] = (
+    (
+        "area", "", _spread("area", 1.0),
+        f"how far the areas of the masks are from real ones, {_FAR} organs of the wrong size.",
+    ),
+    (
+        "elongation", "", _spread("elongation", 0.1),
+        f"how far the masks are from as long and thin as real ones, {_FAR} the wrong form.",
+    ),
+    (
+        "components", "", _spread("components", 1.0),
+        f"how far the masks are from as many parts as real ones, {_FAR} torn or merged masks.",
+    ),
+    (
+        "across", "", _spread("across", 0.02),
+        f"how far the organ is from its place between left and right, {_FAR} the wrong place.",
+    ),
+    (
+        "down", "", _spread("down", 0.02),
+        f"how far the organ is from its place between front and back, {_FAR} the wrong place.",
+    ),
+    (
+        "level", "HU", _level,
+        "how far the HU under the masks, above the body's median, are from real ones; well above "
+        "the real value, the mask lies on something else, or the organ has the wrong contrast.",
+    ),
+    (
+        "histogram", "HU", _histogram,
+        "how far the HU of all pixels under the masks would have to be moved to have the real "
+        "histogram; it also holds whatever the family fidelity says of HU and noise.",
+    ),
+    (
+        "inside", "", _share("inside"),
+        "share of the mask that lies in the body; below the real value, masks reach into the air.",
+    ),
+    (
+        "shown", "", _share("shown"),
+        "share of slices that show the organ at all; below the real value, some have no mask to "
+        "learn from.",
+    ),
+)  # fmt: skip
+
+
+def _label(
+    evidence: Evidence, label: str, found: list[Marked], bounds: Mapping[str, Bound]
+) -> list[Figure]:
+    synthetic, train, heldout = found
+    made = []
+    for kind, unit, of, sentence in _FIGURES:
+        value, real = of(synthetic, heldout), of(train, heldout)
+        if not np.isfinite(value):
+            continue
+
+        def again(a: Weights, b: Weights, of: Of = of) -> float:
+            return of(synthetic, heldout, a, b)
+
+        name = f"anatomy.{kind}.{label}"
+        low, high = interval(
+            value, again, (synthetic.cases, heldout.cases), evidence.seed, name, least=0.0
+        )
+        made.append(
+            Figure(
+                name, value, real if np.isfinite(real) else None, f"{label}: {sentence}",
+                len(synthetic.cases), len(heldout.cases), evidence.seed, low=low, high=high,
+                unit=unit, bound=bound_of(name, bounds),
+            )
+        )  # fmt: skip
+    return made
+
+
+def bound_of(name: str, bounds: Mapping[str, Bound]) -> Bound | None:
+    """The bound of a figure in full, or of its name without the label."""
+    return bounds.get(name) or bounds.get(name.rpartition(".")[0])
+
+
+def _agreement(
+    evidence: Evidence, network: Segmenter, bounds: Mapping[str, Bound]
+) -> tuple[list[Figure], list[Picture]]:
+    """Dice of each label's masks with those that the segmenter finds, and the worst of them."""
+    synthetic = evidence.synthetic.some(MOST, evidence.seed)
+    heldout = evidence.heldout.some(MOST, evidence.seed)
+    names = evidence.heldout.names
+    ids = list(names.values())
+    assert synthetic.labels is not None
+    assert heldout.labels is not None
+    seen = network.predict(synthetic.images)
+    scores = dice(seen, synthetic.labels, ids)
+    yardstick = dice(network.predict(heldout.images), heldout.labels, ids)
+    figures = []
+    for column, label in enumerate(names):
+        mine, real = scores[:, column], mean(yardstick[:, column])
+        value, name = mean(mine), f"anatomy.agreement.{label}"
+        if not np.isfinite(value) or not np.isfinite(real):
+            continue
+
+        def again(weight: Weights, mine: Values = mine) -> float:
+            return mean(mine, weight)
+
+        low, high = interval(value, again, (synthetic.cases,), evidence.seed, name, least=0.0)
+        figures.append(
+            Figure(
+                name, value, real,
+                f"{label}: Dice of the masks with those that a segmenter of real training slices "
+                "finds in the same pictures, beside its Dice on held-out patients; well below "
+                "that, the masks do not lie where the pictures show the organ.",
+                len(synthetic), len(heldout), evidence.seed,
+                extractor="segmenter of real training slices", low=low, high=high,
+                bound=bound_of(name, bounds),
+            )
+        )  # fmt: skip
+    return figures, [_worst(synthetic, seen, np.nan_to_num(scores, nan=1.0).min(1), evidence)]
+
+
+def _worst(slices: SliceSet, seen: LabelMap, scores: Values, evidence: Evidence) -> Picture:
+    assert slices.labels is not None
+    rows = []
+    for i in np.argsort(scores, kind="stable")[:WORST]:
+        image, window = slices.images[i], evidence.window_hu
+        rows.append([
+            plain(image, window),
+            outlined(image, window, slices.labels[i] > 0, GIVEN),
+            outlined(image, window, seen[i] > 0, SEEN),
+        ])  # fmt: skip
+    return Picture(
+        "Where mask and picture agree least",
+        "The synthetic slice, its mask (green), and what a segmenter of real slices finds in it "
+        "(orange).",
+        rows,
+    )
+
+
+def _continuity(evidence: Evidence, bounds: Mapping[str, Bound]) -> tuple[list[Figure], list[str]]:
+    """How adjoining slices of a synthetic case differ, beside real ones as far apart."""
+    synthetic, train = evidence.synthetic, evidence.train
+    found = adjoining.pairs(synthetic)
+    if not found.cases:
+        return [], [
+            "Through-plane continuity: no synthetic case has slices that lie on each other."
+        ]
+    stride = adjoining.stride(train, synthetic.step_mm)
+    real = None if stride is None else adjoining.pairs(train, stride)
+    if real is None or not real.cases:
+        return [], [
+            f"Through-plane continuity: no real slices lie {synthetic.step_mm:g} mm apart, as "
+            "those of the synthetic cases do."
+        ]
+    made = []
+    for kind, unit, sentence in _ADJOINING:
+        values = getattr(found, kind)
+        value, yardstick = mean(values), mean(getattr(real, kind))
+        if not np.isfinite(value) or not np.isfinite(yardstick):
+            continue
+
+        def again(weight: Weights, values: Values = values) -> float:
+            return mean(values, weight)
+
+        name = f"anatomy.continuity.{kind}"
+        low, high = interval(value, again, (found.cases,), evidence.seed, name, least=0.0)
+        made.append(
+            Figure(
+                name, value, yardstick, sentence, len(found.cases), len(real.cases), evidence.seed,
+                low=low, high=high, unit=unit, bound=bound_of(name, bounds),
+            )
+        )  # fmt: skip
+    return made, []
+
+
+_ADJOINING = (
+    (
+        "hu", "HU",
+        "Mean difference in HU of slices that lie on each other; well above the real value, organs "
+        "jump from slice to slice, well below it the stack hardly changes.",
+    ),
+    (
+        "dice", "",
+        "Dice of the masks of slices that lie on each other; well below the real value, masks jump "
+        "from slice to slice, well above it the organ hardly changes.",
+    ),
+)  # fmt: skip

@@ -8,7 +8,7 @@ from results import Asked, Claim, asked, report
 
 from medaug.data.cache import CacheSettings
 from medaug.demo import LABEL
-from medaug.evaluate.anatomy import Masks, real_masks, synthetic_masks
+from medaug.evaluate.masks import Masks, real_masks, synthetic_masks
 from medaug.generator import Generator
 
 UNSEEN = 20261121

@@ -18,7 +18,7 @@ from results import Claim, asked, report
 
 from medaug.data.cache import SliceCache
 from medaug.demo import SHIPPED
-from medaug.evaluate.anatomy import Masks, measure, real_masks
+from medaug.evaluate.masks import Masks, measure, real_masks
 from medaug.generator import Generator
 from medaug.synthesis import synthesize
 from medaug.workflow import train
