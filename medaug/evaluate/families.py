@@ -36,7 +36,47 @@ class Subject:
 
 Measure = Callable[[Subject], Family]
 
-FAMILIES: dict[str, Measure] = {}
+
+def anatomy(subject: Subject) -> Family:
+    """Form, place and HU of the masks, and whether a segmenter finds them."""
+    from medaug.evaluate.anatomy import measure
+
+    return measure(subject.evidence)
+
+
+def privacy(subject: Subject) -> Family:
+    """Distances to training and held-out slices, membership, copies."""
+    from medaug.evaluate.membership import Loss, loss_of
+    from medaug.evaluate.privacy import measure
+
+    evidence = subject.evidence
+    loss: Loss | str | None = None
+    if subject.generator is not None:
+        try:
+            loss = loss_of(subject.generator, evidence.heldout, evidence.seed)
+        except ConfigError as error:
+            loss = str(error)
+    return measure(evidence, loss=loss)
+
+
+def uncertainty(subject: Subject) -> Family:
+    """Whether the spread of alternatives is that of the error, on held-out slices."""
+    from medaug.evaluate.alternatives import alternatives_of
+    from medaug.evaluate.uncertainty import measure
+
+    evidence, generator = subject.evidence, subject.generator
+    if generator is None:
+        return measure(
+            evidence, "A folder alone has no model that could be asked about real slices."
+        )
+    return measure(evidence, alternatives_of(generator, evidence.heldout, seed=evidence.seed))
+
+
+FAMILIES: dict[str, Measure] = {
+    "anatomy": anatomy,
+    "privacy": privacy,
+    "uncertainty": uncertainty,
+}
 """In the order of the page."""
 
 

@@ -47,7 +47,7 @@ def measure(
     evidence: Evidence,
     *,
     spaces: Mapping[str, Space] | None = None,
-    loss: Loss | None = None,
+    loss: Loss | str | None = None,
     bounds: Mapping[str, Bound] | None = None,
 ) -> Family:
     """The privacy part of a report.
@@ -55,7 +55,8 @@ def measure(
     Args:
         evidence: what is judged and against what.
         spaces: feature spaces beside pixels and cells, by name.
-        loss: of the generator, see ``membership.loss_of``; None where its weights are not at hand.
+        loss: of the generator, see ``membership.loss_of``; None where its weights are not at hand,
+            or why it has none.
         bounds: in the place of ``BOUNDS``, by the name of the figure.
     """
     allowed = {**BOUNDS, **(bounds or {})}
@@ -73,8 +74,9 @@ def measure(
     figures: list[Figure] = []
     for name, space in {"pixels": _flat, "cells": _cells, **(spaces or {})}.items():
         figures += proximity(evidence, name, space)
-    if loss is None:
-        skipped.append("Membership by the model's own loss needs its weights and an encoder.")
+    if not isinstance(loss, Loss):
+        reason = loss or "it needs its weights and an encoder"
+        skipped.append(f"Membership by the model's own loss: {reason}.")
     else:
         figures += by_loss(evidence, loss)
     copies, pictures, details = _copies(evidence)
