@@ -45,8 +45,13 @@ def field(
 
 
 def warp(x: Tensor, grid: Tensor) -> Tensor:
-    """Images (b, c, h, w) in [-1, 1] through a ``field``; what comes in is -1 (air, no mask)."""
-    return F.grid_sample(x + 1, grid.to(x.device, non_blocking=True), align_corners=False) - 1
+    """Images (b, c, h, w) in [-1, 1] through a ``field``; what comes in is -1 (air, no mask).
+
+    Bicubic, since bilinear sampling takes up to a tenth off the contrast of small organs, which a
+    generator would then learn.
+    """
+    grid = grid.to(x.device, non_blocking=True)
+    return F.grid_sample(x + 1, grid, mode="bicubic", align_corners=False).clamp(0, 2) - 1
 
 
 def warp_ids(ids: Tensor, grid: Tensor, known: Tensor) -> Tensor:
