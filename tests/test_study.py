@@ -18,8 +18,7 @@ from medaug.evaluate.downstream.running import plan, run, tasks
 from medaug.evaluate.downstream.settings import resolve_study
 from medaug.evaluate.downstream.streams import IGNORED, Pool, plain
 from medaug.evaluate.downstream.table import load
-from tests.conftest import TINY
-from tests.test_cli import Medaug, medaug  # noqa: F401
+from tests.conftest import TINY, Medaug
 from tests.test_downstream import LENIENT, LITTLE, lesson, two_caches  # noqa: F401
 
 ARMS = ["real", "standard", "cutmix", "synthetic-joint", "pseudo-labels", "ceiling"]
@@ -147,7 +146,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
 
 
 def test_the_command_plans_runs_and_answers(
-    medaug: Medaug,  # noqa: F811
+    medaug: Medaug,
     phantom_cache: Path,
     tmp_path: Path,
 ) -> None:
