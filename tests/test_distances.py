@@ -5,17 +5,28 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import MMDMetric
 from scipy import linalg
+from scipy.stats import sem
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
+from medaug.evaluate import distances
 from medaug.evaluate.distances import (
+    Kernel,
+    Mmd,
     bandwidths,
+    cubic,
     frechet,
+    frechet_estimate,
+    gaussian,
     kid,
     linear_floor,
     mmd_linear,
     mmd_rbf,
 )
+from medaug.evaluate.jackknife import groups_of, jackknife
 from medaug.evaluate.neighbours import cover, radii
 
 
@@ -52,7 +63,7 @@ def test_rbf_mmd_agrees_with_another_librarys_kernel() -> None:
         aa, bb = rbf_kernel(a, a, gamma), rbf_kernel(b, b, gamma)
         expected += (aa.sum() - 40) / (40 * 39) + (bb.sum() - 30) / (30 * 29)
         expected -= 2 * rbf_kernel(a, b, gamma).mean()
-    assert mmd_rbf(a, b, widths) == pytest.approx(expected / 2, abs=1e-5)
+    assert mmd_rbf(a, b, widths) == pytest.approx(expected / 2, abs=1e-12)
 
 
 def test_rbf_mmd_is_unbiased_and_sees_a_shift() -> None:
@@ -86,7 +97,78 @@ def test_kid_agrees_with_another_librarys_kernel() -> None:
     a, b = normal(30, 4, 0), normal(30, 4, 1) + 1
     aa, bb, ab = (polynomial_kernel(x, y, 3, 1 / 4, 1) for x, y in ((a, a), (b, b), (a, b)))
     within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (30 * 29)
-    assert kid(a, b, subsets=3, size=30) == pytest.approx(within - 2 * ab.mean(), rel=1e-4)
+    assert kid(a, b) == pytest.approx(within - 2 * ab.mean(), rel=1e-9)
+
+
+def test_kid_agrees_with_torchmetrics_over_the_whole_set() -> None:
+    a, b = normal(80, 6, 0).double(), normal(80, 6, 1).double() * 1.3 + 0.2
+    theirs = poly_mmd(b, a).item()
+    assert kid(a, b) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_frechet_agrees_with_torchmetrics() -> None:
+    a, b = normal(200, 6, 1) @ normal(6, 6, 2), normal(150, 6, 3) @ normal(6, 6, 4)
+    moments = [(x.double().mean(0), x.double().T.cov()) for x in (a, b)]
+    theirs = _compute_fid(*moments[0], *moments[1]).item()
+    assert frechet(a, b) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_the_unbiased_mmd_agrees_with_monais_linear_kernel() -> None:
+    a, b = normal(40, 5, 0).double(), normal(30, 5, 1).double() + 0.5
+    ours = Mmd(b, lambda x, y: x @ y.T).of(a).value
+    expected = sum(
+        (x @ x.T).fill_diagonal_(0).sum().item() / (len(x) * (len(x) - 1)) for x in (a, b)
+    )
+    assert ours == pytest.approx(expected - 2 * (a @ b.T).mean().item(), rel=1e-12)
+    same = MMDMetric()(a[:30, :, None, None], b[:, :, None, None]).item()
+    assert Mmd(b, lambda x, y: x @ y.T).of(a[:30]).value == pytest.approx(same, rel=1e-6)
+
+
+def test_blocks_and_groups_do_not_change_the_mmd(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = normal(120, 4, 0), normal(90, 4, 1)
+    whole = kid(a, b)
+    groups = np.arange(120) % 7, np.arange(90) % 5
+    monkeypatch.setattr(distances, "BLOCK", 32)
+    assert kid(a, b) == pytest.approx(whole, rel=1e-12)
+    assert Mmd(b, cubic, groups[1]).of(a, groups[0]).value == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [cubic, gaussian([1.0, 2.0])])
+def test_the_error_of_the_mmd_is_the_jackknife_by_its_definition(kernel: Kernel) -> None:
+    a, b = normal(60, 4, 0).double(), normal(50, 4, 1).double() + 0.3
+    groups_a, groups_b = np.arange(60) % 6, np.arange(50) % 5
+    left_a = [Mmd(b, kernel).of(a[groups_a != g]).value for g in range(6)]
+    left_b = [Mmd(b[groups_b != g], kernel).of(a).value for g in range(5)]
+    found = Mmd(b, kernel, groups_b).of(a, groups_a)
+    expected = math.hypot(jackknife(left_a), jackknife(left_b))
+    assert found.error == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = normal(50, 1, 3).double().numpy()[:, 0]
+    left_out = [np.delete(values, i).mean() for i in range(50)]
+    assert jackknife(left_out) == pytest.approx(sem(values), rel=1e-12)
+    assert math.isnan(jackknife([1.0]))
+
+
+def test_the_interval_of_frechet_holds_its_value_and_narrows_with_n() -> None:
+    found = []
+    for n in (100, 2000):
+        a, b = normal(n, 3, 0), normal(n, 3, 1) + 1
+        groups = np.arange(n) % 20
+        found.append(frechet_estimate(a, b, groups, groups))
+        assert found[-1].value == frechet(a, b)
+        assert found[-1].low < 3 < found[-1].high
+    assert found[1].error < found[0].error / 2
+    assert frechet_estimate(a, a, groups, groups).low == 0
+
+
+def test_groups_keep_cases_whole() -> None:
+    cases = [f"p{i // 3}" for i in range(90)]
+    groups = groups_of(cases, 20)
+    assert len(np.unique(groups)) == 20
+    assert all(len(set(groups[i : i + 3])) == 1 for i in range(0, 90, 3))
+    assert len(np.unique(groups_of(cases[:9], 20))) == 3
 
 
 def test_radii_leave_the_point_itself_out() -> None:

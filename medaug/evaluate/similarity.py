@@ -4,6 +4,8 @@ Pictures too small for the standard five scales of an 11-pixel window take fewer
 the weights are the first of the standard ones, scaled to sum to 1.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,10 +52,10 @@ def _ssim(x: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Similarity and its contrast-structure part, means over positions (b,)."""
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     bell = (-(offset**2) / (2 * SIGMA**2)).exp()
-    window = (bell / bell.sum())[:, None] @ (bell / bell.sum())[None]
+    line = (bell / bell.sum())[None, None, None]
 
     def blur(z: Tensor) -> Tensor:
-        return F.conv2d(z, window[None, None])
+        return F.conv2d(F.conv2d(z, line), line.mT)
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
@@ -63,13 +65,22 @@ def _ssim(x: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return full.flatten(1).mean(1), contrast.flatten(1).mean(1)
 
 
+class Pictures(Protocol):
+    """Pictures (n, s, s) in [0, 1] by their numbers (b,), such as a tensor of them."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor: ...
+
+
+def similarities(images: Pictures, first: Tensor, second: Tensor) -> Tensor:
+    """Similarity (p,) of the pictures numbered ``first`` and ``second``."""
+    parts = zip(first.split(BLOCK), second.split(BLOCK), strict=True)
+    return torch.cat([ms_ssim(images[i][:, None], images[j][:, None]) for i, j in parts])
+
+
 def pair_similarity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
     """Mean similarity of ``pairs`` random pairs of different pictures (n, s, s) in [0, 1]."""
     draws = generator(seed, "pairs")
     first = torch.randint(len(images), (pairs,), generator=draws)
     step = torch.randint(1, len(images), (pairs,), generator=draws)
     second = (first + step) % len(images)
-    parts = zip(first.split(BLOCK), second.split(BLOCK), strict=True)
-    return (
-        torch.cat([ms_ssim(images[i][:, None], images[j][:, None]) for i, j in parts]).mean().item()
-    )
+    return similarities(images, first, second).mean().item()

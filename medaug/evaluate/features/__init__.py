@@ -1,0 +1,1 @@
+"""Feature spaces: what a slice is turned into before sets of slices are compared."""
