@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
 ROWS = [
     *("demo", "prepare", "wait", "train", "synthesize", "writing", "pipeline"),
-    *("startup", "phantom", "layout", "filter", "copies", "real"),
+    *("startup", "phantom", "layout", "filter", "copies", "metrics", "real"),
 ]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},
@@ -353,3 +353,24 @@ def test_phantom_holds_hu_area_and_place_against_real_masks(row: Any) -> None:
     assert (hu.value, hu.reached) == (20, True)
     assert (area.value, area.reached) == (pytest.approx(26.25), False)
     assert (sound.value, sound.reached) == (pytest.approx(96), True)
+
+
+def test_metrics_holds_time_and_memory_against_their_bounds(row: Any) -> None:
+    metrics = row("metrics")
+    seconds, peak = metrics.claims({"seconds": 310.0, "peak_bytes": 3.9e9})
+    assert (seconds.value, seconds.reached) == (310.0, False)
+    assert (peak.value, peak.reached) == (pytest.approx(3.9), True)
+
+
+def test_metrics_measures_warped_slices_in_a_process_of_its_own(
+    row: Any, phantom_cache: Path, tmp_path: Path
+) -> None:
+    metrics = row("metrics")
+    metrics.write_evidence(SliceCache.open(phantom_cache), 60, tmp_path / "slices.npz")
+    evidence = metrics.read_evidence(tmp_path / "slices.npz")
+    assert len(evidence.synthetic) == len(evidence.train) == len(evidence.heldout) == 60
+    assert len(np.unique(evidence.synthetic.images, axis=0)) == 60
+    told = metrics.measure(tmp_path / "slices.npz", 2)
+    assert told["figures"] > 30
+    assert told["seconds"] > sum(told["seconds_of"].values()) * 0.99
+    assert told["peak_bytes"] > 1e8

@@ -55,7 +55,7 @@ def test_frechet_takes_fewer_samples_than_dimensions() -> None:
 
 
 def test_rbf_mmd_agrees_with_another_librarys_kernel() -> None:
-    a, b = normal(40, 5, 0), normal(30, 5, 1) + 0.5
+    a, b = normal(40, 5, 0).double(), normal(30, 5, 1).double() + 0.5
     widths = [1.0, 3.0]
     expected = 0.0
     for width in widths:
@@ -94,7 +94,7 @@ def test_linear_mmd_of_a_perfect_generator_is_its_floor() -> None:
 
 
 def test_kid_agrees_with_another_librarys_kernel() -> None:
-    a, b = normal(30, 4, 0), normal(30, 4, 1) + 1
+    a, b = normal(30, 4, 0).double(), normal(30, 4, 1).double() + 1
     aa, bb, ab = (polynomial_kernel(x, y, 3, 1 / 4, 1) for x, y in ((a, a), (b, b), (a, b)))
     within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (30 * 29)
     assert kid(a, b) == pytest.approx(within - 2 * ab.mean(), rel=1e-9)

@@ -95,7 +95,7 @@ class Teller:
         statistic: Callable[[Values, Values], float] = mean,
         role: Role = "synthetic",
     ) -> tuple[float | None, float | None]:
-        """The 95 % interval of a statistic of values (n, ...) and weights (n,) of a role's slices."""
+        """The 95 % interval of a statistic of values (n, ...) and weights (n,) of slices."""
         return interval(
             statistic(values, np.ones(len(values))),
             lambda weights: statistic(values, weights),

@@ -1,0 +1,132 @@
+"""What the figures cost: 5000 synthetic slices of 128 x 128 against 5000 real ones, on two cores.
+
+Real and synthetic slices alike are phantom slices under small smooth warps and grain, since only
+the cost is asked for.  The measuring process does nothing else: it reads the slices, makes the
+feature spaces, training the encoder, with nothing kept from before, and takes every figure.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from material import phantom_cache
+from results import Claim, asked, report
+
+from medaug.data.cache import CacheSettings, SliceCache
+from medaug.data.warp import field, warp
+from medaug.evaluate import diversity, fidelity
+from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
+from medaug.evaluate.features.spaces import spaces_of
+from medaug.seeds import generator
+
+N, QUICK = 5000, 300
+SIZE = 128
+CORES = 2
+SECONDS, PEAK_GB = 300, 4
+WINDOW = (-160.0, 240.0)
+SEED = 0
+WARP = {"rotate": 0.1, "scale": 0.1, "shift": 0.03, "elastic": 0.02}
+FAMILIES = {"fidelity": fidelity.measure, "diversity": diversity.measure}
+
+
+def warped(part: SliceSet, n: int, name: str) -> dict[str, np.ndarray]:
+    """``n`` warped slices of a set, HU int16, and the case of each."""
+    images, cases = [], []
+    for i in range(n):
+        draws = generator(SEED, name, i)
+        chosen = int(torch.randint(len(part), (), generator=draws))
+        x = torch.from_numpy(part.images[chosen].astype(np.float32))[None, None] / 200 - 0.2
+        x = warp(x, field(1, (x.shape[2], x.shape[3]), draws, **WARP))[0, 0]
+        x = (x + 0.2) * 200 + 5 * torch.randn(x.shape, generator=draws)
+        images.append(np.clip(x.round().numpy(), *WINDOW).astype(np.int16))
+        cases.append(part.cases[chosen] if name != "synthetic" else f"syn_{i:06d}")
+    return {f"{name}_images": np.stack(images), f"{name}_cases": np.array(cases)}
+
+
+def write_evidence(cache: SliceCache, n: int, path: Path) -> None:
+    """``n`` slices in each role, made from the training and the held-out ones of a cache."""
+    train, heldout = (real_slices(cache, split, WINDOW) for split in ("train", "heldout"))
+    sources = {"synthetic": train, "train": train, "heldout": heldout}
+    arrays = [warped(part, n, name) for name, part in sources.items()]
+    np.savez(path, **{key: value for part in arrays for key, value in part.items()})
+
+
+def read_evidence(path: Path) -> Evidence:
+    """What ``write_evidence`` wrote."""
+    with np.load(path) as stored:
+        parts = [
+            SliceSet(
+                stored[f"{name}_images"],
+                None,
+                stored[f"{name}_cases"].tolist(),
+                np.arange(len(stored[f"{name}_cases"])),
+                3.0,
+                3.0,
+                {},
+            )
+            for name in ("synthetic", "train", "heldout")
+        ]
+    return Evidence(*parts, WINDOW, SEED)
+
+
+def take(path: Path, threads: int) -> dict[str, Any]:
+    """Every figure, timed, in this process."""
+    torch.set_num_threads(threads)
+    started = last = time.monotonic()
+    evidence, seconds_of = read_evidence(path), {}
+    spaces = spaces_of(evidence)
+    seconds_of["spaces"], last = time.monotonic() - last, time.monotonic()
+    figures, values = 0, {}
+    for name, measure_family in FAMILIES.items():
+        family = measure_family(evidence, spaces)
+        seconds_of[name], last = time.monotonic() - last, time.monotonic()
+        figures += len(family.figures)
+        values.update({figure.name: figure.value for figure in family.figures})
+    return {
+        "seconds": time.monotonic() - started,
+        "seconds_of": seconds_of,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "figures": figures,
+        "values": values,
+    }
+
+
+def measure(path: Path, threads: int = CORES) -> dict[str, Any]:
+    """``take`` in a process of its own, whose memory is nobody else's."""
+    command = [sys.executable, str(Path(__file__)), "--take", str(path), str(threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def claims(told: dict[str, Any]) -> list[Claim]:
+    """Time and memory."""
+    return [
+        Claim("time of all figures", told["seconds"], "<", SECONDS, "s"),
+        Claim("peak memory", told["peak_bytes"] / 1e9, "<", PEAK_GB, "GB"),
+    ]
+
+
+def main() -> int:
+    """Measure and report."""
+    how = asked()
+    n = QUICK if how.quick else N
+    cache = phantom_cache(how.work, settings=CacheSettings(size=SIZE, holdout=0.5))
+    with tempfile.TemporaryDirectory(dir=how.work) as folder:
+        write_evidence(cache, n, Path(folder) / "slices.npz")
+        told = measure(Path(folder) / "slices.npz")
+    note = f"{n} synthetic, training and held-out slices each, {SIZE} x {SIZE}, {CORES} threads."
+    return report(how, "metrics", claims(told), told, n=n, seed=SEED, note=note)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--take"]:
+        print(json.dumps(take(Path(sys.argv[2]), int(sys.argv[3]))))
+        sys.exit(0)
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Fidelity and diversity see what they should, each alone, and pass real patients."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from medaug.data import open_source, phantom
+from medaug.data.cache import CacheSettings, SliceCache, prepare
+from medaug.evaluate import diversity, fidelity
+from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
+from medaug.evaluate.features.spaces import Spaces, spaces_of
+from medaug.evaluate.figures import Bound, Family
+
+WINDOW = (-160.0, 240.0)
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """Eight training, seven held-out patients, and seven more in the place of the synthetic."""
+    root = tmp_path_factory.mktemp("patients")
+    phantom.write(root / "people", 22, 5, (80, 80, 40), (4.8, 4.8, 4.75))
+    source = open_source(str(root / "people"))
+    prepare(source, root / "cache", CacheSettings(size=64, holdout=0.6), 0)
+    cache = SliceCache.open(root / "cache")
+    train, heldout = (real_slices(cache, split, WINDOW) for split in ("train", "heldout"))
+    names = sorted(set(heldout.cases))
+    other = np.isin(heldout.cases, names[: len(names) // 2])
+    return Evidence(heldout.pick(other), train, heldout.pick(~other), WINDOW)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+def drawn(part: SliceSet, change: Callable[[np.ndarray], np.ndarray]) -> SliceSet:
+    """The slices with their HU changed."""
+    changed = np.clip(change(part.images.astype(float)), *WINDOW).round()
+    return replace(part, images=changed.astype(np.int16))
+
+
+def blurred(evidence: Evidence) -> SliceSet:
+    return drawn(evidence.synthetic, lambda x: gaussian_filter(x, (0, 0.8, 0.8)))
+
+
+def noisy(evidence: Evidence) -> SliceSet:
+    rng = np.random.default_rng(0)
+    return drawn(evidence.synthetic, lambda x: x + rng.normal(0, 25, x.shape))
+
+
+def brighter(evidence: Evidence) -> SliceSet:
+    return drawn(evidence.synthetic, lambda x: x + 30)
+
+
+def darker(evidence: Evidence) -> SliceSet:
+    return drawn(evidence.synthetic, lambda x: x - 30)
+
+
+def collapsed(evidence: Evidence) -> SliceSet:
+    n = len(evidence.synthetic)
+    ten = np.random.default_rng(1).permutation(n)[:10]
+    return replace(
+        evidence.synthetic.pick(ten[np.arange(n) % 10]), cases=[f"syn_{i:06d}" for i in range(n)]
+    )
+
+
+def copied(evidence: Evidence) -> SliceSet:
+    n, rng = len(evidence.synthetic), np.random.default_rng(2)
+    images = evidence.synthetic.images.copy()
+    taken = rng.permutation(len(evidence.train))[: n // 10]
+    images[rng.permutation(n)[: n // 10]] = evidence.train.images[taken]
+    return replace(evidence.synthetic, images=images)
+
+
+def disguised(evidence: Evidence) -> SliceSet:
+    n, rng = len(evidence.synthetic), np.random.default_rng(3)
+    images = evidence.synthetic.images.copy()
+    for k, i in enumerate(rng.permutation(n)[: n // 10]):
+        image = evidence.train.images[rng.integers(len(evidence.train))]
+        other = (np.roll(image, 2, 1), image[:, ::-1], image + rng.normal(0, 10, image.shape))
+        images[i] = np.clip(other[k % 3], *WINDOW).round()
+    return replace(evidence.synthetic, images=images)
+
+
+def masks_moved(evidence: Evidence) -> SliceSet:
+    labels = evidence.synthetic.labels
+    assert labels is not None
+    return replace(evidence.synthetic, labels=np.roll(labels, 4, 2))
+
+
+def judged(evidence: Evidence, folder: Path) -> tuple[Family, Family, Spaces]:
+    spaces = spaces_of(evidence, folder, encoder_images=2000)
+    return fidelity.measure(evidence, spaces), diversity.measure(evidence, spaces), spaces
+
+
+@pytest.mark.parametrize(
+    ("defect", "unfaithful", "monotonous"),
+    [
+        (blurred, True, False),
+        (noisy, True, False),
+        (brighter, True, False),
+        (darker, True, False),
+        (collapsed, False, True),
+        (copied, False, False),
+        (disguised, False, False),
+        (masks_moved, False, False),
+        (lambda evidence: evidence.synthetic, False, False),
+    ],
+)
+def test_a_planted_defect_fails_the_part_that_it_is_of_and_no_other(
+    defect: Callable[[Evidence], SliceSet],
+    unfaithful: bool,
+    monotonous: bool,
+    patients: Evidence,
+    folder: Path,
+) -> None:
+    faith, variety, _ = judged(replace(patients, synthetic=defect(patients)), folder)
+    assert bool(faith.failed) == unfaithful, [f.name for f in faith.failed]
+    assert bool(variety.failed) == monotonous, [f.name for f in variety.failed]
+
+
+def test_every_figure_is_complete_and_inside_its_interval(patients: Evidence, folder: Path) -> None:
+    faith, variety, spaces = judged(patients, folder)
+    assert (faith.skipped, variety.skipped) == ([], [])
+    names = [f.name for f in (*faith.figures, *variety.figures)]
+    assert len(names) == len(set(names))
+    for figure in (*faith.figures, *variety.figures):
+        assert figure.family == (faith if figure in faith.figures else variety).name
+        assert (figure.n, figure.n_real, figure.seed) == (spaces.n, spaces.n_real, 0)
+        assert math.isfinite(figure.value)
+        assert type(figure.value) is float
+        assert figure.extractor
+        assert figure.sentence.endswith(".")
+        assert figure.name.endswith("floor.pixels") or math.isfinite(figure.real)
+        if figure.low is not None:
+            assert figure.low <= figure.high
+    bounded = {f.name for f in (*faith.figures, *variety.figures) if f.bound}
+    assert bounded == {*fidelity.BOUNDS, *diversity.BOUNDS}
+    assert len(faith.details["mmd_widths"]["pixels"]) == 5
+
+
+def test_training_slices_in_the_place_of_the_synthetic_score_as_their_yardstick(
+    patients: Evidence, folder: Path
+) -> None:
+    same = replace(patients, synthetic=patients.train)
+    faith, variety, _ = judged(same, folder)
+    seeded = ("fidelity.mmd_linear.pixels", "diversity.ms_ssim.pixels")
+    for figure in (*faith.figures, *variety.figures):
+        if figure.real is not None and figure.name not in seeded:
+            assert figure.value == pytest.approx(figure.real, rel=1e-6, abs=1e-9), figure.name
+
+
+def test_bounds_are_the_callers(patients: Evidence, folder: Path) -> None:
+    _, _, spaces = judged(patients, folder)
+    hard = {"fidelity.frechet.texture": Bound(most=0.0), "diversity.recall.random": Bound(least=2)}
+    found = fidelity.measure(patients, spaces, bounds=hard)
+    assert [f.name for f in found.failed] == ["fidelity.frechet.texture"]
+    found = diversity.measure(patients, spaces, bounds=hard)
+    assert [f.name for f in found.failed] == ["diversity.recall.random"]
+
+
+def test_too_few_slices_are_said_and_not_measured(patients: Evidence) -> None:
+    few = replace(patients, synthetic=patients.synthetic.pick(np.arange(7)))
+    for measure in (fidelity.measure, diversity.measure):
+        found = measure(few)
+        assert found.figures == []
+        assert found.skipped == ["7 synthetic slices are too few; 20 of each are needed"]
+
+
+def test_one_case_has_no_interval_and_one_patient_a_yardstick_still(patients: Evidence) -> None:
+    one = patients.heldout.cases[0]
+    alone = patients.heldout.pick(np.isin(patients.heldout.cases, [one]))
+    times = np.tile(np.arange(len(alone)), 2)
+    few = replace(patients, heldout=replace(alone.pick(times), heights=np.arange(len(times))))
+    spaces = spaces_of(few, encoder_images=64)
+    for family in (fidelity.measure(few, spaces), diversity.measure(few, spaces)):
+        assert all(math.isfinite(f.value) for f in family.figures)
+    reach = [f for f in diversity.measure(few, spaces).figures if "recall" in f.name]
+    assert reach
+    assert all(f.low is None for f in reach)
