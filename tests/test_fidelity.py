@@ -21,9 +21,9 @@ WINDOW = (-160.0, 240.0)
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    """Eight training, seven held-out patients, and seven more in the place of the synthetic."""
+    """Eight training, six held-out patients, and six more in the place of the synthetic."""
     root = tmp_path_factory.mktemp("patients")
-    phantom.write(root / "people", 22, 5, (80, 80, 40), (4.8, 4.8, 4.75))
+    phantom.write(root / "people", 20, 5, (64, 64, 32), (6.0, 6.0, 6.0))
     source = open_source(str(root / "people"))
     prepare(source, root / "cache", CacheSettings(size=64, holdout=0.6), 0)
     cache = SliceCache.open(root / "cache")
@@ -94,7 +94,7 @@ def masks_moved(evidence: Evidence) -> SliceSet:
 
 
 def judged(evidence: Evidence, folder: Path) -> tuple[Family, Family, Spaces]:
-    spaces = spaces_of(evidence, folder, encoder_images=2000)
+    spaces = spaces_of(evidence, folder, encoder_images=1000)
     return fidelity.measure(evidence, spaces), diversity.measure(evidence, spaces), spaces
 
 
