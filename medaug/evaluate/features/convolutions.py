@@ -63,7 +63,7 @@ class RandomConvolutions:
             for weight, stride in zip(self.weights, STRIDES, strict=True):
                 x = F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), weight, stride=stride)
                 x = F.leaky_relu(x, SLOPE)
-                flat = x.flatten(2)
-                found += [flat.mean(2), flat.std(2, correction=0)]
+                variance, mean = torch.var_mean(x.flatten(2), 2, correction=0)
+                found += [mean, variance.sqrt()]
             rows.append(torch.cat(found, 1))
         return torch.cat(rows).clone()
