@@ -171,6 +171,9 @@ class EvaluateConfig(_Section):
     min_label_pixels: int | None = Field(
         None, ge=0, description="of a real slice that counts; None: as in training; 0: every slice"
     )
+    extractors: list[Path] = Field(
+        default_factory=list, description="TorchScript files of further feature spaces"
+    )
     bounds: dict[str, BoundConfig | None] = Field(
         default_factory=dict, description="by name of the figure; null takes the bound away"
     )

@@ -6,11 +6,13 @@ for, and by its row in ``FAMILIES``.
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from medaug.errors import ConfigError
 from medaug.evaluate.evidence import Evidence
+from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.evaluate.figures import Family
 from medaug.evaluate.setting import Setting
 from medaug.generator import Generator
@@ -23,18 +25,48 @@ class Subject:
     Attributes:
         evidence: the slices in memory.
         setting: where they come from: the cache, and the run where there is one.
+        folder: where features are kept between calls, or None.
     """
 
     evidence: Evidence
     setting: Setting
+    folder: Path | None = None
 
     @cached_property
     def generator(self) -> Generator | None:
         """Of the run, or None where only a folder was given."""
         return self.setting.generator()
 
+    @cached_property
+    def spaces(self) -> Spaces:
+        """The feature spaces, whose encoder is trained on the training slices."""
+        config = self.setting.config
+        return spaces_of(self.evidence, self.folder, config.extractors, most=config.slices)
+
 
 Measure = Callable[[Subject], Family]
+
+
+def fidelity(subject: Subject) -> Family:
+    """Whether slices look like those of patients that the generator has not seen."""
+    from medaug.evaluate.appearance import figures
+    from medaug.evaluate.fidelity import measure
+
+    found = measure(subject.evidence, subject.spaces)
+    looks, curves, skipped = figures(subject.evidence)
+    return replace(
+        found,
+        figures=[*found.figures, *looks],
+        curves=[*found.curves, *curves],
+        skipped=[*found.skipped, *skipped],
+    )
+
+
+def diversity(subject: Subject) -> Family:
+    """Whether slices differ from each other as real ones do."""
+    from medaug.evaluate.diversity import measure
+
+    return measure(subject.evidence, subject.spaces)
 
 
 def anatomy(subject: Subject) -> Family:
@@ -56,7 +88,8 @@ def privacy(subject: Subject) -> Family:
             loss = loss_of(subject.generator, evidence.heldout, evidence.seed)
         except ConfigError as error:
             loss = str(error)
-    return measure(evidence, loss=loss)
+    spaces = {space.name: space for space in subject.spaces.learned if space.name == "encoder"}
+    return measure(evidence, spaces=spaces, loss=loss)
 
 
 def uncertainty(subject: Subject) -> Family:
@@ -73,6 +106,8 @@ def uncertainty(subject: Subject) -> Family:
 
 
 FAMILIES: dict[str, Measure] = {
+    "fidelity": fidelity,
+    "diversity": diversity,
     "anatomy": anatomy,
     "privacy": privacy,
     "uncertainty": uncertainty,

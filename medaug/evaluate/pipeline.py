@@ -203,7 +203,7 @@ def _measured(
     found = {name: parts.load(folder, name, setting.key) for name in (OVERVIEW, *wanted)}
     missing = [name for name, family in found.items() if family is None]
     if missing:
-        subject = Subject(gather(setting, folder), setting)
+        subject = Subject(gather(setting, folder), setting, folder / "features")
         with progress("measure", len(found), "parts", done=len(found) - len(missing)) as bar:
             for name in missing:
                 if name == OVERVIEW:

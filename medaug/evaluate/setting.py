@@ -56,6 +56,7 @@ class Setting:
             "labels": list(self.labels),
             "least": frame.least,
             "slices": self.config.slices,
+            "extractors": [_digest(path) for path in self.config.extractors],
             "seed": self.seed,
             "run": None if self.run is None else str(self.run),
         }
@@ -89,6 +90,18 @@ class Setting:
                 "seed": self.seed,
             },
         }
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def settle(

@@ -5,7 +5,7 @@ are of the same n.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -133,8 +133,3 @@ def spaces_of(
         None if folder is None else Path(folder),
         seed,
     )
-
-
-def only(spaces: Spaces, *names: str) -> Spaces:
-    """The same with those of the learned spaces alone."""
-    return replace(spaces, learned=[s for s in spaces.learned if s.name in names])
