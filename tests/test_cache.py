@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medaug import files
 from medaug.data import filling, open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare, split_patients
 from medaug.data.pancreas import PancreasCT
@@ -158,6 +160,15 @@ def test_killed_at_any_moment_it_goes_on(source, cache, tmp_path):
         visible = {name: digest for name, digest in tree(folder).items() if "/." not in name}
         assert visible == tree(tmp_path / "whole")
     assert cut_short > 0
+
+
+def test_the_workers_of_a_killed_process_may_take_a_moment_to_die(source, cache):
+    """A worker that hangs in a write keeps its parent's lock for as long."""
+    with contextlib.ExitStack() as dying:
+        dying.enter_context(held(cache))
+        threading.Timer(0.5, dying.pop_all().close).start()
+        report = prepare(source, cache, SETTINGS, workers=0)
+    assert len(report.done) == len(SliceCache.open(cache).cases)
 
 
 def test_a_half_written_cache_is_refused(source, cache):
@@ -374,7 +385,8 @@ def test_a_patient_stays_on_its_side_when_others_join():
     assert split_patients(ids[::-1], 0.2, 0) == split_patients(ids, 0.2, 0)
 
 
-def test_two_processes_do_not_fill_one_cache(source, tmp_path):
+def test_two_processes_do_not_fill_one_cache(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_S", 0.1)
     with held(tmp_path / "cache"), pytest.raises(OutputError) as caught:
         prepare(source, tmp_path / "cache", SETTINGS, 0)
     assert str(caught.value) == (

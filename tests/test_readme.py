@@ -68,7 +68,10 @@ def place(
     "command", [c for c in COMMANDS if c[0] == "medaug"], ids=lambda c: " ".join(c[:3])
 )
 def test_commands(place: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    dry = command[1] in ("train", "synthesize", "evaluate", "downstream") and "--dry-run" not in command
+    dry = (
+        command[1] in ("train", "synthesize", "evaluate", "downstream")
+        and "--dry-run" not in command
+    )
     monkeypatch.setattr(sys, "argv", [*command, *(["--dry-run"] if dry else [])])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from medaug import files
 from medaug.checkpoint import load_state, read_tensors, state_path
 from medaug.config import Config, resolve
 from medaug.data.cache import SliceCache
@@ -231,7 +232,10 @@ def test_a_loss_that_is_no_number_names_player_and_term(
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
-def test_one_process_at_a_time(cache: SliceCache, tmp_path: Path) -> None:
+def test_one_process_at_a_time(
+    cache: SliceCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.1)
     run = tmp_path / "run"
     with held(run), pytest.raises(OutputError) as caught:
         fit(resolve(TINY), cache, run, device="cpu")
