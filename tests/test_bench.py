@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"
 ROWS = [
     *("demo", "prepare", "wait", "train", "synthesize", "writing", "pipeline"),
-    *("startup", "phantom", "layout", "filter", "copies", "metrics", "real"),
+    *("startup", "phantom", "layout", "filter", "defects", "copies", "metrics", "real"),
 ]
 SMALL: dict[str, dict[str, Any]] = {
     "vaegan modern": {"width": 8, "prior_width": 16},

@@ -129,7 +129,9 @@ def test_area_components_and_disagreement_are_found(kept: Path, unseen) -> None:
     alone = opened(kept, hu_margin=None, hu_spread=None, body_share=None)
     assert share(alone, image[shown], np.full_like(liver[shown], 2), "area") == 1
     assert share(alone, image[shown], speckled(liver[shown]), "components") > 0.8
-    assert share(alone, image, label[:, :, ::-1], "disagreement") > 0.4
+    strict = opened(kept, hu_margin=None, hu_spread=None, body_share=None, agreement=0.3)
+    assert share(strict, image, label, "disagreement") < 0.3
+    assert share(strict, image, label[:, :, ::-1], "disagreement") > 0.6
 
 
 def test_a_mirrored_shifted_or_grainy_copy_is_a_copy(kept: Path, train) -> None:

@@ -24,6 +24,7 @@ ROWS = {
     "phantom": "the demo's masks against unseen phantom patients",
     "layout": "images for given masks: HU under each label, and a segmenter's Dice",
     "filter": "planted bad samples and unseen real slices, judged by the filter",
+    "defects": "planted defects: which parts of a report fail",
     "copies": "planted copies of training slices: which are listed, and how many slices wrongly",
     "metrics": "the figures of 5000 synthetic slices against 5000 real ones: time and memory",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
