@@ -285,3 +285,20 @@ def test_slices_of_a_case_are_resampled_together() -> None:
     assert weight[0] == weight[2]
     assert weight[[0, 1, 3]].sum() == 3
     assert interval(1.0, lambda w: 1.0, (["a", "a"],), 0, "x") == (None, None)
+
+
+def test_repeated_slices_count_once_and_few_are_not_judged(
+    people: People, network: Segmenter
+) -> None:
+    train, real, heldout = people
+    few = anatomy.measure(Evidence(collapsed(real), train, heldout, WINDOW), network)
+    assert all("continuity" in figure.name for figure in few.figures)
+    assert few.skipped[-1].endswith("different synthetic slices show it, and 20 are needed.")
+    once, twice = (
+        {
+            f.name: f.value
+            for f in anatomy.measure(Evidence(part, train, heldout, WINDOW), network).figures
+        }
+        for part in (real, real.pick(np.repeat(np.arange(len(real)), 2)))
+    )
+    assert once == twice

@@ -1,11 +1,12 @@
 """Whether the masks are an organ's: form, place, HU under them, what a segmenter sees, stacks.
 
 A shift of all HU, blur and noise are fidelity's, and what these figures do not react to: the HU
-under a mask are taken against the body's median, and the segmenter has seen all three.
+under a mask are taken against the body's median, and the segmenter has seen all three.  Slices that
+are repeated are diversity's: they count once.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -39,6 +40,12 @@ WORST = 4
 
 MOST = 1000
 """Slices of a set that the segmenter sees."""
+
+LEAST = 20
+"""Different synthetic slices that must show a label, so that chance does not decide."""
+
+THICK_PX = 20
+"""Median area of the real masks from which their HU are bounded: blur changes those of thinner."""
 
 GIVEN, SEEN = (60, 220, 90), (255, 150, 40)
 
@@ -83,7 +90,9 @@ def measure(
     if without or not evidence.heldout.names:
         skipped.append(f"Masks: the {' and '.join(without) or 'held-out'} slices have none.")
         return Family("anatomy", figures, skipped=skipped)
+    evidence = replace(evidence, synthetic=evidence.synthetic.distinct())
     n = min(len(evidence.synthetic), len(evidence.train))
+    measured = []
     parts = evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
     inside = [bodies(part) for part in parts]
     for name, label in evidence.heldout.names.items():
@@ -94,9 +103,17 @@ def measure(
         if any(not part.shapes.shown.any() for part in found):
             skipped.append(f"{name}: some set of slices does not show it, so it has no figures.")
             continue
+        if (shown := int(found[0].shapes.shown.sum())) < LEAST:
+            skipped.append(
+                f"{name}: {shown} different synthetic slices show it, and {LEAST} are needed."
+            )
+            continue
+        measured.append(name)
         figures += _label(evidence, name, found, bounds)
+    if not measured:
+        return Family("anatomy", figures, skipped=skipped)
     network = segmenter or witness(evidence.train, evidence.window_hu, seed=evidence.seed)
-    more, pictures = _agreement(evidence, network, bounds)
+    more, pictures = _agreement(evidence, network, measured, bounds)
     return Family("anatomy", [*figures, *more], pictures, skipped=skipped)
 
 
@@ -212,6 +229,7 @@ def _label(
     evidence: Evidence, label: str, found: list[Marked], bounds: Mapping[str, Bound]
 ) -> list[Figure]:
     synthetic, train, heldout = found
+    pixels = float(np.nanmedian(heldout.shapes.area)) / evidence.heldout.pixel_mm**2
     made = []
     for kind, unit, of, sentence in _FIGURES:
         value, real = of(synthetic, heldout), of(train, heldout)
@@ -229,7 +247,8 @@ def _label(
             Figure(
                 name, value, real if np.isfinite(real) else None, f"{label}: {sentence}",
                 len(synthetic.cases), len(heldout.cases), evidence.seed, low=low, high=high,
-                unit=unit, bound=bound_of(name, bounds),
+                unit=unit,
+                bound=None if kind == "level" and pixels < THICK_PX else bound_of(name, bounds),
             )
         )  # fmt: skip
     return made
@@ -241,20 +260,19 @@ def bound_of(name: str, bounds: Mapping[str, Bound]) -> Bound | None:
 
 
 def _agreement(
-    evidence: Evidence, network: Segmenter, bounds: Mapping[str, Bound]
+    evidence: Evidence, network: Segmenter, labels: Sequence[str], bounds: Mapping[str, Bound]
 ) -> tuple[list[Figure], list[Picture]]:
     """Dice of each label's masks with those that the segmenter finds, and the worst of them."""
     synthetic = evidence.synthetic.some(MOST, evidence.seed)
     heldout = evidence.heldout.some(MOST, evidence.seed)
-    names = evidence.heldout.names
-    ids = list(names.values())
+    ids = [evidence.heldout.names[label] for label in labels]
     assert synthetic.labels is not None
     assert heldout.labels is not None
     seen = network.predict(synthetic.images)
     scores = dice(seen, synthetic.labels, ids)
     yardstick = dice(network.predict(heldout.images), heldout.labels, ids)
     figures = []
-    for column, label in enumerate(names):
+    for column, label in enumerate(labels):
         mine, real = scores[:, column], mean(yardstick[:, column])
         value, name = mean(mine), f"anatomy.agreement.{label}"
         if not np.isfinite(value) or not np.isfinite(real):

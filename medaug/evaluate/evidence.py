@@ -1,5 +1,6 @@
 """The slices that a report is about, as plain arrays: synthetic, training and held-out ones."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +50,14 @@ class SliceSet:
             whole = getattr(self, name)
             parts[name] = None if whole is None else whole[index]
         return replace(self, cases=[self.cases[i] for i in index], **parts)
+
+    def distinct(self) -> "SliceSet":
+        """The slices without those that are another one's image and mask, pixel by pixel."""
+        seen: dict[bytes, int] = {}
+        for i, image in enumerate(self.images):
+            marks = b"" if self.labels is None else self.labels[i].tobytes()
+            seen.setdefault(hashlib.sha256(image.tobytes() + marks).digest(), i)
+        return self.pick(np.array(sorted(seen.values())))
 
     def some(self, n: int, seed: int) -> "SliceSet":
         """At most ``n`` of them, in their order; the same for the same arguments."""
