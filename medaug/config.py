@@ -102,6 +102,14 @@ class ModelConfig(_Section):
         return dict(self.model_extra or {})
 
 
+class PrivacyConfig(_Section):
+    """Differentially private training, a slice at a time; see Privacy in ``docs/evaluation.md``."""
+
+    noise: float = Field(1.0, gt=0, description="standard deviation of the noise, in clips")
+    clip: float = Field(1.0, gt=0, description="largest norm of a slice's gradient")
+    delta: float = Field(1e-5, gt=0, lt=1, description="at which epsilon is told")
+
+
 class TrainConfig(_Section):
     """How long, how fast, and what is kept on the way; progress is counted in images."""
 
@@ -112,6 +120,7 @@ class TrainConfig(_Section):
     ema_half_life: int = Field(100 * 2**10, ge=1)
     snapshot_every: int = Field(50 * 2**10, ge=1)
     keep_snapshots: int = Field(0, ge=0, description="how many generators of late snapshots stay")
+    privacy: PrivacyConfig | None = Field(None, description="None: training as usual")
 
     @field_validator("images", "ema_half_life", "snapshot_every", mode="before")
     @classmethod

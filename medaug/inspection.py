@@ -105,7 +105,9 @@ def _run(path: Path) -> dict[str, Any]:
         try:
             read_tensors(file)
             header = read_header(file)
-            content |= {"images": header["images"], "config": header["config"]}
+            content |= {
+                key: header[key] for key in ("images", "privacy", "config") if key in header
+            }
         except MedaugError as error:
             problems.append(str(error))
     else:

@@ -14,6 +14,7 @@ from medaug.device import autocast
 from medaug.errors import TrainingError
 from medaug.models.base import Model, Move, Optim, Turn
 from medaug.optim import Stepper
+from medaug.private import Private
 from medaug.seeds import derive
 from medaug.tensors import Batch
 
@@ -26,9 +27,18 @@ class Game:
         seed: of the draws inside turns.
         device: where the model is.
         precision: ``float32`` or ``bfloat16``.
+        private: takes the gradients where training is differentially private.
     """
 
-    def __init__(self, model: Model, seed: int, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        model: Model,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        private: Private | None = None,
+    ) -> None:
+        self.private = private
         self.model, self.seed, self.device, self.precision = model, seed, device, precision
         self.parameters = {
             player: [p for module in modules for p in module.parameters()]
@@ -43,9 +53,12 @@ class Game:
     def turn(self, turn: Turn, batch: Batch, position: int, optim: Mapping[str, Optim]) -> None:
         """Play one turn on a batch that starts at image ``position``."""
         torch.manual_seed(derive(self.seed, "turn", position))
-        with autocast(self.device, self.precision):
-            moves = turn.play(batch)
-        steps = self.gradients(moves)
+        if self.private is None:
+            with autocast(self.device, self.precision):
+                moves = turn.play(batch)
+            steps = self.gradients(moves)
+        else:
+            steps, moves = self.private.gradients(turn, batch, position, self.parameters)
         for player, gradients in steps.items():
             norm = total_norm(gradients)
             self.account.add(player, "gradient", norm, position)

@@ -2,7 +2,8 @@
 
 runs/pancreas-vaegan/
   config.yaml            the resolved config
-  run.json               versions, device, precision, the cache it learns from
+  run.json               versions, device, precision, the cache it learns from; the secret of a
+                         private training
   metrics.jsonl          one line of means every so often
   samples/0000051200.png what it draws, from the same noise each time
   checkpoints/           the two newest training states

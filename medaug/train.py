@@ -4,6 +4,7 @@ Progress is counted in images; order, warps and noise are functions of (seed, im
 training state is weights and optimisers alone, and a killed run goes on bit for bit on the CPU.
 """
 
+import secrets
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ from medaug.files import held, remove_parts
 from medaug.models import build
 from medaug.models.base import Model
 from medaug.preview import grid
+from medaug.private import Ledger, Private, check
 from medaug.progress import progress
 from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
@@ -55,6 +57,7 @@ class TrainReport:
         finished: whether the run is complete; false after an interrupt.
         seconds: of this call; ``waited`` of them for data.
         waited: see ``seconds``.
+        privacy: what a private run promises, as in the weights' header; else None.
     """
 
     run: Path
@@ -63,6 +66,7 @@ class TrainReport:
     finished: bool
     seconds: float
     waited: float
+    privacy: dict[str, Any] | None = None
 
 
 def fit(
@@ -96,6 +100,11 @@ def fit(
     seed = config.train.seed
     feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
     construct = partial(build, config.model.name, config.model.arguments, feed.shape)
+    privacy = config.train.privacy
+    ledger = None
+    if privacy is not None:
+        check(config.model, feed.shape)
+        ledger = Ledger(privacy, config.train.batch, feed.owners)
     torch.manual_seed(derive(seed, "weights"))
     model = construct()
     with held(run):
@@ -106,7 +115,10 @@ def fit(
         if precision == "bfloat16":
             channels_last(model)
             channels_last(shadow)
-        trainer = _Trainer(config, cache, feed, model.to(where), run, precision)
+        private = None
+        if ledger is not None:
+            private = Private(model, ledger, str(began["_secret"]), where, precision)
+        trainer = _Trainer(config, cache, feed, model.to(where), run, precision, private)
         trainer.shadow = Average(shadow.to(where), model, config.train.ema_half_life)
         trainer.begin(init)
         return trainer.work()
@@ -132,6 +144,7 @@ def _facts(
         "_precision": choose_precision(config.train.precision, where),
         "_device": str(where),
         "_versions": {"medaug": __version__, "torch": torch.__version__},
+        **({} if config.train.privacy is None else {"_secret": secrets.token_hex(32)}),
     }
 
 
@@ -152,9 +165,11 @@ class _Trainer:
         model: Model,
         run: Path,
         precision: str,
+        private: Private | None,
     ) -> None:
         self.config, self.cache, self.feed, self.model, self.run = config, cache, feed, model, run
-        self.game = Game(model, config.train.seed, feed.device, precision)
+        self.private = private
+        self.game = Game(model, config.train.seed, feed.device, precision, private)
         self.images = self.resumed = 0
         self.waited = 0.0
 
@@ -206,6 +221,7 @@ class _Trainer:
             self.images >= train.images,
             time.monotonic() - started,
             self.waited,
+            self.statement(),
         )
 
     note = ""
@@ -218,7 +234,10 @@ class _Trainer:
         for turn in self.model.turns(progress_made):
             count = turn.batches * self.config.train.batch
             before = time.perf_counter()
-            batch = self.feed.batch(self.images, count)
+            if self.private is None:
+                batch = self.feed.batch(self.images, count)
+            else:
+                batch = self.feed.warped(self.private.sample(self.images), self.images)
             self.waited += time.perf_counter() - before
             self.game.turn(turn, batch, self.images, optim)
             self.images += count
@@ -229,10 +248,16 @@ class _Trainer:
         """Write the means of every term since the last time."""
         means = self.game.account.close()
         row = {"images": self.images, "images_per_s": round(speed, 1), **means}
+        if self.private is not None:
+            row["epsilon"] = self.private.ledger.epsilon(self.images)
         append_metrics(self.run, row)
         terms = {key.partition("/")[2]: value for key, value in means.items()}
         terms.pop("gradient", None)
         self.note = " ".join(f"{term} {value:.3g}" for term, value in terms.items())
+
+    def statement(self) -> dict[str, Any] | None:
+        """What a private run promises by now."""
+        return None if self.private is None else self.private.ledger.statement(self.images)
 
     def snapshot(self) -> None:
         """Keep the training state, the exported generator and a picture of what it draws."""
@@ -272,6 +297,7 @@ class _Trainer:
             "kind": self.cache.kind,
             "precision": self.game.precision,
             "images": self.images,
+            **({} if self.private is None else {"privacy": self.statement()}),
             "config": self.config.dump(),
             "codec": self.feed.codec.to_dict(),
             "shape": vars(shape),

@@ -18,6 +18,8 @@ from medaug.data import Source, open_source
 from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
 from medaug.data.stored import INDEX
 from medaug.errors import ConfigError
+from medaug.private import check
+from medaug.tensors import Shape
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
@@ -112,6 +114,8 @@ def plan(
     """
     config = resolve_for(source, data, wishes)
     cache_settings(config).check(source.kind)
+    if config.train.privacy is not None:
+        check(config.model, Shape(1, 1, config.data.size or 32))
     return TrainPlan(
         config,
         Path(cache or default_cache(source, config)),

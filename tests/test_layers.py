@@ -22,7 +22,7 @@ LAYERS = [
     {"stacks"},
     {"rounds", "generator", "journal", "mixing"},
     {"drawing", "redrawing"},
-    {"optim", "trained"},
+    {"optim", "private", "trained"},
     {"models", "preview", "filter"},
     {"duels", "networks", "penalties", "writers", "evaluate.segmenter"},
     {"augment", "layouts", "losses"},

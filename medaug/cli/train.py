@@ -69,9 +69,14 @@ def train(
         "seconds": round(report.seconds, 3),
         "waited_seconds": round(report.waited, 3),
         "images_per_s": round((report.images - report.resumed) / max(report.seconds, 1e-9), 1),
+        "privacy": report.privacy,
         "failed": {problem.case: problem.reason for problem in prepared.failed},
     }
-    answer(json, content, f"{report.run}: {report.images} images seen")
+    told = f"{report.run}: {report.images} images seen"
+    if report.privacy is not None:
+        spent = report.privacy
+        told += f"; epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g} for a slice"
+    answer(json, content, told)
     if not report.finished:
         raise typer.Exit(INTERRUPTED)
 

@@ -181,13 +181,17 @@ class Feed:
                 for epoch in range(position // len(self), (position + count - 1) // len(self) + 1)
             ]
         )
+        return self.warped(index, position)
+
+    def warped(self, index: Tensor, position: int) -> Batch:
+        """The slices at ``index``, warped as at image ``position``."""
         grid = None
         if self.augment is not None:
             amounts = self.augment.model_dump()
             if not is_still(**amounts):
                 sides = (self.images.shape[-2], self.images.shape[-1])
                 draws = generator(self.seed, "warp", position)
-                grid = field(count, sides, draws, **amounts)
+                grid = field(len(index), sides, draws, **amounts)
         return self._batch(index, grid)
 
     def marks(self, index: Tensor) -> Tensor | None:

@@ -92,6 +92,14 @@ class Model(nn.Module, ABC):
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """Codes to (b, c, h, w) in [-1, 1]."""
 
+    def mixing(self) -> str | None:
+        """Why the gradients of its losses are not per sample, or None where they are.
+
+        None promises private training that all players share one move of terms (b,), each row from
+        its own sample alone, on turns of one batch, and that nothing else is learned from data.
+        """
+        return "its losses hold the samples of a batch against each other, or a judge learns them"
+
     def vary(
         self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
     ) -> Tensor:

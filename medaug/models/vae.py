@@ -76,6 +76,16 @@ class VAE(Autoencoder):
         self.share = latent_dim / (shape.channels * shape.size**shape.spatial_dims)
         self.register_buffer("error", torch.ones(()))
 
+    def mixing(self) -> str | None:
+        if self.likelihood == "learned":
+            return (
+                "model.likelihood learned keeps a mean over slices in the weights, so choose "
+                "gaussian or bernoulli"
+            )
+        if self.code.learns or self.code.fits:
+            return "model.prior learns from the codes of slices, so choose gaussian"
+        return None
+
     def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {"autoencoder": (self.encoder, self.decoder)}
 
