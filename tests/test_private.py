@@ -71,9 +71,8 @@ def norm(tensors: dict[str, torch.Tensor]) -> float:
 @pytest.mark.parametrize("partial", [False, True])
 def test_without_clipping_the_sum_is_the_plain_gradient(network: str, partial: bool) -> None:
     made, given = model(network), batch(5, partial)
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(torch, "randn_like", torch.ones_like)
-    with monkey.context():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", torch.ones_like)
         sums, terms = private(made, clip=1e6).clipped(Turn(made.explain), given)
         move = made.explain(given)["autoencoder"]
         plain = torch.autograd.grad(5 * move.total(), list(made.parameters()))
@@ -106,9 +105,8 @@ def test_no_slice_moves_the_sum_by_more_than_the_clip(likelihood: str) -> None:
 
 def test_chunks_add_up() -> None:
     made, given = model(), batch(CHUNK + 3)
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(torch, "randn_like", torch.ones_like)
-    with monkey.context():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", torch.ones_like)
         taker, turn = private(made, clip=0.1), Turn(made.explain)
         whole = taker.clipped(turn, given)[0]
         parts = [
