@@ -17,7 +17,7 @@ from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluate.figures import Bound, Family, Figure
 from medaug.evaluate.resampling import interval, weights
 from medaug.evaluate.segmenter import Segmenter
-from medaug.evaluate.shapes import bodies, elongation, shapes
+from medaug.evaluate.shapes import elongation, shapes
 
 WINDOW = (-160.0, 240.0)
 People = tuple[SliceSet, SliceSet, SliceSet]
@@ -212,14 +212,14 @@ def test_a_rectangle_measures_what_it_is() -> None:
     image[10:13, 30:42] = 100
     label[20, 20] = 1
     slices = flat(image[None], label[None])
-    found = shapes(slices, bodies(slices), 1)
+    found = shapes(slices, slices.bodies, 1)
     assert found.area[0] == 37 * 4
     assert found.components[0] == 2
     assert found.level[0] == 100
     assert found.inside[0] == 1
     alone = replace(slices, labels=np.where(label == 1, 1, 0)[None].astype(np.uint8))
     alone.labels[0, 20, 20] = 0
-    found = shapes(alone, bodies(alone), 1)
+    found = shapes(alone, alone.bodies, 1)
     assert found.elongation[0] == pytest.approx(4, rel=1e-9)
     assert found.across[0] == pytest.approx((35.5 - 29.5) / 20)
     assert found.down[0] == pytest.approx((11 - 19.5) / 15)
@@ -244,7 +244,7 @@ def test_a_slice_without_the_label_has_no_form() -> None:
 
 def test_the_body_is_found_where_air_is_not_at_its_usual_hu(people: People) -> None:
     plain, moved = people[1], changed(people[1], lambda images: images + 30)
-    assert (bodies(plain) != bodies(moved)).mean() < 0.005
+    assert (plain.bodies != moved.bodies).mean() < 0.005
 
 
 def test_neighbours_are_paired_by_case_and_height(people: People) -> None:

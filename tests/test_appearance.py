@@ -10,7 +10,6 @@ from scipy.stats import wasserstein_distance
 from medaug.evaluate import appearance
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Figure
-from medaug.evaluate.shapes import bodies
 from medaug.evaluate.sharpness import steepness
 from medaug.evaluate.spectrum import (
     flattened,
@@ -91,7 +90,7 @@ def test_log_distance_counts_decibels() -> None:
 
 def test_slices_without_flat_tissue_have_no_spectrum() -> None:
     made = people(3, 0)
-    inside = bodies(made)
+    inside = made.bodies.copy()
     inside[1] = False
     found = spectra(made, inside)
     assert np.isfinite(found.power).all(1).tolist() == [True, False, True]
@@ -111,7 +110,7 @@ def test_the_steepness_of_a_ramp_is_its_slope() -> None:
 
 def test_the_histogram_distance_is_scipys_over_pixels() -> None:
     made, heldout = people(20, 3, shift=7), people(20, 2)
-    a, b = (part.images[bodies(part)] for part in (made, heldout))
+    a, b = (part.images[part.bodies] for part in (made, heldout))
     found = looks_of(made)["fidelity.histogram"]
     assert found.value == pytest.approx(wasserstein_distance(a, b), abs=1e-6)
 

@@ -22,7 +22,7 @@ from medaug.evaluate.copies import Search, aligned, bar, highest
 from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluate.figures import Bound, Family
 from medaug.evaluate.membership import auc, interval, loss_of, tpr
-from medaug.evaluate.nearest import authentic, by_case, closer, expected
+from medaug.evaluate.nearest import alone, authentic, by_case, closer, expected
 from medaug.evaluate.privacy import exact_interval, measure
 from medaug.generator import Generator
 
@@ -310,9 +310,9 @@ def test_authenticity_is_its_definition() -> None:
     np.fill_diagonal(within, np.inf)
     near = between.argmin(1)
     wanted = between.min(1) > within.min(1)[near]
-    assert (authentic(synthetic, train, cases) == wanted).all()
+    assert (authentic(synthetic, train, cases, alone(train)) == wanted).all()
     assert not wanted[:20].any()
-    assert authentic(train, train, cases, cases).mean() > 0.1
+    assert authentic(train, train, cases, alone(train), cases).mean() > 0.1
 
 
 def test_membership_figures_are_sklearns() -> None:

@@ -1,7 +1,7 @@
 """Whether masks lie where the image shows the organ: a segmenter of real slices is the witness.
 
-It is trained on the real training slices as they are, and once more blurred, noised and shifted in
-HU, so that it judges where the organ lies and not how the picture looks.
+It is trained on real training slices as they are, and once more blurred, noised and shifted in HU,
+so that it judges where the organ lies and not how the picture looks.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def witness(
     Args:
         train: with label maps.
         window_hu: what it sees.
-        count: slices it sees.
+        count: slices it sees, of at most half as many different ones.
         seed: of all draws.
         device: where it trains.
         bar: told of every batch.
@@ -42,6 +42,7 @@ def witness(
         ConfigError: no labels, or nothing to train on.
     """
     codec = CTCodec(window_hu, dict(train.names))
+    train = train.some(max(1, count // 2), seed)
     assert train.labels is not None
     images = np.concatenate([train.images, altered(train.images, window_hu, seed)])
     labels = np.concatenate([train.labels, train.labels])

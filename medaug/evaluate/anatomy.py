@@ -18,7 +18,7 @@ from medaug.evaluate.figures import Bound, Family, Figure, Picture
 from medaug.evaluate.overlays import outlined, plain
 from medaug.evaluate.resampling import Weights, interval, mean
 from medaug.evaluate.segmenter import Segmenter, dice
-from medaug.evaluate.shapes import Shapes, Values, bodies, shapes
+from medaug.evaluate.shapes import Shapes, Values, shapes
 from medaug.types import LabelMap
 
 BOUNDS: Mapping[str, Bound] = {
@@ -94,12 +94,8 @@ def measure(
     n = min(len(evidence.synthetic), len(evidence.train))
     measured = []
     parts = evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
-    inside = [bodies(part) for part in parts]
     for name, label in evidence.heldout.names.items():
-        found = [
-            _marked(part, within, label, evidence.window_hu)
-            for part, within in zip(parts, inside, strict=True)
-        ]
+        found = [_marked(part, label, evidence.window_hu) for part in parts]
         if any(not part.shapes.shown.any() for part in found):
             skipped.append(f"{name}: some set of slices does not show it, so it has no figures.")
             continue
@@ -117,18 +113,16 @@ def measure(
     return Family("anatomy", [*figures, *more], pictures, skipped=skipped)
 
 
-def _marked(
-    part: SliceSet, inside: np.ndarray, label: int, window_hu: tuple[float, float]
-) -> Marked:
+def _marked(part: SliceSet, label: int, window_hu: tuple[float, float]) -> Marked:
     assert part.labels is not None
     low, levels = int(window_hu[0]), int(window_hu[1]) - int(window_hu[0]) + 1
     histogram = [
         np.bincount(image[marks == label] - low, minlength=levels)[:levels]
         for image, marks in zip(part.images, part.labels, strict=True)
     ]
-    body = part.images[inside]
+    body = part.images[part.bodies]
     return Marked(
-        shapes(part, inside, label),
+        shapes(part, part.bodies, label),
         float(np.median(body)) if len(body) else float("nan"),
         np.array(histogram, np.float64),
         list(part.cases),

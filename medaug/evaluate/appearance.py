@@ -5,6 +5,7 @@ These see blur, noise and shifted HU, so their names and their bounds are fideli
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +15,7 @@ from medaug.data.tissues import BLUR_PIXELS, BOUNDS_HU
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Bound, Curve, Figure
 from medaug.evaluate.resampling import Weights, interval, mean
-from medaug.evaluate.shapes import Masks, Values, bodies
+from medaug.evaluate.shapes import Masks, Values
 from medaug.evaluate.sharpness import sharpness
 from medaug.evaluate.spectrum import Spectra, log_distance, spectra
 
@@ -50,32 +51,34 @@ class Looks:
     cases: list[str]
 
 
-def looks(slices: SliceSet, inside: Masks, window_hu: tuple[float, float]) -> Looks:
-    """Measure a set whose ``bodies`` are ``inside``."""
+def looks(slices: SliceSet, window_hu: tuple[float, float]) -> Looks:
+    """Measure a set, within the body."""
+    inside = slices.bodies
     low, levels = int(window_hu[0]), int(window_hu[1]) - int(window_hu[0]) + 1
     histogram = [
         np.bincount(image[within] - low, minlength=levels)[:levels]
         for image, within in zip(slices.images, inside, strict=True)
     ]
-    gas, fat, soft = BOUNDS_HU
+    fat, soft = _levels(slices, inside)
     return Looks(
         np.array(histogram, np.float64),
-        _level(slices, inside, gas, fat),
-        _level(slices, inside, fat, soft),
+        fat,
+        soft,
         sharpness(slices, inside),
         spectra(slices, inside),
         list(slices.cases),
     )
 
 
-def _level(slices: SliceSet, inside: Masks, low: float, high: float) -> Values:
-    """Median HU (n,) of the body where, blurred, it lies between two thresholds."""
-    found = np.full(len(slices), np.nan)
+def _levels(slices: SliceSet, inside: Masks) -> Values:
+    """Median HU (2, n) of the body where, blurred, it is as bright as fat, and as soft tissue."""
+    found = np.full((len(BOUNDS_HU) - 1, len(slices)), np.nan)
     for i, (image, within) in enumerate(zip(slices.images, inside, strict=True)):
         smooth = ndimage.gaussian_filter(image.astype(np.float32), BLUR_PIXELS)
-        values = image[within & (smooth >= low) & (smooth < high)]
-        if len(values) >= FEWEST:
-            found[i] = np.median(values)
+        for k, (low, high) in enumerate(pairwise(BOUNDS_HU)):
+            values = image[within & (smooth >= low) & (smooth < high)]
+            if len(values) >= FEWEST:
+                found[k, i] = np.median(values)
     return found
 
 
@@ -90,7 +93,7 @@ def figures(
     """
     n = min(len(evidence.synthetic), len(evidence.train))
     synthetic, train, heldout = (
-        looks(part, bodies(part), evidence.window_hu)
+        looks(part, evidence.window_hu)
         for part in (
             evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
         )

@@ -3,14 +3,19 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medaug.data.cache import SliceCache
+from medaug.data.tissues import BODY_HU, body
 from medaug.errors import CacheError
 from medaug.types import HU, LabelMap
+
+ABOVE_AIR = 25
+"""HU by which the body lies above the darkest pixel of a set, where air is not at its usual HU."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class SliceSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def bodies(self) -> npt.NDArray[np.bool_]:
+        """The body in each slice (n, y, x): above -135 HU, or 25 above the darkest pixel of all."""
+        floor = max(float(BODY_HU), float(self.images.min()) + ABOVE_AIR)
+        return np.stack([body(image, floor) for image in self.images])
+
     def pick(self, index: npt.NDArray[Any]) -> "SliceSet":
         """The slices at ``index``, whole numbers or a mask."""
         index = np.arange(len(self))[index]
@@ -57,10 +68,12 @@ class SliceSet:
         for i, image in enumerate(self.images):
             marks = b"" if self.labels is None else self.labels[i].tobytes()
             seen.setdefault(hashlib.sha256(image.tobytes() + marks).digest(), i)
-        return self.pick(np.array(sorted(seen.values())))
+        return self if len(seen) == len(self) else self.pick(np.array(sorted(seen.values())))
 
     def some(self, n: int, seed: int) -> "SliceSet":
         """At most ``n`` of them, in their order; the same for the same arguments."""
+        if n >= len(self):
+            return self
         order = np.random.default_rng(seed).permutation(len(self))[:n]
         return self.pick(np.sort(order))
 

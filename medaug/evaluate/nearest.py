@@ -91,18 +91,28 @@ def closer(train: Array, heldout: Array) -> float:
     return float(a / (a + b))
 
 
+def alone(train: Tensor) -> Tensor:
+    """Distance (m,) of each row (m, d) to the nearest other one."""
+    found = torch.empty(len(train), dtype=torch.float64)
+    for rows, apart in distances(train, train):
+        apart[torch.arange(len(apart)), torch.arange(rows.start, rows.stop)] = math.inf
+        found[rows] = apart.amin(1)
+    return found
+
+
 def authentic(
-    a: Tensor, train: Tensor, cases: Sequence[str], own: Sequence[str] | None = None
+    a: Tensor,
+    train: Tensor,
+    cases: Sequence[str],
+    other: Tensor,
+    own: Sequence[str] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Which rows of ``a`` (n, d) are new rather than noisy copies (Alaa et al. 2022, sec. 4.3).
 
     A row is new where it is farther from the nearest training row (m, d) than that row is from
-    its own nearest other.  With ``own``, training rows of a row's own case are left out.
+    its own nearest other, which ``alone`` gives.  With ``own``, training rows of a row's own case
+    are left out.
     """
-    other = torch.empty(len(train), dtype=torch.float64)
-    for rows, apart in distances(train, train):
-        apart[torch.arange(len(apart)), torch.arange(rows.start, rows.stop)] = math.inf
-        other[rows] = apart.amin(1)
     new = torch.empty(len(a), dtype=torch.bool)
     names = np.array(cases)
     for rows, apart in distances(a, train):

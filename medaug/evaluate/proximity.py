@@ -9,7 +9,7 @@ from torch import Tensor
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Figure
 from medaug.evaluate.membership import auc, interval, tpr
-from medaug.evaluate.nearest import authentic, by_case, closer, expected
+from medaug.evaluate.nearest import alone, authentic, by_case, closer, expected
 from medaug.types import HU
 
 Space = Callable[[HU], Tensor]
@@ -57,12 +57,15 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
     ours, theirs, unseen = (features[id(part)] for part in (synthetic, train, heldout))
     several = len(set(train.cases)) > 1
     stand_in = train.some(len(synthetic), evidence.seed) if several else None
-    other = space(stand_in.images) if stand_in is not None else None
+    other = None
+    if stand_in is not None:
+        other = theirs if stand_in is train else space(stand_in.images)
 
     to_train, to_heldout = by_case(ours, theirs, train.cases), by_case(ours, unseen, heldout.cases)
     p, q = to_train.shape[1], to_heldout.shape[1]
     sides = [expected(side, min(p, q)) for side in (to_train, to_heldout)]
-    new = authentic(ours, theirs, train.cases)
+    between = alone(theirs)
+    new = authentic(ours, theirs, train.cases, between)
     real: list[float | None] = [None] * 4
     if stand_in is not None and other is not None:
         again = by_case(other, theirs, train.cases, stand_in.cases)
@@ -71,7 +74,7 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
         real = [
             *(float(np.median(expected(side, count))) for side in (again, opposite)),
             closer(again, opposite),
-            float(authentic(other, theirs, train.cases, stand_in.cases).mean()),
+            float(authentic(other, theirs, train.cases, between, stand_in.cases).mean()),
         ]
     unit = "HU" if name in ("pixels", "cells") else ""
     statistics: list[tuple[str, str, str, Statistic]] = [

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medaug.data.tissues import BODY_HU, body
 from medaug.evaluate.evidence import SliceSet
 from medaug.filter.measures import parts
 
 Values = npt.NDArray[np.float64]
 Masks = npt.NDArray[np.bool_]
-
-ABOVE_AIR = 25
-"""HU by which the body lies above the darkest pixel of a set, where air is not at its usual HU."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +39,12 @@ class Shapes:
     shown: npt.NDArray[np.bool_]
 
 
-def bodies(slices: SliceSet) -> Masks:
-    """The body in each slice (n, y, x): what lies above -135 HU, or 25 above the set's darkest."""
-    floor = max(float(BODY_HU), float(slices.images.min()) + ABOVE_AIR)
-    return np.stack([body(image, floor) for image in slices.images])
-
-
 def shapes(slices: SliceSet, inside: Masks, label: int) -> Shapes:
     """Measure a label.
 
     Args:
         slices: with label maps.
-        inside: their ``bodies``.
+        inside: their bodies.
         label: its id.
     """
     assert slices.labels is not None

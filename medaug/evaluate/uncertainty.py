@@ -15,7 +15,7 @@ from medaug.evaluate.evidence import Evidence
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
 from medaug.evaluate.overlays import heated, plain
 from medaug.evaluate.resampling import Weights, interval, mean
-from medaug.evaluate.shapes import Masks, Values, bodies
+from medaug.evaluate.shapes import Masks, Values
 from medaug.evaluate.sparsification import (
     STEPS,
     rank_correlation,
@@ -59,7 +59,7 @@ def measure(
     if isinstance(alternatives, str):
         return Family("uncertainty", [], skipped=[alternatives])
     low, high = evidence.window_hu
-    inside = bodies(alternatives.real)
+    inside = alternatives.real.bodies
     if not inside.any():
         return Family("uncertainty", [], skipped=["The held-out slices show no body."])
     found = _images(alternatives, inside, low, high)

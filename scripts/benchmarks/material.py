@@ -32,13 +32,10 @@ def phantom_cache(
     work: Path, patients: int = PATIENTS, seed: int = SEED, settings: CacheSettings | None = None
 ) -> SliceCache:
     """Slices of ``patients`` phantoms, written below ``work`` the first time."""
-    folder = work / f"phantom-{patients}-{seed}"
-    prepare(
-        Phantom(folder / "people", patients, seed),
-        folder / "cache",
-        settings or CacheSettings(size=64),
-    )
-    return SliceCache.open(folder / "cache")
+    folder, settings = work / f"phantom-{patients}-{seed}", settings or CacheSettings(size=64)
+    cache = folder / f"cache-{settings.size}-{settings.holdout}"
+    prepare(Phantom(folder / "people", patients, seed), cache, settings)
+    return SliceCache.open(cache)
 
 
 def demo_command(asked: Asked) -> list[str]:

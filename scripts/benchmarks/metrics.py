@@ -2,7 +2,8 @@
 
 Real and synthetic slices alike are phantom slices under small smooth warps and grain, since only
 the cost is asked for.  The measuring process does nothing else: it reads the slices, makes the
-feature spaces, training the encoder, with nothing kept from before, and takes every figure.
+feature spaces, training the encoder, with nothing kept from before, and takes every figure that a
+folder of slices with masks gets.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from material import phantom_cache
 from results import Claim, asked, report
 
 from medaug.data.cache import CacheSettings, SliceCache
-from medaug.data.warp import field, warp
-from medaug.evaluate import diversity, fidelity
+from medaug.data.warp import field, warp, warp_ids
 from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
-from medaug.evaluate.features.spaces import spaces_of
+from medaug.evaluate.families import FAMILIES, Subject
+from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.seeds import generator
 
 N, QUICK = 5000, 300
@@ -33,21 +35,43 @@ SECONDS, PEAK_GB = 300, 4
 WINDOW = (-160.0, 240.0)
 SEED = 0
 WARP = {"rotate": 0.1, "scale": 0.1, "shift": 0.03, "elastic": 0.02}
-FAMILIES = {"fidelity": fidelity.measure, "diversity": diversity.measure}
+
+
+class Folder(Subject):
+    """Slices of which nothing is known but what they show."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+
+    @property
+    def generator(self) -> None:
+        return None
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        return spaces_of(self.evidence)
 
 
 def warped(part: SliceSet, n: int, name: str) -> dict[str, np.ndarray]:
-    """``n`` warped slices of a set, HU int16, and the case of each."""
-    images, cases = [], []
+    """``n`` warped slices of a set, HU int16, their masks and the case of each."""
+    assert part.labels is not None
+    known = torch.tensor(sorted(part.names.values()), dtype=torch.uint8)
+    images, labels, cases = [], [], []
     for i in range(n):
         draws = generator(SEED, name, i)
         chosen = int(torch.randint(len(part), (), generator=draws))
         x = torch.from_numpy(part.images[chosen].astype(np.float32))[None, None] / 200 - 0.2
-        x = warp(x, field(1, (x.shape[2], x.shape[3]), draws, **WARP))[0, 0]
+        grid = field(1, (x.shape[2], x.shape[3]), draws, **WARP)
+        labels.append(warp_ids(torch.from_numpy(part.labels[chosen])[None], grid, known)[0].numpy())
+        x = warp(x, grid)[0, 0]
         x = (x + 0.2) * 200 + 5 * torch.randn(x.shape, generator=draws)
         images.append(np.clip(x.round().numpy(), *WINDOW).astype(np.int16))
         cases.append(part.cases[chosen] if name != "synthetic" else f"syn_{i:06d}")
-    return {f"{name}_images": np.stack(images), f"{name}_cases": np.array(cases)}
+    return {
+        f"{name}_images": np.stack(images),
+        f"{name}_labels": np.stack(labels),
+        f"{name}_cases": np.array(cases),
+    }
 
 
 def write_evidence(cache: SliceCache, n: int, path: Path) -> None:
@@ -55,7 +79,8 @@ def write_evidence(cache: SliceCache, n: int, path: Path) -> None:
     train, heldout = (real_slices(cache, split, WINDOW) for split in ("train", "heldout"))
     sources = {"synthetic": train, "train": train, "heldout": heldout}
     arrays = [warped(part, n, name) for name, part in sources.items()]
-    np.savez(path, **{key: value for part in arrays for key, value in part.items()})
+    planes = {key: value for part in arrays for key, value in part.items()}
+    np.savez(path, names=json.dumps(dict(train.names)), **planes)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -64,12 +89,12 @@ def read_evidence(path: Path) -> Evidence:
         parts = [
             SliceSet(
                 stored[f"{name}_images"],
-                None,
+                stored[f"{name}_labels"],
                 stored[f"{name}_cases"].tolist(),
                 np.arange(len(stored[f"{name}_cases"])),
                 3.0,
                 3.0,
-                {},
+                json.loads(str(stored["names"])),
             )
             for name in ("synthetic", "train", "heldout")
         ]
@@ -80,12 +105,12 @@ def take(path: Path, threads: int) -> dict[str, Any]:
     """Every figure, timed, in this process."""
     torch.set_num_threads(threads)
     started = last = time.monotonic()
-    evidence, seconds_of = read_evidence(path), {}
-    spaces = spaces_of(evidence)
+    folder, seconds_of = Folder(read_evidence(path)), {}
+    spaces = folder.spaces
     seconds_of["spaces"], last = time.monotonic() - last, time.monotonic()
     figures, values = 0, {}
     for name, measure_family in FAMILIES.items():
-        family = measure_family(evidence, spaces)
+        family = measure_family(folder)
         seconds_of[name], last = time.monotonic() - last, time.monotonic()
         figures += len(family.figures)
         values.update({figure.name: figure.value for figure in family.figures})
@@ -93,6 +118,7 @@ def take(path: Path, threads: int) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
         "seconds_of": seconds_of,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "slices": spaces.n,
         "figures": figures,
         "values": values,
     }

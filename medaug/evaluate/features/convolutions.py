@@ -63,7 +63,8 @@ class RandomConvolutions:
             for weight, stride in zip(self.weights, STRIDES, strict=True):
                 x = F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), weight, stride=stride)
                 x = F.leaky_relu(x, SLOPE)
-                variance, mean = torch.var_mean(x.flatten(2), 2, correction=0)
-                found += [mean, variance.sqrt()]
+                flat = x.flatten(2)
+                mean = flat.mean(2, keepdim=True)
+                found += [mean[..., 0], (flat - mean).square_().mean(2).sqrt()]
             rows.append(torch.cat(found, 1))
         return torch.cat(rows).clone()
