@@ -82,6 +82,7 @@ class Stacks:
         self.affine[:3, 3] -= (slices - 1) / 2 * self.affine[:3, 2]
         self.fingerprint, self.kind = generator.fingerprint, generator.kind
         self.labels, self.config = generator.labels, generator.config
+        self.privacy = generator.privacy
 
     def fix(self, condition: Asked | None) -> dict[str, float]:
         """See ``Generator.fix``."""

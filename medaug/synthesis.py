@@ -177,6 +177,7 @@ def _about(job: Job) -> dict[str, Any]:
         "labels": job.labels,
         "uncertainty_source": made.uncertainty_of(job.source),
         "data": made.config.get("data", {}),
+        "privacy": made.privacy,
         "real": len(job.real.places) if job.real else 0,
         **job.facts,
     }

@@ -54,6 +54,7 @@ class Trained:
         condition: all that it was conditioned on, by name.
         size: pixels a side.
         config: the resolved config of its training.
+        privacy: what differentially private training promises, or None.
         fingerprint: sha256 of weights and header.
         precision: that of the training, for samples to depend on nothing else.
         affine: (4, 4), of every sample: (x, y, z=0) to RAS+ mm.
@@ -81,6 +82,7 @@ class Trained:
         self.size = int(header["shape"]["size"])
         self.images = int(header["images"])
         self.source = str(header["source"])
+        self.privacy: dict[str, Any] | None = header.get("privacy")
         self.labels = dict(codec.labels) if isinstance(codec, CTCodec) else {}
         self.affine = np.asarray(header["affine"], dtype=np.float64)
         self.adjoining = dict(header.get("adjoining") or {})

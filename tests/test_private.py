@@ -17,12 +17,15 @@ from medaug.config import Config, PrivacyConfig, resolve
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.errors import ConfigError, RunError
+from medaug.evaluate.pipeline import evaluate
+from medaug.generator import Generator
 from medaug.models import build
 from medaug.models.base import Turn
 from medaug.models.vae import VAE
 from medaug.private import CHUNK, ORDERS, Ledger, Private, check, epsilon
 from medaug.rounds import Game
 from medaug.seeds import derive
+from medaug.synthesis import synthesize
 from medaug.tensors import Batch, Shape
 from medaug.train import fit
 from tests.conftest import Medaug
@@ -285,6 +288,17 @@ def test_epsilon_is_told_wherever_one_looks(cache: SliceCache, tmp_path: Path) -
     assert told["epsilon"] == pytest.approx(expected, abs=1e-4)
     header = read_tensors(run / "model.safetensors")[1]
     assert header["privacy"] == told
+    synthesize(Generator.from_pretrained(run, "cpu"), 24, tmp_path / "drawn", uncertainty=1)
+    assert json.loads((tmp_path / "drawn" / "run.json").read_text())["privacy"] == told
+    reports: dict[str, dict[str, Any]] = {
+        "of the run": {"run": run, "n": 24, "uncertainty": 1},
+        "of the folder": {"synthetic": tmp_path / "drawn", "against": cache.path},
+    }
+    for name, asked in reports.items():
+        content = evaluate(tmp_path / name, families=["uncertainty"], **asked).content
+        assert content["judged"]["privacy"] == told
+        page = (tmp_path / name / "index.html").read_text()
+        assert f"differentially private: ε = {told['epsilon']:.3g} at δ = 0.0001" in page
     secret = json.loads((run / "run.json").read_text())["_secret"]
     assert len(secret) == 64
     assert secret not in json.dumps(header)

@@ -35,6 +35,7 @@ class Toy:
         self.fingerprint = hashlib.sha256(weights.encode()).hexdigest()
         self.labels = {"pancreas": 1} if kind == "ct" else {}
         self.config: dict[str, Any] = {"data": {"size": size, "fov_mm": 400.0}}
+        self.privacy: dict[str, Any] | None = None
 
     def fix(self, condition: Mapping[str, str | float] | None) -> dict[str, float]:
         return {name: float(value) for name, value in (condition or {}).items()}

@@ -49,6 +49,7 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
             "images_seen": generator.images,
             "weights": generator.fingerprint,
             "filtered": False,
+            "privacy": generator.privacy,
         },
         window_hu=data.window_hu,
         labels=dict(generator.labels),

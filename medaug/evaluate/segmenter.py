@@ -127,7 +127,8 @@ def train_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "segmenter"))
         network = Segmenter(codec).to(device).train()
-    stored = [torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in (images, labels)]
+    writeable = (np.require(part, requirements=["C", "W"]) for part in (images, labels))
+    stored = [torch.from_numpy(part) for part in writeable]
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
     loss_of = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
     steps = -(-count // BATCH)

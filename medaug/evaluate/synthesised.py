@@ -64,6 +64,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         "wanted": about.get("n"),
         "settings": about["settings"],
         "versions": about.get("versions"),
+        "privacy": about.get("privacy"),
     }
     return Synthetic(
         what=f"{len(rows)} synthetic{stacked or ' samples'} of the folder {folder}",
