@@ -10,6 +10,7 @@ Conventions, everywhere in medaug:
 - Lengths are millimetres.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ AIR_HU = -1024
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Where the labels of one scan are kept, before any of them is read.
+
+    Attributes:
+        files: what holds them.
+        ids: which value in the files becomes which id; others become background.  None keeps
+            every value as it is, and a value that is no label's id is an error.
+    """
+
+    files: tuple[Path, ...]
+    ids: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Case:
     """One scan as a source lists it, before any pixel is read.
 
@@ -33,7 +48,7 @@ class Case:
 
     id: str
     image: tuple[Path, ...]
-    label: Path | None = None
+    label: Marks | None = None
 
 
 @dataclass(frozen=True)

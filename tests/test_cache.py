@@ -454,7 +454,7 @@ def test_real_cache_agrees_with_simpleitk(real_pancreas, real_cache, number):
     cached = real_cache.cases[case.id]
     assert cached.label is not None
     image = sitk.ReadImage([str(f) for f in case.image])
-    label = sitk.ReadImage(str(case.label), sitk.sitkUInt8)
+    label = sitk.ReadImage(str(case.label.files[0]), sitk.sitkUInt8)
     label.CopyInformation(image)
 
     shape = sitk.LabelShapeStatisticsImageFilter()

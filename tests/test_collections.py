@@ -32,7 +32,7 @@ def named(root: Path) -> list[tuple[str, str, str]]:
     assert isinstance(source, NiftiFolder)
     cases, problems = source.cases()
     assert problems == []
-    return [(c.id, c.image[0].name, c.label.name if c.label else "") for c in cases]
+    return [(c.id, c.image[0].name, c.label.files[0].name if c.label else "") for c in cases]
 
 
 def test_nnunet_layout(tmp_path):

@@ -32,7 +32,7 @@ def test_cases_come_in_name_order_with_their_own_label(collection):
     assert [case.id for case in cases] == ["PANCREAS_0001", "PANCREAS_0003", "PANCREAS_0011"]
     for case in cases:
         assert case.label is not None
-        assert case.label.name == f"label{case.id[-4:]}.nii.gz"
+        assert case.label.files[0].name == f"label{case.id[-4:]}.nii.gz"
         assert [f.name for f in case.image] == [f"1-{k:03d}.dcm" for k in range(1, 17)]
 
 
@@ -41,7 +41,7 @@ def test_a_label_without_a_scan_is_no_matter(collection):
     root = collection(1, 3)
     write_label(labels_of(root) / "label0002.nii.gz", miniature(2)[1])
     cases, found = PancreasCT(root).cases()
-    assert [(c.id, c.label.name) for c in cases if c.label] == [
+    assert [(c.id, c.label.files[0].name) for c in cases if c.label] == [
         ("PANCREAS_0001", "label0001.nii.gz"),
         ("PANCREAS_0003", "label0003.nii.gz"),
     ]

@@ -191,6 +191,15 @@ def test_a_value_that_is_no_label_is_named(tmp_path, dtype, value, shown):
         LabelReader([1]).get_data(write_label(tmp_path / "l.nii.gz", mask))
 
 
+def test_values_become_the_ids_they_are_given_and_others_background(tmp_path):
+    mask = np.zeros((6, 5, 4), np.int16)
+    mask[0], mask[1], mask[2] = 11, 7, 300
+    file = write_label(tmp_path / "l.nii.gz", mask)
+    values, _ = LabelReader([1, 2], {11: 1, 300: 2}).get_data(file)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, np.where(mask == 11, 1, np.where(mask == 300, 2, 0)))
+
+
 def test_fractions_of_a_hu_are_rounded(tmp_path):
     hu = np.array([-2048.0, -0.6, 40.4, 4000.0, np.nan], np.float32).reshape(5, 1, 1)
     values, _ = VolumeReader().get_data(write_label(tmp_path / "ct.nii.gz", hu))

@@ -15,7 +15,7 @@ import numpy as np
 from medaug.data.alignment import check_geometry
 from medaug.data.readers import LabelReader, nifti_header
 from medaug.errors import DataError
-from medaug.types import Case, Problem
+from medaug.types import Case, Marks, Problem
 
 _PAIRS = (("imagesTr", "labelsTr"), ("images", "labels"))
 _CHANNEL = re.compile(r"_(\d{4})$")
@@ -144,4 +144,4 @@ def _checked(id: str, images: list[Path], label: Path | None) -> Case:
     headers = [nifti_header(images[0]), nifti_header(label)]
     shapes = [tuple(int(n) for n in h.shape[:3]) for h in headers]
     check_geometry(shapes[0], headers[0].affine, shapes[1], headers[1].affine)
-    return Case(id, (images[0],), label)
+    return Case(id, (images[0],), Marks((label,)))

@@ -24,7 +24,7 @@ from medaug.data.series import (
     walk,
 )
 from medaug.errors import DataError
-from medaug.types import Case, Problem
+from medaug.types import Case, Marks, Problem
 
 PAGE = "https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU"
 _PATIENT = re.compile(r"PANCREAS_\d{4}")
@@ -153,7 +153,7 @@ class PancreasCT:
             tuple(int(n) for n in label.shape[:3]),
             label.affine,
         )
-        return Case(id, tuple(h.file for h in headers), labels[0])
+        return Case(id, tuple(h.file for h in headers), Marks((labels[0],)))
 
 
 def looks_like(root: Path) -> bool:

@@ -11,7 +11,7 @@ here do their work, and raise, in ``get_data``.
 
 import os
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +159,13 @@ class LabelReader(_CheckedNibabelReader):
 
     Args:
         known: the ids that may occur besides 0.
+        ids: which stored value becomes which id, others background; None keeps them as they are.
     """
 
-    def __init__(self, known: Collection[int]) -> None:
+    def __init__(self, known: Collection[int], ids: Mapping[int, int] | None = None) -> None:
         super().__init__()
         self.known = {0, *known}
+        self.ids = None if ids is None else dict(ids)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Read the ids, whatever the type they are stored in.
@@ -172,6 +174,8 @@ class LabelReader(_CheckedNibabelReader):
             DataError: a value that is no known id.
         """
         values, meta = super().get_data(img)
+        if self.ids is not None:
+            values = _renumbered(values, self.ids)
         marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
         for value in _distinct(values, marked):
             if value not in self.known:
@@ -184,6 +188,14 @@ class LabelReader(_CheckedNibabelReader):
             held = slice(marked[0], marked[-1] + 1)
             labels[:, :, held] = _laid_out(values[:, :, held], np.uint8)
         return labels, meta
+
+
+def _renumbered(values: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    """Stored values as ids, uint8; what ``ids`` does not name becomes 0."""
+    renumbered = np.zeros(values.shape, np.uint8, order="F")
+    for value, id in ids.items():
+        renumbered[values == value] = id
+    return renumbered
 
 
 def _distinct(values: np.ndarray, slices: Iterable[int]) -> list[float]:

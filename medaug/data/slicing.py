@@ -23,7 +23,8 @@ from monai.transforms import (
 
 from medaug import geometry
 from medaug.data.alignment import check_alignment, check_geometry
-from medaug.data.readers import LabelReader, SeriesReader, VolumeReader
+from medaug.data.marks import reader_of
+from medaug.data.readers import SeriesReader, VolumeReader
 from medaug.errors import ConfigError
 from medaug.types import Affine, Case
 
@@ -146,7 +147,7 @@ def pipeline(
     if case.label is None:
         paired = [EnsureChannelFirstd("image", channel_dim="no_channel"), EmptyLabeld()]
     else:
-        load.append(_load("label", LabelReader(labels.values())))
+        load.append(_load("label", reader_of(case.label, labels.values())))
         first = EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")
         paired = [first, CheckPaird()]
     return Compose(
@@ -162,4 +163,4 @@ def pipeline(
 def as_item(case: Case) -> dict[str, Any]:
     """``case`` as the dictionary that MONAI transforms take."""
     item: dict[str, Any] = {"id": case.id, "image": [str(f) for f in case.image]}
-    return item if case.label is None else {**item, "label": str(case.label)}
+    return item if case.label is None else {**item, "label": [str(f) for f in case.label.files]}

@@ -45,7 +45,7 @@ def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
         labels = {names.get(id, name): id for name, id in labels.items()}
     digest = hashlib.sha256()
     for case in cases:
-        for path in (*case.image, *([case.label] if case.label else [])):
+        for path in (*case.image, *(case.label.files if case.label else ())):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     digest.update(repr(sorted(labels.items())).encode())
     masks = "with masks" if labels else "without masks"
@@ -104,7 +104,7 @@ def _load(
         frame.check(case.image[0], image.shape, (x_mm, y_mm))
         lowest = min(lowest, float(image.min()))
         step = z_mm if len(image) > 1 else step
-        kept.add(case.id, image, None if case.label is None else _mask(case.label, image))
+        kept.add(case.id, image, None if case.label is None else _mask(case.label.files[0], image))
     if lowest >= 0:
         raise DataError(
             f"{folder}: no value below 0 in any of its images, so these are not HU, in which fat "

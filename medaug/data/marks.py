@@ -1,0 +1,18 @@
+"""From the files that hold a scan's labels to one label map: a reader for each form of them."""
+
+from collections.abc import Collection
+
+from monai.data import ImageReader
+
+from medaug.data.readers import LabelReader
+from medaug.types import Marks
+
+
+def reader_of(marks: Marks, known: Collection[int]) -> ImageReader:
+    """A MONAI reader that turns the files of ``marks`` into uint8 ``[x, y, z]``.
+
+    Args:
+        marks: of one scan.
+        known: the ids that the result may hold besides 0.
+    """
+    return LabelReader(known, marks.ids)
