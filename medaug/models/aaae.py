@@ -5,8 +5,9 @@
 2. The discriminator tells images from reconstructions.
 3. A generator of codes plays against a critic of codes (Eq. 8 and 9).
 
-Samples are never shown to the discriminator.  With another prior than ``adversarial`` step 3 is
-that prior's, at the end of the run.  With a weight of 0 it is a plain autoencoder.
+Samples are never shown to the discriminator.  With no ``code_rounds`` step 3 waits for the end of
+the run, when the codes stand still; so it does with another prior than ``adversarial``.  With a
+weight of 0 it is a plain autoencoder.
 
 Healthy: ``reconstruction`` falls to a few hundredths; ``real`` and ``fake`` fall slowly;
 ``code_critic/real`` + ``fake`` is negative and shrinks, its ``penalty`` below about 0.1.
@@ -35,13 +36,15 @@ class AAAE(Autoencoder):
         network: family of all three networks.
         width: of all three.
         adversarial: weight of the logit on reconstructions, lambda_1 of the paper.
-        code_rounds: rounds of the code game after each step of the autoencoder, k of the paper.
+        code_rounds: rounds of the code game after each step of the autoencoder, k of the paper;
+            0 leaves it to the last ``prior_share`` of the images, at the rate of other priors.
         critic_turns: the code critic's turns to one of the code generator.
         r1: gamma of the zero-centred penalty on real images.
         lr: of encoder, decoder and discriminator.
-        code_lr: of the code game.
+        code_lr: of the code game where it is played throughout.
+        cooldown: share of the autoencoder's part of the run in which ``lr`` falls to 0 at last.
         prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``; the adversarial one plays throughout instead.
+        prior_share: see ``prior``; not where the code game is played throughout.
         prior_width: see ``prior``.
         prior_steps: see ``prior``.
     """
@@ -60,6 +63,7 @@ class AAAE(Autoencoder):
         r1: float = 0.0,
         lr: float = 1e-4,
         code_lr: float = 1e-4,
+        cooldown: float = 0.0,
         prior: str = "adversarial",
         prior_share: float = 0.25,
         prior_width: int = 512,
@@ -71,9 +75,12 @@ class AAAE(Autoencoder):
         self.discriminator = Referee(shape, network, width, r1=r1)
         self.adversarial, self.code_rounds = adversarial, code_rounds
         self.lr, self.code_lr = lr, code_lr
-        self.plays_codes = isinstance(self.code, AdversarialPrior)
+        self.cooldown = cooldown
+        self.plays_codes = isinstance(self.code, AdversarialPrior) and code_rounds > 0
         if isinstance(self.code, AdversarialPrior):
-            self.code.critic_turns, self.prior_share = critic_turns, 0.0
+            self.code.critic_turns = critic_turns
+        if self.plays_codes:
+            self.prior_share = 0.0
 
     def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {"autoencoder": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
@@ -85,7 +92,8 @@ class AAAE(Autoencoder):
         return turns
 
     def game_optim(self, progress: float) -> dict[str, Optim]:
-        steps = dict.fromkeys(self.game_players(), Optim(self.lr, betas=(0.5, 0.999)))
+        pace = min(1.0, (1 - progress) / self.cooldown) if self.cooldown else 1.0
+        steps = dict.fromkeys(self.game_players(), Optim(self.lr * pace, betas=(0.5, 0.999)))
         return {**steps, **self.code.optim(self.code_lr)} if self.plays_codes else steps
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:
