@@ -17,7 +17,7 @@ from medaug.data.pancreas import PancreasCT
 from medaug.data.part import part
 from medaug.errors import CacheError, ConfigError, DataError
 from medaug.evaluate.downstream.arms import ARMS, chosen
-from medaug.evaluate.downstream.lesson import Lesson
+from medaug.evaluate.downstream.lesson import Lesson, largest_parts
 from medaug.evaluate.downstream.material import choose, labelled, plain_codec, pools, unseen
 from medaug.evaluate.downstream.scores import METRICS, case_scores
 from medaug.evaluate.downstream.settings import resolve_study
@@ -274,7 +274,7 @@ def test_patients_are_chosen_by_seed_and_number_in_any_order() -> None:
 
 def test_arms_are_known_by_name() -> None:
     assert [arm.name for arm in chosen(["cutmix", "standard"])] == ["standard", "cutmix"]
-    assert len(chosen([])) == len(ARMS) == 13
+    assert len(chosen([])) == len(ARMS) == 14
     with pytest.raises(ConfigError, match="did you mean 'cutmix'"):
         chosen(["cutmx"])
 
@@ -335,12 +335,48 @@ def test_a_generator_never_sees_other_patients(
     seen = trained_on(tmp_path / "0" / "generators" / "n2-s0-layout")
     assert seen is not None
     assert sorted(seen.cases) == lessons[0].patients
-    a, b = (one.synthetic("joint", unlabeled=True) for one in lessons)
+    a, b = (one.synthetic("joint", others="unlabeled") for one in lessons)
     assert not np.array_equal(a.images, b.images)
     seen = trained_on(tmp_path / "0" / "generators" / "n2-s0-joint-unlabeled")
     assert seen is not None
     bare = [name for name, case in seen.cases.items() if not case.labeled]
     assert bare == lessons[0].others
+
+
+def test_a_generator_sees_other_patients_as_the_segmenter_labels_them(
+    two_caches: list[SliceCache], tmp_path: Path
+) -> None:
+    one = lesson(two_caches[0], tmp_path)
+    cache = one.with_guesses
+    teacher = one.teacher()
+    for name in one.others:
+        true, guessed = one.cache.cases[name], cache.cases[name]
+        assert guessed.label is not None
+        assert np.array_equal(true.image, guessed.image)
+        found = teacher.predict(np.array(true.image), batch=16)
+        assert np.array_equal(guessed.label, largest_parts(found, [1]))
+        assert not np.array_equal(guessed.label, true.label)
+        pixels = guessed.label_pixels["pancreas"]
+        assert np.array_equal(pixels, (np.array(guessed.label) == 1).sum((1, 2)))
+    for name in one.patients:
+        assert cache.cases[name].digest == one.known.cases[name].digest
+    again = lesson(two_caches[0], tmp_path).with_guesses
+    assert again.fingerprint == cache.fingerprint
+    assert len(one.synthetic("layout", others="guessed", filtered=False)) == 32
+    seen = trained_on(tmp_path / "generators" / "n2-s0-layout-guessed")
+    assert seen is not None
+    assert seen.fingerprint == cache.fingerprint
+
+
+def test_the_largest_part_of_each_label_is_kept() -> None:
+    labels = np.zeros((3, 8, 8), np.uint8)
+    labels[:2, :3, :3] = 1
+    labels[0, 6:, 6:] = 1
+    labels[2, 5, 5] = 2
+    kept = largest_parts(labels, [1, 2])
+    assert (kept[:2, :3, :3] == 1).all()
+    assert (kept == 1).sum() == 18
+    assert np.argwhere(kept == 2).tolist() == [[2, 5, 5]]
 
 
 def test_what_an_arm_asks_for_changes_its_slices(

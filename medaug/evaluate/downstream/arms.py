@@ -78,7 +78,11 @@ def _synthetic(lesson: Lesson, masks: str) -> Stream:
 
 def _unlabeled(lesson: Lesson) -> Stream:
     masks = lesson.config.study.unlabeled_masks
-    return lesson.beside_real(lesson.synthetic(masks, unlabeled=True))
+    return lesson.beside_real(lesson.synthetic(masks, others="unlabeled"))
+
+
+def _guessed(lesson: Lesson) -> Stream:
+    return lesson.beside_real(lesson.synthetic("layout", others="guessed"))
 
 
 def _pseudo(lesson: Lesson) -> Stream:
@@ -120,6 +124,13 @@ _ALL = (
         "and samples of a generator that saw other scans without labels too",
         "synthetic",
         _unlabeled,
+        unlabeled=True,
+    ),
+    Arm(
+        "synthetic-guessed",
+        "and samples for deformed masks, of a generator that saw those scans pseudo-labelled",
+        "synthetic",
+        _guessed,
         unlabeled=True,
     ),
     Arm(

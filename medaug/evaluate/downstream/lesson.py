@@ -1,13 +1,15 @@
 """One choice of patients: what can be made of their slices, each thing made once and kept."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from medaug.codec import CTCodec
 from medaug.config import merge, resolve
@@ -27,6 +29,7 @@ from medaug.filter.judging import open_filter
 from medaug.generator import Generator
 from medaug.progress import progress
 from medaug.seeds import derive
+from medaug.types import LabelMap
 
 
 @dataclass
@@ -78,6 +81,15 @@ class Lesson:
         """The patients as a cache of their own."""
         return part(self.cache, self.out / "caches" / self.name, self.patients)
 
+    def need_others(self) -> None:
+        """Refuse a lesson on all patients.
+
+        Raises:
+            DataError: there are no others.
+        """
+        if not self.others:
+            raise DataError("no training patient is left over whose scan could go unlabelled")
+
     @cached_property
     def with_others(self) -> SliceCache:
         """The patients, and the others without their labels.
@@ -85,10 +97,31 @@ class Lesson:
         Raises:
             DataError: there are no others.
         """
-        if not self.others:
-            raise DataError("no training patient is left over whose scan could go unlabelled")
+        self.need_others()
         place = self.out / "caches" / f"{self.name}-unlabeled"
         return part(self.cache, place, self.patients, self.others)
+
+    @cached_property
+    def with_guesses(self) -> SliceCache:
+        """The patients, and the others as the segmenter of the arm ``standard`` labels them.
+
+        Of what it finds in a scan the largest connected part of each label is kept.
+
+        Raises:
+            DataError: there are no others.
+        """
+        self.need_others()
+        teacher = self.teacher()
+        guessed = {}
+        for name in self.others:
+            found = teacher.predict(np.array(self.cache.cases[name].image), batch=16)
+            guessed[name] = largest_parts(found, list(self.codec.labels.values()))
+        place = self.out / "caches" / f"{self.name}-guessed"
+        return part(self.cache, place, self.patients, guessed=guessed)
+
+    def teacher(self) -> Segmenter:
+        """The segmenter that labels the others' scans: that of the arm ``standard``."""
+        return self.student("standard", plain(self.real()), standard=True)
 
     def real(self) -> Pool:
         """The labelled slices."""
@@ -102,7 +135,7 @@ class Lesson:
         self,
         masks: str,
         *,
-        unlabeled: bool = False,
+        others: Literal["unlabeled", "guessed"] | None = None,
         filtered: bool = True,
         ignoring: bool = False,
     ) -> Pool:
@@ -110,7 +143,8 @@ class Lesson:
 
         Args:
             masks: ``joint`` or ``layout``.
-            unlabeled: whether it has seen the scans of the others too.
+            others: how it has seen the scans of the others too: without labels, or with those that
+                the segmenter of the arm ``standard`` gives them.
             filtered: whether only what the filter keeps is taken.
             ignoring: whether pixels with uncertain masks are marked ``IGNORED``.
 
@@ -118,8 +152,10 @@ class Lesson:
             DataError: the filter keeps hardly anything, or there are no others.
         """
         study = self.config.study
-        kind = f"{masks}-unlabeled" if unlabeled else masks
-        cache = self.with_others if unlabeled else self.known
+        kind = f"{masks}-{others}" if others else masks
+        cache = self.known
+        if others:
+            cache = self.with_others if others == "unlabeled" else self.with_guesses
         run = self.out / "generators" / f"{self.name}-{kind}"
         drawn = self._drawn(kind, cache, masks, run)
         index = drawn.first(study.samples, filtered)
@@ -182,7 +218,7 @@ class Lesson:
         """
         data = self.config.generator.data
         _, images, owners = pools(self.with_others, data, self.codec.labels)
-        teacher = self.student("standard", plain(self.real()), standard=True)
+        teacher = self.teacher()
         labels = teacher.predict(images, batch=16) if len(images) else np.empty((0, 1, 1), "u1")
         found = (labels > 0).sum((1, 2)) >= data.min_label_pixels
         if not found.any():
@@ -205,6 +241,16 @@ class Lesson:
                 save(place, network, {"arm": arm, "patients": self.patients})
         self.images["student"] = self.images.get("student", 0) + study.steps * study.batch
         return load(place, choose_device(self.device))[0]
+
+
+def largest_parts(labels: LabelMap, ids: Sequence[int]) -> LabelMap:
+    """The largest connected part of each label in a scan (z, y, x); all else becomes 0."""
+    kept = np.zeros_like(labels)
+    for number in ids:
+        parts, count = ndimage.label(labels == number)
+        if count:
+            kept[parts == 1 + np.bincount(parts.ravel())[1:].argmax()] = number
+    return kept
 
 
 def seconds(place: Path) -> float:
