@@ -1,9 +1,10 @@
 """The invertible map between stored values and what networks see; saved inside every weight file.
 
-Channel 0 is the intensity; with ``masks`` joint one channel follows for each label, -1 outside and
-+1 inside, so that a value v there reads as the probability (v + 1) / 2.  With ``masks`` layout the
-labels, and where asked the tissues, are planes of 0 and 1 beside the image; with ``masks`` alone
-those planes, as -1 and +1, are all there is.
+Pictures are one channel where they are grey and three where they are RGB.  Of CT, channel 0 is the
+intensity; with ``masks`` joint one channel follows for each label, -1 outside and +1 inside, so
+that a value v there reads as the probability (v + 1) / 2.  With ``masks`` layout the labels, and
+where asked the tissues, are planes of 0 and 1 beside the image; with ``masks`` alone those planes,
+as -1 and +1, are all there is.
 """
 
 from collections.abc import Mapping
@@ -119,21 +120,35 @@ class CTCodec:
 
 
 @dataclass(frozen=True)
-class GreyCodec:
-    """Grey levels 0 to 255 to [-1, 1]."""
+class PictureCodec:
+    """Levels 0 to 255 to [-1, 1]: one channel for grey pictures, three for RGB.
 
-    channels = images = 1
+    Attributes:
+        channels: 1 or 3.
+    """
+
+    channels: int = 1
+
+    @property
+    def images(self) -> int:
+        """How many channels are intensities: all."""
+        return self.channels
 
     def encode(self, image: Tensor, label: Tensor | None = None) -> Tensor:
-        """Grey levels (b, h, w) to (b, 1, h, w)."""
-        return (image.float() / 127.5 - 1)[:, None]
+        """Grey levels (b, h, w) or RGB (b, h, w, 3) to (b, channels, h, w)."""
+        x = image.float() / 127.5 - 1
+        return x[:, None] if self.channels == 1 else x.permute(0, 3, 1, 2).contiguous()
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(b, 1, h, w) to grey levels uint8 (b, h, w); there is no label."""
-        return ((x[:, 0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), None
+        """(b, channels, h, w) to levels uint8, (b, h, w) or (b, h, w, 3); there is no label."""
+        levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        if self.channels == 1:
+            return levels[:, 0], None
+        return levels.permute(0, 2, 3, 1).contiguous(), None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "image"}
+        # grey files are written as they always were, so that their fingerprints stay
+        return {"kind": "image"} | ({"channels": self.channels} if self.channels > 1 else {})
 
 
 def from_dict(content: Mapping[str, Any]) -> Codec:
@@ -155,6 +170,6 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
             masks = content.get("masks", "joint")
             return CTCodec((float(low), float(high)), labels, masks, tissues)
         case "image":
-            return GreyCodec()
+            return PictureCodec(int(content.get("channels", 1)))
         case other:
             raise WeightsError(f"codec {other!r} is not known (known: ct, image)")

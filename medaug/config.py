@@ -74,10 +74,15 @@ class DataConfig(_Section):
     unlabeled: bool = Field(True, description="slices of scans without a label join training")
     window_hu: tuple[float, float] = (-160.0, 240.0)
     labels: list[str] | None = Field(None, description="None: every label of the source")
+    colour: Literal["grey", "rgb"] | None = Field(
+        None, description="of pictures; None: as they are"
+    )
     require_label: bool = True
     min_label_pixels: int = Field(5, ge=1)
     classes: bool = Field(True, description="condition on the class where the source has one")
-    attributes: list[str] | None = Field(None, description="labels whose presence is a condition")
+    attributes: list[str] | None = Field(
+        None, description="labels, or attributes of pictures, whose presence is a condition"
+    )
     height: bool = Field(False, description="condition on the height of a CT slice")
     augment: Augment | None = Augment()
 

@@ -86,9 +86,15 @@ def _cache(path: Path) -> dict[str, Any]:
             for name in cache.labels
         },
         "settings": index["settings"],
+        **({"attributes": list(cache.attributes)} if cache.attributes else {}),
         "split": cache.split,
         "fingerprint": cache.fingerprint,
-        "problems": [f"{case}: {reason}" for case, reason in index["failed"].items()],
+        "problems": [f"{case}: {reason}" for case, reason in index["failed"].items()]
+        + [
+            f"{case.id}, picture {place}: {reason}"
+            for case in cache.cases.values()
+            for place, reason in case.left_out.items()
+        ],
     }
 
 
@@ -150,8 +156,15 @@ def _source(path: Path) -> dict[str, Any]:
 
     source = open_source(str(path))
     if source.kind == "image":
-        parts = {name: list(images.shape) for name, (images, _) in source.parts().items()}
-        return {"what": "picture source", "name": source.name, "parts": parts, "problems": []}
+        return {
+            "what": "picture source",
+            "name": source.name,
+            "parts": source.counts(),
+            "classes": list(source.classes),
+            "attributes": list(source.attributes),
+            "excluded": dict(getattr(source, "excluded", {})),
+            "problems": [str(problem) for problem in source.problems],
+        }
     cases, problems = source.cases()
     return {
         "what": "scan source",

@@ -40,6 +40,8 @@ class Blocks(Protocol):
     @property
     def kind(self) -> str: ...
     @property
+    def channels(self) -> int: ...
+    @property
     def labels(self) -> dict[str, int]: ...
     @property
     def config(self) -> dict[str, Any]: ...
@@ -166,6 +168,8 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
         last = f"0/{count} to {count - 1}/{count}" if count > 1 else "0/1"
         raise ConfigError(f"shard {number}/{count}: the first number counts from 0, so {last}")
     name, writer = open_writer(options.get("format", "auto"), generator.kind)
+    if name != "png" and generator.channels == 3:
+        raise ConfigError(f"format {name} takes grey slices, and these samples are RGB; take png")
     stack, smooth_mm, facts = options.get("stack", 0), options.get("smooth_mm", SMOOTH_MM), {}
     if stack:
         from medaug.stacks import stacked

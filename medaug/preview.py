@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from medaug.files import write_bytes
-from medaug.types import LabelMap, Sample
+from medaug.types import LabelMap, Sample, is_rgb
 from medaug.writers.png import WINDOW_HU, encode, grey, upright
 
 RGB = npt.NDArray[np.uint8]
@@ -43,10 +43,11 @@ def preview_png(samples: Sequence[Sample], across: int = 4) -> bytes:
     top = max(float(np.percentile([sample.std for sample in samples], 99.5)), 1.0)
     cells = []
     for sample in samples:
-        shade = np.clip(sample.std / top * 255, 0, 255).astype(np.uint8)
+        spread = sample.std.mean(-1) if is_rgb(sample.image) else sample.std
+        shade = np.clip(spread / top * 255, 0, 255).astype(np.uint8)
         cells.append(_cell(sample.image, sample.label))
         cells.append(shaded(_enlarge(upright(shade) if ct else shade, smooth=ct)))
-    unit = "HU" if ct else "grey levels"
+    unit = "HU" if ct else "levels, mean of R, G, B" if is_rgb(samples[0].image) else "grey levels"
     caption = f"synthetic; right of each: standard deviation, 0 to {top:.0f} {unit}"
     if ct:
         low, high = WINDOW_HU
@@ -65,7 +66,7 @@ def grid(
     """Write slices (n, y, x) with the outlines of their masks (n, y, x), ``across`` a row.
 
     Args:
-        images: HU, or grey levels where the type is uint8.
+        images: HU, or levels where the type is uint8: grey, or RGB (n, y, x, 3).
         masks: label maps, anything above 0 is outlined; None where there are none.
         path: the PNG to write.
         window: the HU that become black and white.
@@ -83,7 +84,8 @@ def _cell(
 ) -> RGB:
     ct = image.dtype != np.uint8
     picture = grey(image, window)
-    cell = np.repeat(_enlarge(upright(picture) if ct else picture, smooth=ct)[..., None], 3, 2)
+    enlarged = _enlarge(upright(picture) if ct else picture, smooth=ct)
+    cell = enlarged.copy() if is_rgb(picture) else np.repeat(enlarged[..., None], 3, 2)
     if label is not None:
         mask = (np.asarray(label) > 0).astype(np.uint8) * 255
         cell[outline(_enlarge(upright(mask) if ct else mask, smooth=ct) > 127)] = OUTLINE
@@ -91,7 +93,7 @@ def _cell(
 
 
 def _enlarge(picture: npt.NDArray[np.uint8], smooth: bool) -> npt.NDArray[np.uint8]:
-    height, width = picture.shape
+    height, width = picture.shape[:2]
     factor = -(-CELL_PX // max(height, width))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     enlarged = Image.fromarray(np.ascontiguousarray(picture)).resize(

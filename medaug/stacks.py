@@ -57,7 +57,7 @@ class Stacks:
         ConfigError: pictures, masks that do not continue each other, or a value out of range.
     """
 
-    block_size = 1
+    block_size = channels = 1
 
     def __init__(self, generator: Generator, slices: int, smooth_mm: float) -> None:
         if slices < 2:

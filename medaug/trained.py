@@ -136,6 +136,16 @@ class Trained:
             )
         return self.layouts.maps(seed, indices, attempt)
 
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """The shape of one image in stored units: (y, x), or (y, x, 3) for RGB."""
+        return (self.size, self.size, *([3] if self.channels == 3 else []))
+
+    @property
+    def channels(self) -> int:
+        """How many channels its images have in stored units: 3 where they are RGB, else 1."""
+        return max(self.codec.images, 1)
+
     @cached_property
     def layouts(self) -> Layouts | None:
         """Where the masks that the run is given come from, found when first asked for."""
@@ -208,7 +218,7 @@ class Trained:
         """Means of q(z | x) for slices in stored units.
 
         Args:
-            images: HU or grey levels (n, y, x).
+            images: HU or levels (n, y, x), or RGB (n, y, x, 3).
             labels: label maps (n, y, x), where the model draws masks.
             cond: rows (n, dim), where the model was conditioned.
 
@@ -237,9 +247,9 @@ class Trained:
         Raises:
             ConfigError: another shape, or label maps missing where they are needed.
         """
-        side = self.size
-        if images.ndim != 3 or images.shape[1:] != (side, side):
-            raise ConfigError(f"images: this model takes (n, {side}, {side}), got {images.shape}")
+        if images.shape[1:] != self.picture:
+            sides = ", ".join(map(str, self.picture))
+            raise ConfigError(f"images: this model takes (n, {sides}), got {images.shape}")
         wanted = (self.drawn and not self.partial) or self.masks == "layout"
         if labels is None and wanted:
             raise ConfigError("labels are needed: this model was trained with masks")
@@ -258,7 +268,7 @@ class Trained:
 
     def _check(self, images: np.ndarray, labels: np.ndarray | None, cond: Tensor | None) -> None:
         n, side, dim = len(images), self.size, self.condition.dim
-        expected: dict[str, tuple[Any, tuple[int, ...]]] = {"images": (images, (n, side, side))}
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {"images": (images, (n, *self.picture))}
         if self.drawn and not self.partial:
             expected["labels"] = labels, (n, side, side)
         if self.told_dim > dim:
@@ -274,7 +284,7 @@ class Trained:
     def decode(
         self, codes: Tensor, cond: Tensor | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Codes (n, ...) to images (n, y, x) in stored units and label maps, or None."""
+        """Codes (n, ...) to images (n, y, x[, 3]) in stored units and label maps, or None."""
         parts = []
         for start in range(0, len(codes), BLOCK):
             part = slice(start, start + BLOCK)

@@ -6,6 +6,7 @@ Conventions, everywhere in medaug:
   Anterior, z to Superior.  ``affine`` (4, 4) maps voxel indices ``(x, y, z, 1)`` to RAS+ mm.
 - A *slice* array is indexed ``[y, x]``; a stack of slices ``[z, y, x]``.
 - Alternatives lead: ``[k, y, x]`` of a slice, ``[k, z, y, x]`` of a stack.
+- A picture is grey, ``[y, x]``, or RGB with its channels last, ``[y, x, 3]``; levels are uint8.
 - CT intensities are Hounsfield units (HU) as int16; label maps are uint8, 0 is background.
 - Lengths are millimetres.
 """
@@ -23,6 +24,11 @@ LabelMap = npt.NDArray[np.uint8]
 Affine = npt.NDArray[np.float64]
 
 AIR_HU = -1024
+
+
+def is_rgb(array: npt.NDArray[Any]) -> bool:
+    """Whether an array [..., y, x] or [..., y, x, 3] is the latter; no picture is 3 pixels wide."""
+    return array.dtype == np.uint8 and array.ndim > 2 and array.shape[-1] == 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,23 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Pictures decoded together.
+
+    Attributes:
+        images: levels (n, y, x), or RGB (n, y, x, 3).
+        classes: class ids (n,), or None.
+        attributes: bool (n, attributes), or None.
+        left_out: places, among all that were to be read, of those that could not be, and why.
+    """
+
+    images: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.unsignedinteger[Any]] | None
+    attributes: npt.NDArray[np.bool_] | None = None
+    left_out: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Problem:
     """A scan that cannot be used, and why, in one sentence."""
 
@@ -66,12 +89,13 @@ class Problem:
 class Sample:
     """One synthetic case, a slice or a stack of slices, in the units its readers expect.
 
-    ``image`` is HU int16 for CT and uint8 grey levels for pictures, shape (y, x), or (z, y, x) for
-    a stack.  ``label`` is a uint8 label map of the same shape, or None where the model draws no
-    mask.  ``alternatives`` (K, *shape) and ``alternative_labels`` are further draws that share what
-    defines the case.  ``std`` (*shape) is their voxel-wise standard deviation in the image's unit,
-    ``entropy`` (*shape) the entropy in bits of the label votes.  ``affine`` maps (x, y, z) to RAS+
-    mm, with z = 0 in a slice.
+    ``image`` is HU int16 for CT, shape (y, x), or (z, y, x) for a stack, and uint8 levels for
+    pictures, shape (y, x) where they are grey and (y, x, 3) where they are RGB.  ``label`` is a
+    uint8 label map of the same shape, or None where the model draws no mask.  ``alternatives``
+    (K, *shape) and ``alternative_labels`` are further draws that share what defines the case.
+    ``std`` (*shape) is their voxel-wise standard deviation in the image's unit, ``entropy``
+    (*shape) the entropy in bits of the label votes.  ``affine`` maps (x, y, z) to RAS+ mm, with
+    z = 0 in a slice.
     ``origin`` says where it came from: how it was drawn, and, when it goes to a writer, also the
     ``seed``, the fingerprint of the ``weights`` and the ``labels``, name to id.
     """
@@ -89,7 +113,7 @@ class Sample:
     @property
     def slices(self) -> int:
         """How many slices the stack has, or 0 where the case is a slice."""
-        return len(self.image) if self.image.ndim == 3 else 0
+        return len(self.image) if self.image.ndim == 3 and not is_rgb(self.image) else 0
 
     def at(self, z: int) -> "Sample":
         """Slice ``z`` of a stack as a case of its own, where it lies."""

@@ -23,7 +23,7 @@ from medaug.tensors import Shape
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
-"""What suits pictures: their own size, no mask, no warps."""
+"""What suits pictures: the size their source names, no mask, no warps."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,12 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
     """
     base = PICTURES if source.kind == "image" else {}
     if not isinstance(source, SliceCache):
-        return resolve(base, {"data": {"name": short_name(data)}}, wishes)
-    have = source.settings.relevant(source.kind)
-    sizes = {key: have[key] for key in ("size", "fov_mm", "center") if key in have}
+        own = {}
+        if source.kind == "image":
+            own = {"size": source.size, "colour": source.colour}
+        return resolve(base, {"data": {"name": short_name(data), **own}}, wishes)
+    keys = ("size", "colour") if source.kind == "image" else ("size", "fov_mm", "center")
+    sizes = source.settings.only(*keys)
     config = resolve(base, {"data": {"name": short_name(data), **sizes}}, wishes)
     for key, value in sizes.items():
         if getattr(config.data, key) != value:
@@ -77,7 +80,7 @@ def open_data(data: str, root: str | Path | None = None) -> Source | SliceCache:
 def cache_settings(config: Config) -> CacheSettings:
     """The part of a config that decides what a cache holds."""
     data = config.data
-    return CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center)
+    return CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center, colour=data.colour)
 
 
 def default_cache(source: Source | SliceCache, config: Config) -> Path:
@@ -89,8 +92,9 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
     if source.kind == "ct":
         name += f"-{data.size}px-{data.fov_mm:g}mm"
         name += "" if data.center == "body" else f"-{data.center}"
-    elif data.size is not None:
-        name += f"-{data.size}px"
+    else:
+        name += "" if data.size is None else f"-{data.size}px"
+        name += f"-{data.colour}" if data.colour not in (None, source.colour) else ""
     return Path(os.environ.get("MEDAUG_CACHE", "cache")) / name
 
 

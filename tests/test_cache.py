@@ -19,8 +19,10 @@ import SimpleITK as sitk
 
 from medaug import files
 from medaug.data import filling, open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare, split_patients
+from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.pancreas import PancreasCT
+from medaug.data.pictures.scaling import resize_pictures
+from medaug.data.splitting import split_patients
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.files import held
 from tests.conftest import SHAPE, SPACING, miniature, write_label
@@ -428,12 +430,12 @@ def test_pictures(real_data, cache, tmp_path):
 def test_pictures_of_another_size_keep_their_field_of_view():
     x = np.linspace(0, 255, 28)
     ramp = np.broadcast_to(x, (2, 28, 28)).astype(np.uint8)
-    resized = filling.resize_pictures(ramp, 56)
+    resized = resize_pictures(ramp, 56)
     assert resized.shape == (2, 56, 56)
     assert (
         np.abs(resized[0, 0, 2:-2] - np.interp(np.arange(2, 54) / 2 - 0.25, range(28), x)).max() < 2
     )
-    assert (filling.resize_pictures(np.full((1, 28, 28), 200, np.uint8), 40) == 200).all()
+    assert (resize_pictures(np.full((1, 28, 28), 200, np.uint8), 40) == 200).all()
 
 
 @pytest.fixture(scope="module")

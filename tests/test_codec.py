@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from medaug.codec import CTCodec, GreyCodec, from_dict
+from medaug.codec import CTCodec, PictureCodec, from_dict
 from medaug.errors import WeightsError
 
 CODEC = CTCodec((-160.0, 240.0), {"pancreas": 1, "liver": 6})
@@ -50,11 +50,11 @@ def test_masks_without_a_label_map_are_refused() -> None:
 
 def test_grey_round_trip_is_exact() -> None:
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    assert torch.equal(GreyCodec().decode(GreyCodec().encode(image))[0], image)
+    assert torch.equal(PictureCodec().decode(PictureCodec().encode(image))[0], image)
 
 
-@pytest.mark.parametrize("codec", [CODEC, GreyCodec()], ids=["ct", "grey"])
-def test_dict_round_trip(codec: CTCodec | GreyCodec) -> None:
+@pytest.mark.parametrize("codec", [CODEC, PictureCodec()], ids=["ct", "grey"])
+def test_dict_round_trip(codec: CTCodec | PictureCodec) -> None:
     assert from_dict(codec.to_dict()) == codec
 
 

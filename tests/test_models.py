@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medaug.codec import CTCodec, GreyCodec
+from medaug.codec import CTCodec, PictureCodec
 from medaug.config import resolve
 from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
@@ -175,7 +175,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(case: tuple[Model, Shape]) -
     masks, tissues = "joint", {}
     if shape.layout:
         masks, tissues = "layout", dict(list(TISSUES.items())[: shape.layout - 1])
-    codec = CTCodec((-160.0, 240.0), labels, masks, tissues) if labels else GreyCodec()
+    codec = CTCodec((-160.0, 240.0), labels, masks, tissues) if labels else PictureCodec()
     header = {
         "kind": "ct" if labels else "image", "precision": "float32", "images": 0, "source": "",
         "classes": [str(k) for k in range(shape.classes)], "config": {}, "shape": vars(shape),

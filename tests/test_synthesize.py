@@ -28,7 +28,7 @@ from medaug.types import Sample
 class Toy:
     """Noise with a square mask, in the manner of a generator, without loading torch."""
 
-    block_size = 16
+    block_size, channels = 16, 1
 
     def __init__(self, kind: str = "ct", size: int = 12, weights: str = "a", pause_s: float = 0):
         self.kind, self.size, self.pause_s = kind, size, pause_s

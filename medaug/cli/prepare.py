@@ -22,6 +22,9 @@ def prepare(
     holdout: Annotated[
         float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
     ] = None,
+    colour: Annotated[
+        str | None, typer.Option(help="Of pictures: grey or rgb; default as they are.")
+    ] = None,
     workers: Workers = None,
     json: AsJson = False,
     dry_run: DryRun = False,
@@ -31,18 +34,18 @@ def prepare(
     Exit status 1 when some scans could not be used: each is named with the reason.
     """
     from medaug.data import open_source
-    from medaug.data.cache import SliceCache
+    from medaug.data.cache import SliceCache, relevant
     from medaug.data.cache import prepare as fill
     from medaug.workflow import cache_settings, plan
 
     source = open_source(data, root)
-    planned = plan(source, data, sized(size, fov, center), cache=cache)
+    planned = plan(source, data, sized(size, fov, center, colour), cache=cache)
     settings = cache_settings(planned.config)
     if holdout is not None:
         settings = replace(settings, holdout=holdout)
     if dry_run:
         listed = _listing(source)
-        content = {"cache": planned.cache, "settings": settings.relevant(source.kind), **listed}
+        content = {"cache": planned.cache, "settings": relevant(source, settings), **listed}
         answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
         return
     report = fill(source, planned.cache, settings, workers)
@@ -72,15 +75,17 @@ def prepare(
         raise typer.Exit(INCOMPLETE)
 
 
-def sized(size: int | None, fov: float | None, center: str | None = None) -> dict[str, Any]:
+def sized(
+    size: int | None, fov: float | None, center: str | None = None, colour: str | None = None
+) -> dict[str, Any]:
     """The options that shape a slice as a config section, those not given left out."""
-    asked = {"size": size, "fov_mm": fov, "center": center}
+    asked = {"size": size, "fov_mm": fov, "center": center, "colour": colour}
     return {"data": {key: value for key, value in asked.items() if value is not None}}
 
 
 def _listing(source: Any) -> dict[str, Any]:
     if source.kind == "image":
-        parts = {name: len(images) for name, (images, _) in source.parts().items()}
+        parts = source.counts()
         return {"found": len(parts), "parts": parts}
     if hasattr(source, "planned"):
         return {"found": len(source.planned()), "cases": source.planned(), "failed": {}}

@@ -8,14 +8,12 @@ from medaug import registry
 from medaug.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
+    from medaug.data.stored import CacheSettings
+    from medaug.types import Case, Problem, Read
 
-    from medaug.types import Case, Problem
-
-__all__ = ["Pictures", "Scans", "Source", "open_source"]
+__all__ = ["Block", "Pictures", "Scans", "Source", "open_source"]
 
 
 class Scans(Protocol):
@@ -30,16 +28,61 @@ class Scans(Protocol):
         ...
 
 
+class Block(Protocol):
+    """Pictures that become one case of a cache; ``side`` is theirs in the split."""
+
+    @property
+    def side(self) -> str: ...
+    @property
+    def names(self) -> "Sequence[str]": ...
+
+    def read(self) -> "Read":
+        """Decode them.
+
+        Raises:
+            DataError: none can be decoded.
+        """
+        ...
+
+
 class Pictures(Protocol):
-    """Grey pictures in classes."""
+    """Pictures, grey or RGB, perhaps in classes, perhaps with attributes.
 
-    name: str
-    kind: Literal["image"]
-    labels: "Mapping[str, int]"
-    classes: tuple[str, ...]
+    Attributes:
+        colour: ``grey`` or ``rgb`` where it can be chosen, else None.
+        size: pixels a side unless told; None keeps the pictures' own.
+    """
 
-    def parts(self) -> "dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]":
-        """Pictures (n, y, x) and their class ids (n,), by part: ``train`` and ``test``."""
+    @property
+    def kind(self) -> Literal["image"]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> "Mapping[str, int]": ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+    @property
+    def colour(self) -> str | None: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def problems(self) -> "Sequence[Problem]": ...
+    def counts(self) -> dict[str, int]:
+        """How many pictures each part has."""
+        ...
+
+    def relevant(self, settings: "CacheSettings") -> dict[str, object]:
+        """The settings that decide what a cache of these pictures holds."""
+        ...
+
+    def listing(self) -> dict[str, object]:
+        """What tells these pictures from others before any is decoded; may be empty."""
+        ...
+
+    def blocks(self, settings: "CacheSettings") -> "Mapping[str, Block]":
+        """The pictures by case of the cache."""
         ...
 
 
@@ -95,16 +138,23 @@ def _look(path: Path) -> Source:
         raise DataError(f"{path}: {what}, and not one of {known}")
     if not any(not p.name.startswith(".") for p in path.iterdir()):
         raise DataError(f"{path}: the folder is empty")
-    from medaug.data import collections, idx, pancreas
+    from medaug.data import collections, idx, pancreas, pictures
 
     if idx.looks_like(path):
         return idx.Idx(path, path.resolve().name)
+    data_set = pictures.published(path)
+    if data_set is not None:
+        return data_set
     if collections.looks_like(path):
         return collections.NiftiFolder(path)
     if pancreas.looks_like(path):
         return pancreas.PancreasCT(path)
+    photos = pictures.folder(path)
+    if photos is not None:
+        return photos
     raise DataError(
         f"{path}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
         "NIfTI images with labels (imagesTr + labelsTr, images + labels, or case.nii.gz beside "
-        "case_label.nii.gz) and idx files (train-images-idx3-ubyte, ...)"
+        "case_label.nii.gz), idx files (train-images-idx3-ubyte, ...) and pictures (PNG, JPEG, "
+        "CIFAR-10 binaries)"
     )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medaug import seeds
-from medaug.data import Source
+from medaug.data import Block, Source
+from medaug.data.splitting import split_patients
 from medaug.data.stored import (
     INDEX,
     VERSION,
@@ -72,6 +72,8 @@ def prepare(
     started = time.monotonic()
     cache = Path(cache)
     settings.check(source.kind)
+    if settings.colour is not None and getattr(source, "colour", None) is None:
+        raise ConfigError(f"colour: {source.name} is kept as it is; leave the setting out")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers: {workers}, accepted are 0 and more")
     before = read_index(cache)
@@ -86,8 +88,11 @@ def prepare(
         "kind": source.kind,
         "labels": dict(source.labels),
         "classes": list(source.classes) if source.kind == "image" else [],
-        "settings": settings.relevant(source.kind),
+        "settings": relevant(source, settings),
     }
+    if source.kind == "image":
+        more = {"attributes": list(source.attributes), "listing": source.listing()}
+        index |= {key: value for key, value in more.items() if value}
     if before is not None:
         _check_same(cache, before, index)
     problems: list[Problem] = []
@@ -96,7 +101,9 @@ def prepare(
         cases, problems = source.cases()
         work = {case.id: case for case in cases}
     else:
-        work = source.parts()
+        work = source.blocks(settings)
+        problems = list(source.problems)
+        index["sides"] = {id: block.side for id, block in work.items()}
     if not work:
         raise DataError(_nothing_usable(source.name, problems))
 
@@ -119,6 +126,8 @@ def prepare(
             if not done and not there:
                 raise DataError(_nothing_usable(source.name, problems))
             write_json(cache / INDEX, _finished(cache, index))
+    if source.kind == "image":
+        problems += _left_out(cache, work)
     return PrepareReport(
         cache=cache,
         done=sorted(done),
@@ -127,6 +136,24 @@ def prepare(
         excluded=dict(getattr(source, "excluded", {})),
         seconds=time.monotonic() - started,
     )
+
+
+def relevant(source: Source, settings: CacheSettings) -> dict[str, Any]:
+    """The settings that decide what a cache of ``source`` holds."""
+    if source.kind == "image":
+        return source.relevant(settings)
+    return settings.only("size", "fov_mm", "center", "holdout", "seed")
+
+
+def _left_out(cache: Path, blocks: Mapping[str, Block]) -> list[Problem]:
+    """The pictures that could not be decoded; the cache knows their places, not their names."""
+    cases = {id: read_case(cache, id, "image") for id in blocks}
+    return [
+        Problem(blocks[id].names[place], reason)
+        for id, case in cases.items()
+        if case is not None
+        for place, reason in case.left_out.items()
+    ]
 
 
 def _nothing_usable(name: str, problems: Sequence[Problem]) -> str:
@@ -139,7 +166,10 @@ def _check_same(cache: Path, before: Mapping[str, Any], asked: Mapping[str, Any]
     pairs = {
         "source": (before["source"], asked["source"]),
         "labels": (before["labels"], asked["labels"]),
-        **{name: (before["settings"][name], value) for name, value in asked["settings"].items()},
+        **{
+            name: (before["settings"].get(name), asked["settings"].get(name))
+            for name in asked["settings"] | before["settings"]
+        },
     }
     for name, (cached, wanted) in pairs.items():
         if cached != wanted:
@@ -147,6 +177,12 @@ def _check_same(cache: Path, before: Mapping[str, Any], asked: Mapping[str, Any]
                 f"{cache}: the cache was made with {name} {cached}, asked for {wanted}; "
                 "give the same, or another cache folder"
             )
+    if before.get("listing") != asked.get("listing"):
+        counts = [found.get("listing", {}).get("pictures", "other") for found in (before, asked)]
+        raise CacheError(
+            f"{cache}: the cache was made of {counts[0]} pictures, and there are {counts[1]} now, "
+            "or other ones; give another cache folder"
+        )
 
 
 def _fill(
@@ -161,17 +197,19 @@ def _fill(
     from medaug.data import filling
 
     filling.remove_leftovers(cache / "cases")
+    count = min(_cores() if workers is None else workers, _cores(), len(todo))
+    if workers is None and count == 1:
+        count = 0
     if source.kind == "ct":
         assert settings.size is not None
         cut = filling.Slice(
             cache / "cases", source.labels, settings.size, settings.fov_mm, settings.center
         )
-        count = min(_cores() if workers is None else workers, _cores(), len(todo))
-        alone = workers is None and count == 1
-        results = filling.outcomes(list(todo.values()), cut, 0 if alone else count)
+        results = filling.outcomes(list(todo.values()), cut, count)
     else:
-        results = filling.pictures(cache / "cases", todo, settings.size)
-    unit = "scans" if source.kind == "ct" else "parts"
+        blocks = [filling.Named(name, block) for name, block in todo.items()]
+        results = filling.outcomes(blocks, filling.Develop(cache / "cases"), count)
+    unit = "scans" if source.kind == "ct" else "blocks"
     with progress("prepare", there + len(todo), unit, done=there) as bar:
         for outcome in results:
             bar.advance(note=outcome.case)
@@ -188,7 +226,10 @@ def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
     cases = [read_case(cache, id, index["kind"]) for id in index["expected"]]
     digests = {case.id: case.digest for case in cases if case is not None}
     if index["kind"] == "image":
-        split = {"train": ["train"], "heldout": ["test"]}
+        sides = index.pop("sides")
+        split: dict[str, list[str]] = {side: [] for side in ("train", "heldout")}
+        for id in sorted(digests):
+            split.setdefault(sides[id], []).append(id)
     else:
         settings = index["settings"]
         labeled = [case.id for case in cases if case is not None and case.labeled]
@@ -198,26 +239,3 @@ def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
         split["train"] = sorted([*split["train"], *rest])
     whole = {"split": split, "fingerprint": fingerprint(index, digests, split), "complete": True}
     return index | whole
-
-
-def split_patients(
-    ids: Sequence[str],
-    holdout: float,
-    seed: int,
-    known: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, list[str]]:
-    """Hold out the patients whose names rank lowest under ``seed``; order and count play no part.
-
-    Patients of an earlier split, ``known``, stay on their side, so that nobody who was held out
-    enters training when scans are added.
-
-    Returns:
-        ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients, or fewer
-        where the earlier split leaves no more to choose from.
-    """
-    known = known or {}
-    kept = [id for id in known.get("heldout", ()) if id in ids]
-    free = [id for id in ids if not any(id in side for side in known.values())]
-    ranked = sorted(free, key=lambda id: seeds.derive(seed, "split", id))
-    out = {*kept, *ranked[: max(round(holdout * len(ids)) - len(kept), 0)]}
-    return {"train": sorted(set(ids) - out), "heldout": sorted(out)}

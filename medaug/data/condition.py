@@ -129,12 +129,12 @@ def declared(cache: SliceCache, data: DataConfig) -> Condition:
     Raises:
         ConfigError: an attribute or a height that the cache does not have.
     """
-    names = tuple(data.attributes or ())
+    names, known = tuple(data.attributes or ()), (*cache.labels, *cache.attributes)
     for name in names:
-        if name not in cache.labels:
+        if name not in known:
             raise ConfigError(
                 f"config data.attributes: {name!r} is not in {cache.path} "
-                f"(there: {', '.join(cache.labels) or 'none'})"
+                f"(there: {', '.join(known) or 'none'})"
             )
     if data.height and cache.kind == "image":
         raise ConfigError("config data.height: pictures have no height; false is accepted")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from medaug.codec import Codec, CTCodec, GreyCodec
+from medaug.codec import Codec, CTCodec, PictureCodec
 from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
 from medaug.data.condition import KEPT_ROWS, declared
@@ -35,7 +35,7 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
                 f"config data.masks: {data.masks} needs label maps, and {cache.path} has none; "
                 "pictures take none"
             )
-        return GreyCodec()
+        return PictureCodec(cache.channels)
     wanted = data.labels if data.labels is not None else list(cache.labels)
     for name in wanted:
         if name not in cache.labels:
@@ -110,6 +110,7 @@ class Feed:
             _check_alike(cache, unlabeled)
         found = gather(cache, data, self.labels, split, unlabeled)
         self.labeled, self.owners, self._pixels = found.labeled, found.owners, found.pixels
+        self._attributes = found.attributes
         self.images = self._place(found.images)
         self.label_maps = None if found.labels is None else self._place(found.labels)
         self.classes = None if found.classes is None else self._place(found.classes)
@@ -133,7 +134,9 @@ class Feed:
         self._order: dict[int, Tensor] = {}
 
     def shows(self, name: str) -> Tensor:
-        """Whether each slice is of the class ``name`` or shows the label ``name``, bool (n,)."""
+        """Whether each slice is of the class, has the attribute or shows the label, bool (n,)."""
+        if name in self.cache.attributes:
+            return self._attributes[:, self.cache.attributes.index(name)]
         if self.classes is not None:
             return self.classes.cpu() == self.cache.classes.index(name)
         return torch.from_numpy(self._pixels[name] >= self.data.min_label_pixels)
@@ -164,7 +167,7 @@ class Feed:
         return Shape(
             self.codec.channels,
             self.codec.images,
-            self.images.shape[-1],
+            self.cache.size,
             self.condition.dim + told,
             len(self.condition.classes),
             layout=told,

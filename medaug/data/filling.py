@@ -19,7 +19,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import Transform
 
-from medaug import geometry
+from medaug.data import Block
 from medaug.data.slicing import as_item, pipeline
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
@@ -43,8 +43,16 @@ def write_case(
     arrays: Mapping[str, npt.NDArray[Any]],
     affine: Affine,
     labels: Mapping[str, int],
+    left_out: Mapping[int, str] | None = None,
 ) -> None:
     """Write a case to ``folder``, which appears whole or not at all.
+
+    Args:
+        folder: its place.
+        arrays: by the name of their file.
+        affine: see `CachedCase`.
+        labels: name to id of what ``arrays["label"]`` may hold.
+        left_out: see `CachedCase`.
 
     Raises:
         OutputError: the disk is full or cannot be written.
@@ -69,6 +77,8 @@ def write_case(
                 },
                 "sha256": hashes,
             }
+            if left_out:
+                content["left_out"] = dict(left_out)
             canonical = json.dumps(content, sort_keys=True)
             content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
             with (part / "case.json").open("wb") as stream:
@@ -138,6 +148,36 @@ class Slice(Transform):
         return Outcome(data.id)
 
 
+@dataclass(frozen=True)
+class Named:
+    """A block of pictures and the case that it becomes."""
+
+    name: str
+    block: Block
+
+
+class Develop(Transform):
+    """Decodes and writes one block of pictures; what is wrong with all of it is its outcome."""
+
+    def __init__(self, cases: Path) -> None:
+        self.cases = cases
+
+    def __call__(self, data: Named) -> Outcome:
+        """Read the block and write it under its name."""
+        try:
+            found = data.block.read()
+            arrays: dict[str, npt.NDArray[Any] | None] = {
+                "image": found.images,
+                "classes": found.classes,
+                "attributes": found.attributes,
+            }
+            there = {key: array for key, array in arrays.items() if array is not None}
+            write_case(self.cases / data.name, there, np.eye(4), {}, found.left_out)
+        except Exception as error:  # as above
+            return _outcome(data.name, error)
+        return Outcome(data.name)
+
+
 def _outcome(case: str, error: BaseException) -> Outcome:
     """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
     cause: BaseException | None = error
@@ -165,8 +205,10 @@ def _only(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def outcomes(cases: Sequence[Case], slicer: Slice, workers: int) -> Iterator[Outcome]:
-    """Cut ``cases`` in ``workers`` processes (0: in this one), yielding outcomes as they come.
+def outcomes(cases: Sequence[Any], slicer: Transform, workers: int) -> Iterator[Outcome]:
+    """Have ``slicer`` write ``cases`` in ``workers`` processes (0: in this one).
+
+    Outcomes are yielded as they come.
 
     Processes start before this returns, so that none is forked beneath a progress bar's thread.
 
@@ -194,31 +236,3 @@ def _watched(running: Iterator[Outcome]) -> Iterator[Outcome]:
         raise DataError(
             f"a worker died ({reason}); run the same command with fewer workers"
         ) from error
-
-
-def pictures(
-    cases: Path,
-    parts: Mapping[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
-    size: int | None,
-) -> Iterator[Outcome]:
-    """Write the parts of a picture collection, each as a case."""
-    for name, (images, classes) in parts.items():
-        arrays = {"image": resize_pictures(images, size), "classes": classes}
-        write_case(cases / name, arrays, np.eye(4), {})
-        yield Outcome(name)
-
-
-def resize_pictures(pictures: npt.NDArray[np.uint8], size: int | None) -> npt.NDArray[np.uint8]:
-    """Pictures (n, y, x) at ``size`` x ``size`` pixels over the same field of view."""
-    n, height, width = pictures.shape
-    if size is None or (height, width) == (size, size):
-        return pictures
-    along_y, along_x = (
-        geometry.resampling_matrix(length, size, (length / size - 1) / 2, length / size)[0]
-        for length in (height, width)
-    )
-    along_y, along_x = (m / m.sum(axis=1, keepdims=True) for m in (along_y, along_x))
-    resized = np.empty((n, size, size), np.uint8)
-    for i, picture in enumerate(pictures):
-        resized[i] = np.clip(np.rint(along_y @ picture.astype(np.float32) @ along_x.T), 0, 255)
-    return resized

@@ -26,12 +26,13 @@ class Slices:
     """Slices in one order, on the CPU.
 
     Attributes:
-        images: stored values (n, h, w).
+        images: stored values (n, h, w), or RGB (n, h, w, 3).
         labels: label maps (n, h, w), 0 throughout where a scan has no label; None without labels.
         classes: class ids (n,), or None.
         heights: (n,) in [-1, 1], see ``medaug.data.condition``.
         labeled: whether the scan of each slice has a label, (n,).
         pixels: label to its pixels in each slice (n,).
+        attributes: which of the cache's attributes each picture has, bool (n, attributes).
         owners: the case that each slice is from.
     """
 
@@ -41,6 +42,7 @@ class Slices:
     heights: Tensor
     labeled: Tensor
     pixels: dict[str, npt.NDArray[np.int64]]
+    attributes: Tensor
     owners: list[str]
 
 
@@ -139,9 +141,9 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
             else case.label[keep]
             for case, _, keep in chosen
         )
-    if cache.kind == "image":
+    if cache.classes:
         parts = ((case.classes, keep) for case, _, keep in chosen)
-        classes = stack(found[keep] for found, keep in parts if found is not None).long()
+        classes = stack(found[keep].astype(np.int64) for found, keep in parts if found is not None)
     counts = {
         name: np.concatenate(
             [
@@ -152,7 +154,7 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
         for name in cache.labels
     }
     return Slices(
-        images=stack(case.image[keep] for case, _, keep in chosen),
+        images=_images(chosen),
         labels=maps,
         classes=classes,
         heights=stack(heights(usable)[keep] for _, usable, keep in chosen),
@@ -161,5 +163,17 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
             for case, _, keep in chosen
         ),
         pixels=counts,
+        attributes=stack(case.attributes[keep] for case, _, keep in chosen),
         owners=[case.id for case, _, keep in chosen for _ in keep],
     )
+
+
+def _images(chosen: Chosen) -> Tensor:
+    """The chosen slices in one array, filled case by case: a large collection is held once."""
+    first = chosen[0][0].image
+    whole = np.empty((sum(len(keep) for _, _, keep in chosen), *first.shape[1:]), first.dtype)
+    start = 0
+    for case, _, keep in chosen:
+        whole[start : start + len(keep)] = case.image[keep]
+        start += len(keep)
+    return torch.from_numpy(whole)

@@ -3,13 +3,17 @@
 import gzip
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from medaug.data.pictures.scaling import resize_pictures
+from medaug.data.stored import CacheSettings
 from medaug.errors import DataError
+from medaug.types import Problem, Read
 
 _PARTS = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
@@ -76,6 +80,25 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, count, start).reshape(shape)
 
 
+@dataclass(frozen=True)
+class IdxBlock:
+    """One part, which is in memory."""
+
+    side: str
+    images: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    size: int | None
+
+    @property
+    def names(self) -> list[str]:
+        """What its pictures are called in messages."""
+        return [str(place) for place in range(len(self.images))]
+
+    def read(self) -> Read:
+        """All of its pictures."""
+        return Read(resize_pictures(self.images, self.size), self.classes)
+
+
 class Idx:
     """Grey pictures and their class from the four idx files in ``root``.
 
@@ -86,12 +109,36 @@ class Idx:
 
     kind: Literal["image"] = "image"
     labels: Mapping[str, int] = {}
+    attributes: tuple[str, ...] = ()
+    colour: str | None = None
+    size: int | None = None
+    problems: tuple[Problem, ...] = ()
 
     def __init__(self, root: Path, name: str = "mnist") -> None:
         self.root, self.name = Path(root), name
         self.classes = _CLOTHES if name == "fashion-mnist" else tuple(str(d) for d in range(10))
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder")
+
+    def counts(self) -> dict[str, int]:
+        """How many pictures each part has."""
+        return {part: len(images) for part, (images, _) in self.parts().items()}
+
+    def relevant(self, settings: CacheSettings) -> dict[str, Any]:
+        """The settings that decide what a cache of these pictures holds."""
+        return settings.only("size")
+
+    def listing(self) -> dict[str, Any]:
+        """Nothing: the files are as published."""
+        return {}
+
+    def blocks(self, settings: CacheSettings) -> dict[str, IdxBlock]:
+        """Each part as one case."""
+        sides = {"train": "train", "test": "heldout"}
+        return {
+            part: IdxBlock(sides[part], images, classes, settings.size)
+            for part, (images, classes) in self.parts().items()
+        }
 
     def parts(self) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
         """Pictures (n, y, x) and class ids (n,) of ``train`` and ``test``.

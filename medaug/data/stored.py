@@ -3,9 +3,10 @@
     cache/
       cache.json                   version, settings, split, what is in it; written first and last
       cases/PANCREAS_0001/
-        image.npy                  (z, y, x) int16 HU, or uint8 grey levels
+        image.npy                  (z, y, x) int16 HU, or uint8 levels; (z, y, x, 3) where RGB
         label.npy                  (z, y, x) uint8, CT only
-        classes.npy                (z,) uint8, pictures only
+        classes.npy                (z,) unsigned, pictures in classes only
+        attributes.npy             (z, attributes) bool, pictures with attributes only
         case.json                  affine, labelled pixels per slice, a hash of each file
 
 A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
@@ -16,7 +17,7 @@ interruptions.  Nothing of a patient is kept but the voxels, the geometry and th
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from medaug.types import Affine
 
 VERSION = 1
 INDEX = "cache.json"
+COLOURS = {"grey": 1, "rgb": 3}
+"""What a picture is stored as: name to channels."""
 _KEYS = {
     "version",
     "source",
@@ -47,7 +50,10 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How volumes become slices; pictures use ``size`` alone.
+    """How volumes and pictures become slices.
+
+    Pictures use ``size``, and photographs also ``colour`` and, where their data set has no
+    partition of its own, ``holdout`` and ``seed``.
 
     Args:
         size: pixels along each side of a slice; None keeps pictures as they are.
@@ -55,6 +61,7 @@ class CacheSettings:
         center: what a slice is centred on: ``body``, ``image`` or ``label``.
         holdout: share of the patients held out of training.
         seed: of the split.
+        colour: ``grey`` or ``rgb``; None keeps photographs as they are.
     """
 
     size: int | None = 128
@@ -62,6 +69,7 @@ class CacheSettings:
     center: str = "body"
     holdout: float = 0.2
     seed: int = 0
+    colour: str | None = None
 
     def check(self, kind: str) -> None:
         """Refuse values that cannot be meant.
@@ -77,12 +85,14 @@ class CacheSettings:
             raise ConfigError(f"fov_mm: {self.fov_mm:g} mm, accepted are 10 to 1000")
         if self.center not in ("body", "image", "label"):
             raise ConfigError(f"center: {self.center!r}, accepted are body, image, label")
+        if self.colour not in (None, *COLOURS):
+            raise ConfigError(f"colour: {self.colour!r}, accepted are {', '.join(COLOURS)}")
         if not 0 <= self.holdout < 1:
             raise ConfigError(f"holdout: {self.holdout:g}, accepted are 0 to below 1")
 
-    def relevant(self, kind: str) -> dict[str, Any]:
-        """The settings that decide the content of a cache of this kind."""
-        return asdict(self) if kind == "ct" else {"size": self.size}
+    def only(self, *names: str) -> dict[str, Any]:
+        """The settings called ``names``."""
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,8 @@ class CachedCase:
         digest: a hash of the case's content.
         labeled: whether it has a label map.
         image_sha256: of its slices.
+        files: the names of its arrays.
+        left_out: pictures of the source that it lacks, by their place there, with the reason.
     """
 
     id: str
@@ -105,10 +117,12 @@ class CachedCase:
     kind: str
     labeled: bool = False
     image_sha256: str = ""
+    files: tuple[str, ...] = ()
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:
-        """Slices (z, y, x): int16 HU, or uint8 grey levels."""
+        """Slices (z, y, x): int16 HU, or uint8 levels, (z, y, x, 3) where RGB."""
         return np.load(self.path / "image.npy", mmap_mode="r")
 
     @cached_property
@@ -117,9 +131,17 @@ class CachedCase:
         return np.load(self.path / "label.npy", mmap_mode="r") if self.labeled else None
 
     @cached_property
-    def classes(self) -> npt.NDArray[np.uint8] | None:
-        """The class id of each picture (z,), or None for CT."""
-        return np.load(self.path / "classes.npy") if self.kind == "image" else None
+    def classes(self) -> npt.NDArray[np.unsignedinteger[Any]] | None:
+        """The class id of each picture (z,), or None where there are none."""
+        there = "classes.npy" in self.files
+        return np.load(self.path / "classes.npy") if there else None
+
+    @cached_property
+    def attributes(self) -> npt.NDArray[np.bool_]:
+        """Which attributes each picture has (z, attributes); of none where there are none."""
+        if "attributes.npy" in self.files:
+            return np.asarray(np.load(self.path / "attributes.npy"))
+        return np.zeros((len(self.image), 0), bool)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -133,7 +155,8 @@ class SliceCache:
 
     Attributes:
         fingerprint: a hash of all that training can see in it.
-        split: ids of the cases under ``train`` and ``heldout``.
+        split: ids of the cases under ``train``, ``heldout`` and, of some pictures, ``validation``.
+        attributes: names of what each picture has or has not.
     """
 
     path: Path
@@ -145,6 +168,17 @@ class SliceCache:
     fingerprint: str
     split: dict[str, list[str]]
     cases: dict[str, CachedCase]
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of its slices."""
+        return int(next(iter(self.cases.values())).image.shape[2])
+
+    @property
+    def channels(self) -> int:
+        """3 where its pictures are RGB, else 1."""
+        return 3 if next(iter(self.cases.values())).image.ndim == 4 else 1
 
     @classmethod
     def open(cls, path: Path) -> "SliceCache":
@@ -176,6 +210,7 @@ class SliceCache:
             fingerprint=index["fingerprint"],
             split=index["split"],
             cases=cases,
+            attributes=tuple(index.get("attributes", ())),
         )
 
 
@@ -209,6 +244,8 @@ def fingerprint(
 ) -> str:
     """A hash of all that training can see in a cache: its index, cases and split."""
     seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
+    if index.get("attributes"):
+        seen["attributes"] = index["attributes"]
     canonical = json.dumps([seen, digests, split], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -237,4 +274,6 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
         kind=kind,
         labeled="label.npy" in content["bytes"],
         image_sha256=content["sha256"]["image.npy"],
+        files=tuple(content["bytes"]),
+        left_out={int(place): reason for place, reason in content.get("left_out", {}).items()},
     )

@@ -14,7 +14,7 @@ from medaug.generator import Generator
 
 
 class Slices(NamedTuple):
-    """Slices in stored units (n, y, x), label maps or None, and rows (n, dim) or None."""
+    """Slices in stored units (n, y, x[, 3]), label maps or None, and rows (n, dim) or None."""
 
     images: np.ndarray
     labels: np.ndarray | None = None

@@ -34,11 +34,11 @@ def check_fit(generator: Generator, cache: SliceCache) -> None:
         ConfigError: naming what differs.
     """
     condition = declared(cache, generator.settings.data)
-    size = next(iter(cache.cases.values())).image.shape[-1]
     there = {name: cache.labels.get(name) for name in generator.labels}
     for what, found, wanted in (
         ("kind", cache.kind, generator.kind),
-        ("size", size, generator.size),
+        ("size", cache.size, generator.size),
+        ("channels", cache.channels, generator.channels),
         ("labels", there, generator.labels),
         ("classes", condition.classes, generator.classes),
     ):

@@ -79,7 +79,7 @@ def plan(
     if cache is None:
         raise ConfigError(f"{what} needs real slices; give the cache the model was trained on")
     check_fit(generator, cache)
-    known = cache.classes or tuple(cache.labels)
+    known = (*(cache.classes or cache.labels), *cache.attributes)
     if what == "attribute" and attribute not in known:
         raise ConfigError(
             f"attribute {attribute!r} is not in {cache.path} (there: {', '.join(known)})"
@@ -112,7 +112,7 @@ def explore(
         what: one of the above.
         out: the PNG.
         cache: real slices; held-out ones are shown, training ones give an attribute's vector.
-        attribute: a label whose presence is meant, or a class's name.
+        attribute: a label whose presence is meant, a picture's attribute, or a class's name.
         rows: slices or pairs to show.
         steps: see above.
         seed: of the choice of slices.
@@ -133,11 +133,10 @@ def explore(
         columns, facts = _reconstructions(generator, cache, rows, seed)
     images = np.concatenate([column.images for column in columns], 1)
     labels = _outlines(columns)
-    side = images.shape[-2:]
     window = generator.codec.window_hu if isinstance(generator.codec, CTCodec) else (0.0, 255.0)
     grid(
-        images.reshape(-1, *side),
-        None if labels is None else labels.reshape(-1, *side),
+        images.reshape(-1, *images.shape[2:]),
+        None if labels is None else labels.reshape(-1, *labels.shape[2:]),
         planned.out,
         window=window,
         across=planned.columns,

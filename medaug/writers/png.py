@@ -1,6 +1,6 @@
 """PNG for eyes and for pictures: 8 bits, one file for what a glance needs.
 
-    images/syn_000000.png                  grey levels; CT through the window, which loses HU
+    images/syn_000000.png                  grey levels or RGB; CT through the window, which loses HU
     labels/syn_000000.png                  label ids
     uncertainty/syn_000000_std.png         in the image's unit, at most 255
     uncertainty/syn_000000_entropy.png     0 to 255 for 0 to 1 bit and more
@@ -20,11 +20,12 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from medaug.errors import DataError
-from medaug.types import Sample
+from medaug.types import Sample, is_rgb
 
 WINDOW_HU = (-160.0, 240.0)
 
 Grey = npt.NDArray[np.uint8]
+"""Levels of a grey picture, or of RGB with its channels last."""
 
 
 class Png:
@@ -89,8 +90,8 @@ def grey(array: npt.NDArray[Any], window: tuple[float, float] = WINDOW_HU) -> Gr
 
 
 def strip(array: Grey) -> Grey:
-    """A stack [k, y, x] as one picture, side by side; a slice stays as it is."""
-    return np.concatenate(list(array), axis=1) if array.ndim == 3 else array
+    """A stack [k, y, x] or [k, y, x, 3] as one picture, side by side; a slice stays as it is."""
+    return np.concatenate(list(array), axis=1) if array.ndim - is_rgb(array) == 3 else array
 
 
 def _rounded(array: npt.NDArray[Any]) -> Grey:
