@@ -75,22 +75,9 @@ def open_folder(root: Path) -> Photos:
                 raise DataError(
                     f"{root}: pictures, and scans such as {name}; put them in folders of their own"
                 )
-    parts = {place.name: place for place in below(root) if place.name.lower() in _PARTS}
-    if "train" in {name.lower() for name in parts} and not _pictures(root):
-        if set(parts) != {place.name for place in below(root) if _holds(place)}:
-            odd = next(p.name for p in below(root) if p.name not in parts and _holds(p))
-            raise DataError(f"{root}: {odd} lies beside train; accepted are train, test and val")
-        sides = {name: _PARTS[name.lower()] for name in parts}
-        if len(set(sides.values())) < len(sides):
-            raise DataError(f"{root}: {', '.join(sides)} are the same part under several names")
-        if "heldout" not in sides.values():
-            sides = {name: "train" if side == "train" else "heldout"
-                     for name, side in sides.items()}  # fmt: skip
-        found = [(place, sides[name], *entry)
-                 for name, place in sorted(parts.items()) for entry in _listed(place)]  # fmt: skip
-    else:
-        parts = {}
-        found = [(root, "train", *entry) for entry in _listed(root)]
+    sides = _parts(root)
+    places = [(root / part, side) for part, side in sides.items()] or [(root, "train")]
+    found = [(place, side, *entry) for place, side in places for entry in _listed(place)]
     names = [(place / name).relative_to(root).as_posix() for place, _, name, _ in found]
     kinds = [kind for *_, kind in found]
     classes = _classes(root, kinds, [side for _, side, *_ in found])
@@ -98,12 +85,31 @@ def open_folder(root: Path) -> Photos:
         root,
         root.resolve().name,
         names,
-        sides=[side for _, side, *_ in found] if len(parts) > 1 else None,
+        sides=[side for _, side, *_ in found] if len(sides) > 1 else None,
         classes=classes,
         class_ids=class_numbers(kinds, classes) if classes else None,
         colour=_colour(root, names),
         problems=_others(root),
     )
+
+
+def _parts(root: Path) -> dict[str, str]:
+    """The folders of parts that hold pictures, with their side; empty where there are no parts."""
+    there = [place.name for place in below(root) if _holds(place)]
+    if "train" not in map(str.lower, there) or _pictures(root):
+        return {}
+    sides: dict[str, str] = {}
+    for name in there:
+        side = _PARTS.get(name.lower())
+        if side is None:
+            raise DataError(f"{root}: {name} lies beside train; accepted are train, test and val")
+        for other, taken in sides.items():
+            if side == taken:
+                raise DataError(f"{root}: {other} and {name} are the same part")
+        sides[name] = side
+    if "heldout" not in sides.values():
+        return {name: side if side == "train" else "heldout" for name, side in sides.items()}
+    return sides
 
 
 def _listed(place: Path) -> list[tuple[str, str]]:
@@ -117,7 +123,7 @@ def _listed(place: Path) -> list[tuple[str, str]]:
     for folder in kinds:
         if any(_holds(deeper) for deeper in below(folder)):
             raise DataError(f"{folder}: pictures lie deeper than a folder for each class")
-        if folder.name.lower() in _MASKS:
+        if len(kinds) > 1 and folder.name.lower() in _MASKS:
             raise DataError(
                 f"{place}: {folder.name} looks like label maps, and pictures take none; name a "
                 "folder with the pictures alone"
@@ -130,8 +136,6 @@ def _listed(place: Path) -> list[tuple[str, str]]:
                     f"{place}: {stem} looks like the label map of {stem.removesuffix(end)}, and "
                     "pictures take none; name a folder with the pictures alone"
                 )
-    if len(kinds) == 1:  # one folder tells nothing apart
-        return [(f"{kinds[0].name}/{name}", "") for name in _pictures(kinds[0])]
     if kinds:
         return [(f"{kind.name}/{name}", kind.name) for kind in kinds for name in _pictures(kind)]
     return [(name, "") for name in flat]
@@ -149,7 +153,7 @@ def _classes(root: Path, kinds: Sequence[str], sides: Sequence[str]) -> tuple[st
             f"{root}: class {kind or '(none)'!r} is held out, and training has no picture of it; "
             "the parts must have the same classes"
         )
-    return tuple(sorted(learned)) if learned != {""} else ()
+    return tuple(sorted(learned)) if len(learned) > 1 else ()  # one alone tells nothing apart
 
 
 def _colour(root: Path, names: Sequence[str]) -> str:
