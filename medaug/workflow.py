@@ -94,7 +94,7 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
         name += "" if data.center == "body" else f"-{data.center}"
     else:
         name += "" if data.size is None else f"-{data.size}px"
-        name += f"-{data.colour}" if data.colour not in (None, source.colour) else ""
+        name += "-grey" if data.colour == "grey" else ""
     return Path(os.environ.get("MEDAUG_CACHE", "cache")) / name
 
 

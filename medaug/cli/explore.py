@@ -20,7 +20,7 @@ def explore(
         bool, typer.Option("--interpolate", help="Walk from one real slice to another.")
     ] = False,
     attribute: Annotated[
-        str | None, typer.Option(help="Add what a label or a class adds to the code.")
+        str | None, typer.Option(help="Add what a label, a class or an attribute adds.")
     ] = None,
     reconstruct: Annotated[
         bool, typer.Option("--reconstruct", help="Real slices, encoded and decoded.")

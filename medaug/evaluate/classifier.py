@@ -1,6 +1,7 @@
 """A classifier of small pictures trained here, for inception scores and features on them.
 
 conv5-32, pool, conv5-64, pool, 1024 units, classes, with batch norm; grey levels in [-0.5, 0.5].
+Pictures are grey; prepare those in colour with ``--colour grey`` to score them.
 Scores of two classifiers do not compare: the real test set's own score stands beside every one.
 """
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medaug.checkpoint import read_tensors, write_tensors
-from medaug.errors import WeightsError
+from medaug.errors import ConfigError, WeightsError
 from medaug.seeds import derive, generator
 
 BATCH = 100
@@ -72,7 +73,15 @@ def train_classifier(
         count: pictures seen, in batches of 100 of a reshuffled walk.
         seed: of weights, order and dropout.
         device: where it trains and stays.
+
+    Raises:
+        ConfigError: pictures in colour.
     """
+    if images.ndim != 3:
+        raise ConfigError(
+            f"the classifier takes grey pictures (n, s, s), got {tuple(images.shape)}; prepare "
+            "them with --colour grey"
+        )
     torch.manual_seed(derive(seed, "classifier"))
     network = Classifier(images.shape[-1], classes).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
