@@ -20,6 +20,7 @@ from medaug.generator import Generator
 from medaug.models.base import Shape
 from medaug.preview import grid, preview_png
 from medaug.rounds import Game
+from medaug.transforms.pairs import open_pairs
 from medaug.types import Sample
 from medaug.writers import open_writer
 from tests import photographs as made
@@ -130,6 +131,9 @@ def test_from_files_to_files(medaug: Medaug, faces: Path):
         assert not np.array_equal(seen, other)
     with Image.open("out1/preview.png") as shown:
         assert shown.mode == "RGB"
+    for source in ("run", "out1"):
+        with pytest.raises(ConfigError, match="RGB pictures"):
+            open_pairs(source).pair(0, 0)
     refused = medaug(*draw, "--out", "x", "--format", "nifti")
     assert (refused.code, refused.err) == (
         2,

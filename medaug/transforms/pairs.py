@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from medaug.errors import ConfigError, DataError
-from medaug.types import Sample
+from medaug.types import Sample, is_rgb
 from medaug.writers import open_writer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
 
     Raises:
         DataError, WeightsError: ``source`` is not one, or cannot be read.
-        ConfigError: a model is to be computed on a GPU in a data loader's worker.
+        ConfigError: a model is to be computed on a GPU in a data loader's worker, or draws RGB.
     """
     key, changed_ns = seen_key(str(source))
     if key.name == "manifest.csv":
@@ -126,7 +126,10 @@ def _written(key: Path, changed_ns: int) -> Pairs:
 
 @lru_cache(maxsize=4)
 def _drawn(key: Path, device: str, changed_ns: int) -> Pairs:
-    return _Drawn(_loaded(key, device, changed_ns))
+    generator = _loaded(key, device, changed_ns)
+    if generator.channels == 3:
+        raise ConfigError(f"{key}: draws RGB pictures, and transforms take grey slices")
+    return _Drawn(generator)
 
 
 @lru_cache(maxsize=4)
@@ -197,4 +200,7 @@ class _Written:
     def _load(self, index: int) -> Sample:
         if index not in self._rows:
             raise DataError(f"{self._folder}: sample {index} is not in its manifest")
-        return self._writer.read(self._folder, self._rows[index] | {"std": ""})
+        sample = self._writer.read(self._folder, self._rows[index] | {"std": ""})
+        if is_rgb(sample.image):
+            raise ConfigError(f"{self._folder}: holds RGB pictures; transforms take grey slices")
+        return sample
