@@ -120,7 +120,8 @@ def test_nothing_there(tmp_path, monkeypatch):
     with refused(
         f"{empty}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
         "NIfTI images with labels (imagesTr + labelsTr, images + labels, or case.nii.gz beside "
-        "case_label.nii.gz) and idx files (train-images-idx3-ubyte, ...)"
+        "case_label.nii.gz), idx files (train-images-idx3-ubyte, ...) and pictures (PNG, JPEG, "
+        "CIFAR-10 binaries)"
     ):
         open_source(str(empty))
 
