@@ -20,6 +20,7 @@ import pytest
 from medaug.downloads import WAY, Report, download
 from medaug.downloads.licences import FILE
 from medaug.errors import ConfigError, DownloadError, OutputError
+from medaug.files import held
 from tests import web as w
 from tests.conftest import Medaug
 from tests.test_cache import small_disk
@@ -49,6 +50,14 @@ def tree(root: Path) -> dict[str, str]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of these tests is asked directly, whatever this machine is set to."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -592,6 +601,34 @@ def test_other_files_than_the_published_are_refused(medaug: Medaug, tmp_path: Pa
     assert not any(p.name.endswith(".gz") for p in Path("d").iterdir())
 
 
+def test_a_proxy_is_used_but_where_it_is_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, checksums = digits("mnist")
+    far = {f"http://digits.invalid/d/{name}": content for name, content in files.items()}
+    asked = {**QUICK, "mnist": "http://digits.invalid/d", "checksums": checksums}
+    with w.serving(w.Web(far)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        report = download("mnist", tmp_path / "a", True, asked)
+        assert report.failed == {}
+        assert set(proxy.paths()) == set(far)
+        monkeypatch.setenv("no_proxy", "digits.invalid")
+        with pytest.raises(DownloadError, match="the server cannot be reached"):
+            download("mnist", tmp_path / "b", True, asked)
+
+
+def test_two_downloads_do_not_share_a_folder(
+    web: w.Web, nbia: w.Nbia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medaug.files.PATIENCE_S", 0.1)
+    with (
+        held(tmp_path / "p"),
+        pytest.raises(OutputError, match="another process is working in it; wait for it"),
+    ):
+        fetch(web, nbia, tmp_path / "p")
+    assert web.asked == []
+
+
 PUBLISHED_MD5 = {
     "mnist/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "mnist/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -619,6 +656,26 @@ def test_the_real_idx_files_pass_by_the_shipped_checksums(
     assert report.failed == {}
     assert report.bytes == sum(map(len, files.values()))
     assert all((tmp_path / name).read_bytes() == content for name, content in files.items())
+
+
+@pytest.mark.real
+def test_the_real_scans_arrive_and_prepare(
+    medaug: Medaug, real_pancreas: Path, tmp_path: Path
+) -> None:
+    real = w.nbia(real_pancreas)
+    with w.serving(real.web()) as web:
+        path = w.image(real.uids["PANCREAS_0001"])
+        web.faults[path] = [w.cut(0.7), w.status(502), w.cut(1_000_000)]
+        done = medaug(
+            *("download", "pancreas", "--root", "p", "--yes", "--json"),
+            *words(settings(web, real, timeout_s=10.0)),
+        )
+    assert done.code == 0, done.err
+    assert done.json["fetched"] == ["PANCREAS_0001", "PANCREAS_0002", FOLDER]
+    assert done.json["bytes"] == sum(map(len, real.files.values())) - len(real.files[w.LIST])
+    ready = medaug("prepare", "pancreas", "--root", "p", "--size", 64, "--workers", 0, "--json")
+    assert ready.code == 0, ready.err
+    assert ready.json["slices"] == 240 + 195
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,9 @@ def zipped(files: dict[str, bytes]) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in files.items():
-            packed.writestr(zipfile.ZipInfo(name, (2020, 9, 10, 0, 0, 0)), content)
+            packed.writestr(
+                zipfile.ZipInfo(name, (2020, 9, 10, 0, 0, 0)), content, zipfile.ZIP_DEFLATED
+            )
     return target.getvalue()
 
 
