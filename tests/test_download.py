@@ -601,6 +601,24 @@ def test_other_files_than_the_published_are_refused(medaug: Medaug, tmp_path: Pa
     assert not any(p.name.endswith(".gz") for p in Path("d").iterdir())
 
 
+def test_it_pauses_as_it_is_told(tmp_path: Path) -> None:
+    files, checksums = digits("mnist")
+    with w.serving(w.Web({f"/d/{name}": content for name, content in files.items()})) as web:
+        asked = {**QUICK, "mnist": f"{web.url}/d", "checksums": checksums}
+        seconds = {}
+        for pause_s, after in ((0.0, "0"), (0.3, "0"), (0.0, "1")):
+            web.faults["/d/train-images-idx3-ubyte.gz"] = [
+                w.status(503, {"Retry-After": after})
+            ] * 2
+            root = tmp_path / f"{pause_s} {after}"
+            report = download("mnist", root, True, {**asked, "pause_s": pause_s})
+            assert report.failed == {}
+            seconds[pause_s, after] = report.seconds
+    assert seconds[0.3, "0"] >= 0.9
+    assert seconds[0.0, "1"] >= 2.0
+    assert seconds[0.0, "0"] < 0.9
+
+
 def test_a_proxy_is_used_but_where_it_is_not_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
