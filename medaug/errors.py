@@ -3,6 +3,7 @@
     MedaugError(ValueError)
       ConfigError      a setting, option or config file
       DataError        a folder, scan, label or image file that cannot be read as what it should be
+      DownloadError    a server that cannot be reached, or sends what was not asked for
       CacheError       a slice cache: other version, half-written, other settings
       RunError         a run folder: missing, other settings, no usable checkpoint
       WeightsError     a weight file: not safetensors, damaged, of another version
@@ -26,6 +27,10 @@ class ConfigError(MedaugError):
 
 class DataError(MedaugError):
     """A source on disk is missing, damaged or contradicts itself."""
+
+
+class DownloadError(MedaugError):
+    """A file cannot be had from where it was asked for."""
 
 
 class CacheError(MedaugError):

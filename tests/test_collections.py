@@ -131,13 +131,12 @@ def test_a_name_without_its_data_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with refused(
         "pancreas: no folder data/pancreas (nor $MEDAUG_DATA set to a folder that has it); get the "
-        "scans and the labels from https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU (The Cancer "
-        "Imaging Archive), unpack them there or name the folder with --root"
+        "data with medaug download pancreas --root data/pancreas, or name its folder with --root"
     ):
         open_source("pancreas")
     with refused(
-        "mnist: no folder nowhere; get its four idx files from the MNIST database "
-        "(LeCun, Cortes, Burges), put them there or name the folder with --root"
+        "mnist: no folder nowhere; get the data with medaug download mnist --root nowhere, or name "
+        "its folder with --root"
     ):
         open_source("mnist", Path("nowhere"))
 

@@ -76,6 +76,7 @@ def main() -> None:
 
 from medaug.cli import (  # noqa: E402, F401
     demo,
+    download,
     downstream,
     evaluate,
     explore,

@@ -88,15 +88,6 @@ class Pictures(Protocol):
 
 Source = Scans | Pictures
 
-_HOW_TO_GET = {
-    "pancreas": "get the scans and the labels from https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU "
-    "(The Cancer Imaging Archive), unpack them there",
-    "mnist": "get its four idx files from the MNIST database (LeCun, Cortes, Burges), "
-    "put them there",
-    "fashion-mnist": "get its four idx files from "
-    "https://github.com/zalandoresearch/fashion-mnist, put them there",
-}
-
 
 def default_root(name: str) -> Path:
     """Where the data called ``name`` is looked for: ``$MEDAUG_DATA/name``, then ``data/name``."""
@@ -125,7 +116,8 @@ def open_source(data: str, root: Path | None = None) -> Source:
     if not place.is_dir():
         looked = "" if root is not None else " (nor $MEDAUG_DATA set to a folder that has it)"
         raise DataError(
-            f"{data}: no folder {place}{looked}; {_HOW_TO_GET[data]} or name the folder with --root"
+            f"{data}: no folder {place}{looked}; get the data with medaug download {data} "
+            f"--root {place}, or name its folder with --root"
         )
     return cast(Source, make(place, data) if data.endswith("mnist") else make(place))
 
