@@ -23,7 +23,7 @@ from medaug.data.stored import (
     read_case,
     read_index,
 )
-from medaug.data.twins import others, twins
+from medaug.data.twins import Known, identity, others, told, twins
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.files import held, write_json
 from medaug.progress import progress
@@ -179,17 +179,18 @@ def _left_out(cache: Path, blocks: Mapping[str, Block]) -> list[Problem]:
 
 
 def _remove_twins(
-    cache: Path, index: Mapping[str, Any], apart: Mapping[str, CachedCase]
+    cache: Path, index: Mapping[str, Any], apart: Mapping[str, Known]
 ) -> dict[str, str]:
     """Remove the cases that are the same scan as another one; why, by id."""
     if index["kind"] != "ct":
         return {}
     cases = {id: read_case(cache, id, index["kind"]) for id in index["expected"]}
     first = [id for side in index["split"].values() for id in side]
-    found = twins({id: case for id, case in cases.items() if case is not None}, first, apart)
+    scans = {id: identity(case) for id, case in cases.items() if case is not None}
+    found = twins(scans, first, apart)
     for id in found:
         shutil.rmtree(cache / "cases" / id)
-    return {id: f"the same scan as {other}, under another name" for id, other in found.items()}
+    return {id: told(other) for id, other in found.items()}
 
 
 def _nothing_usable(name: str, problems: Sequence[Problem]) -> str:
