@@ -10,7 +10,11 @@ from medaug.data.checks import CHECKS, Verdict
 from medaug.evaluate.page.pictures import data_uri
 from medaug.quality.survey import Judged
 
-_SIGNS: dict[Verdict, str] = {"ok": "\N{CHECK MARK}", "doubtful": "?", "refused": "\N{MULTIPLICATION X}"}
+_SIGNS: dict[Verdict, str] = {
+    "ok": "\N{CHECK MARK}",
+    "doubtful": "?",
+    "refused": "\N{MULTIPLICATION X}",
+}
 
 
 def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> str:

@@ -34,6 +34,7 @@ class Judged:
         size: its voxels and their mm, in words; empty where it cannot be read.
         pictures: named pictures of it.
         kept: its reasons without the names of the user's files, by check.
+        place: its folder, where the id does not say; for the user's screen alone.
     """
 
     case: str
@@ -41,6 +42,7 @@ class Judged:
     size: str = ""
     pictures: tuple[tuple[str, Picture], ...] = ()
     kept: Mapping[str, str] | None = None
+    place: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -118,6 +120,8 @@ def survey(
                 scans[seen.case] = known
             bar.advance(note=seen.case)
     doubles = twins(scans, (), apart)
+    places: Mapping[str, str] = getattr(source, "places", {})
+    judged = [replace(one, place=places.get(one.case, "")) for one in judged]
     return (
         sorted((_compared(one, scans, doubles) for one in judged), key=lambda one: one.case),
         dict(getattr(source, "excluded", {})),
@@ -144,7 +148,9 @@ def _compared(one: Judged, scans: Mapping[str, Known], doubles: Mapping[str, str
 def table(judged: Sequence[Judged], excluded: Mapping[str, str]) -> str:
     """The verdicts as text, a scan in each row."""
     rows = [("scan", "verdict", "size", "why")]
-    rows += [(one.case, one.verdict, one.size, "; ".join(one.reasons)) for one in judged]
+    for one in judged:
+        where = [f"({one.place})"] if one.place else []
+        rows.append((one.case, one.verdict, one.size, "; ".join(one.reasons + where)))
     rows += [(case, "left out", "", why) for case, why in excluded.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
