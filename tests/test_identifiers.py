@@ -26,7 +26,8 @@ TEXT = {
 }  # fmt: skip
 NUMBERS = {
     "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "DeviceSerialNumber",
-    "IssuerOfPatientID", "AdmissionID", "MedicalRecordLocator", "FillerOrderNumberImagingServiceRequest",
+    "IssuerOfPatientID", "AdmissionID", "MedicalRecordLocator",
+    "FillerOrderNumberImagingServiceRequest",
 }  # fmt: skip
 DATES = {
     "PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
@@ -42,7 +43,7 @@ def plant(file: Path) -> None:
         for name in names:
             tag = tag_for_keyword(name)
             if tag is not None:
-                data.add_new(tag, dictionary_VR(tag), value)
+                data.add_new(tag, dictionary_VR(tag), value[:16])
     item = Dataset()
     item.PatientName, item.PatientID = "KRAUSE^QUILLFEATHER", "MRN7719"
     data.ReferencedPatientSequence = [item]
@@ -74,7 +75,7 @@ def scans(root: Path) -> None:
     hu, _, _ = draw(7, SHAPE, SPACING)
     series = root / "unlabeled" / "KRAUSE_QUILLFEATHER" / "19530917"
     for file in write_series(
-        series, "MRN7719_0001", hu[:, ::-1, ::-1], SPACING, "KRAUSE-{:03d}.dcm"
+        series, "MRN7719_0001", hu[::-1, :, ::-1], SPACING, "KRAUSE-{:03d}.dcm"
     ):
         plant(file)
 
@@ -90,14 +91,12 @@ def products(*folders: Path) -> Iterator[tuple[Path, bytes]]:
 
 @pytest.mark.parametrize("form", ["nifti", "dicom"])
 def test_nothing_that_names_a_patient_is_in_any_product(
-    medaug: Medaug, tmp_path: Path, form: str
+    medaug: Medaug, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, made = tmp_path / "given", tmp_path / "made"
     scans(given)
     made.mkdir()
-    import os
-
-    os.chdir(made)
+    monkeypatch.chdir(made)
     data = given / "KRAUSE_MRN7719"
     small = [f"--set={section}.{key}={value}" for section, part in TINY.items()
              for key, value in part.items()]  # fmt: skip
@@ -120,6 +119,7 @@ def test_nothing_that_names_a_patient_is_in_any_product(
         for secret in SECRETS:
             assert secret not in content, (file, secret)
             assert secret.decode() not in str(file.relative_to(made)), file
+    (data / "images" / "case9.nii.gz").unlink()
     planted = b"".join(content for _, content in products(given))
     assert all(secret in planted for secret in SECRETS), "the search would find them"
 
