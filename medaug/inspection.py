@@ -2,19 +2,34 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medaug.checkpoint import read_header, read_tensors, state_path
 from medaug.errors import DataError, MedaugError
 from medaug.run import weights_path
 
+if TYPE_CHECKING:
+    from medaug.data.checks import Verdict
+    from medaug.quality import Judged
 
-def inspect(path: Path) -> dict[str, Any]:
+
+def inspect(
+    path: Path, page: Path | None = None, against: Sequence[Path] = (), workers: int = 0
+) -> dict[str, Any]:
     """Look at ``path``; the answer's ``what`` names it, ``problems`` lists what is not sound.
+
+    Args:
+        path: a file or folder.
+        page: where the verdicts on a folder of scans are written as HTML; None writes nothing.
+        against: caches; a scan of the folder that is in one of them is not sound.
+        workers: processes that read scans besides this one.
 
     Raises:
         DataError: no such path, or nothing that medaug knows.
+        CacheError: ``against`` names a folder that is no finished cache.
+        OutputError: the page cannot be written.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -27,14 +42,14 @@ def inspect(path: Path) -> dict[str, Any]:
         if command == "evaluate":
             return _report(path)
         return _output(path) if command == "synthesize" else _run(path)
-    return _source(path)
+    return _source(path, page, against, workers)
 
 
 def _file(path: Path) -> dict[str, Any]:
     if path.name.endswith((".nii", ".nii.gz")):
         return _nifti(path)
     if path.suffix == ".dcm":
-        return _source(path.parent)
+        return _source(path.parent, None, (), 0)
     return _weights(path)
 
 
@@ -89,6 +104,11 @@ def _cache(path: Path) -> dict[str, Any]:
         **({"attributes": list(cache.attributes)} if cache.attributes else {}),
         "split": cache.split,
         "fingerprint": cache.fingerprint,
+        "doubtful": [
+            f"{case.id}: {check}: {reason}"
+            for case in cache.cases.values()
+            for check, reason in case.doubts.items()
+        ],
         "problems": [f"{case}: {reason}" for case, reason in index["failed"].items()]
         + [
             f"{case.id}, picture {place}: {reason}"
@@ -151,7 +171,7 @@ def _report(path: Path) -> dict[str, Any]:
     return {"what": "report", **shown, "problems": []}
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(path: Path, page: Path | None, against: Sequence[Path], workers: int) -> dict[str, Any]:
     from medaug.data import open_source
 
     source = open_source(str(path))
@@ -165,12 +185,32 @@ def _source(path: Path) -> dict[str, Any]:
             "excluded": dict(getattr(source, "excluded", {})),
             "problems": [str(problem) for problem in source.problems],
         }
-    cases, problems = source.cases()
+    from medaug.files import write_bytes
+    from medaug.quality import render, survey, table
+
+    judged, excluded = survey(source, workers, against)
+    if page is not None:
+        write_bytes(page, render(source.name, judged, excluded).encode())
     return {
         "what": "scan source",
         "name": source.name,
         "labels": dict(source.labels),
-        "cases": [case.id for case in cases],
-        "excluded": dict(getattr(source, "excluded", {})),
-        "problems": [str(problem) for problem in problems],
+        "cases": [one.case for one in judged if one.verdict != "refused"],
+        "excluded": excluded,
+        "verdicts": {
+            one.case: {finding.check: finding.verdict for finding in one.findings} for one in judged
+        },
+        "doubtful": _reasons(judged, "doubtful"),
+        "problems": _reasons(judged, "refused"),
+        "table": table(judged, excluded),
+        "page": page,
     }
+
+
+def _reasons(judged: Sequence["Judged"], verdict: "Verdict") -> list[str]:
+    return [
+        f"{finding.case}: {finding.reason}"
+        for one in judged
+        for finding in one.findings
+        if finding.verdict == verdict
+    ]

@@ -136,7 +136,9 @@ def trained_on(run: Path, what: str = "cache") -> SliceCache | None:
     if not facts.is_file():
         return None
     began = json.loads(facts.read_text())
-    place = Path(began.get(f"_{what}") or "")
+    if not began.get(f"_{what}"):
+        return None
+    place = (run / began[f"_{what}"]).resolve()  # relative to the run; absolute in older runs
     if not (place / INDEX).is_file():
         return None
     cache = SliceCache.open(place)

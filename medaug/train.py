@@ -4,6 +4,7 @@ Progress is counted in images; order, warps and noise are functions of (seed, im
 training state is weights and optimisers alone, and a killed run goes on bit for bit on the CPU.
 """
 
+import os
 import secrets
 import signal
 import sys
@@ -109,7 +110,7 @@ def fit(
     model = construct()
     with held(run):
         remove_parts(run)
-        began = claim(run, config, _facts(cache, unlabeled, feed, config, where, init))
+        began = claim(run, config, _facts(run, cache, unlabeled, feed, config, where, init))
         precision = str(began["_precision"])
         shadow = shadow_of(construct, model)
         if precision == "bfloat16":
@@ -125,6 +126,7 @@ def fit(
 
 
 def _facts(
+    run: Path,
     cache: SliceCache,
     unlabeled: SliceCache | None,
     feed: Feed,
@@ -139,8 +141,10 @@ def _facts(
         "source": cache.source,
         "init": None if init is None else _weights(init).name,
         "_slices": len(feed),
-        "_cache": str(cache.path.resolve()),
-        "_unlabeled": None if unlabeled is None else str(unlabeled.path.resolve()),
+        "_cache": os.path.relpath(cache.path.resolve(), run.resolve()),
+        "_unlabeled": None
+        if unlabeled is None
+        else os.path.relpath(unlabeled.path.resolve(), run.resolve()),
         "_precision": choose_precision(config.train.precision, where),
         "_device": str(where),
         "_versions": {"medaug": __version__, "torch": torch.__version__},

@@ -4,6 +4,7 @@
 first time and then trains; ``demo`` walks the whole road on the phantom.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -35,11 +36,18 @@ class TrainPlan:
     run: Path
 
 
-def short_name(data: str) -> str:
-    """A name for folders: the source's own, or the last part of a path."""
+def short_name(data: str, source: Source | SliceCache) -> str:
+    """A name for a cache, a run and a config: the source's own, or the folder of cache or pictures.
+
+    The path of scans is told by a hash, since folders of scans are named after patients, and all
+    that is made from the data would carry the name on.
+    """
     if data in registry.SOURCES:
         return data
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(data).resolve().name) or "data"
+    path = Path(data).resolve()
+    if isinstance(source, SliceCache) or source.kind == "image":
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name) or "data"
+    return f"{source.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any]) -> Config:
@@ -53,10 +61,10 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
         own = {}
         if source.kind == "image":
             own = {"size": source.size, "colour": source.colour}
-        return resolve(base, {"data": {"name": short_name(data), **own}}, wishes)
+        return resolve(base, {"data": {"name": short_name(data, source), **own}}, wishes)
     keys = ("size", "colour") if source.kind == "image" else ("size", "fov_mm", "center")
     sizes = source.settings.only(*keys)
-    config = resolve(base, {"data": {"name": short_name(data), **sizes}}, wishes)
+    config = resolve(base, {"data": {"name": short_name(data, source), **sizes}}, wishes)
     for key, value in sizes.items():
         if getattr(config.data, key) != value:
             raise ConfigError(
@@ -238,7 +246,8 @@ def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCach
     from medaug.data.unlabeled import Unlabeled
 
     source = Unlabeled(path)
-    cache = beside.path.parent / f"{beside.path.name}-unlabeled-{short_name(str(path))}"
+    told = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    cache = beside.path.parent / f"{beside.path.name}-unlabeled-{told}"
     report = prepare(source, cache, replace(beside.settings, holdout=0.0), workers)
     for problem in report.failed:
         print(f"left out: {problem}", file=sys.stderr)

@@ -16,7 +16,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"demo", "inspection"},
-    {"workflow", "monai", "torchio", "evaluate.downstream"},
+    {"workflow", "monai", "torchio", "evaluate.downstream", "quality"},
     {"downloads", "evaluate", "explore", "splits", "synthesis", "transforms", "train"},
     {"claim", "job"},
     {"stacks"},

@@ -1,6 +1,7 @@
 """Scans without labels: found, cut, chosen, and joined to training without teaching masks."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,15 @@ def test_files_and_series_below_a_folder_are_found_by_their_place(tmp_path: Path
     (tmp_path / "b").mkdir()
     nibabel.save(image, tmp_path / "b" / "two.nii.gz")
     (tmp_path / "b" / "three.nii.gz").write_text("<html>")
-    cases, problems = Unlabeled(tmp_path).cases()
-    assert [(c.id, c.label) for c in cases] == [("a-one", None), ("b-two", None)]
+    source = Unlabeled(tmp_path)
+    cases, problems = source.cases()
+    series = cases[0].id
+    assert re.fullmatch("scan-[0-9a-f]{12}", series)
+    assert source.places == {series: "a/one"}
+    assert [(c.id, c.label) for c in cases] == [(series, None), ("b-two", None)]
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert Unlabeled(tmp_path).cases()[0][-1].id == series
+    (tmp_path / "moved").rename(tmp_path / "a")
     assert [str(p) for p in problems] == ["b-three: three.nii.gz is not a NIfTI file"]
 
 

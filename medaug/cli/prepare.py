@@ -1,6 +1,8 @@
 """``medaug prepare``: scans to a slice cache."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,12 +28,17 @@ def prepare(
         str | None, typer.Option(help="Of pictures: grey or rgb; default as they are.")
     ] = None,
     workers: Workers = None,
+    apart_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another cache; a scan that is in it is refused. May be repeated."),
+    ] = None,
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
     """Slice every scan once into a cache; the same command goes on after a kill.
 
-    Exit status 1 when some scans could not be used: each is named with the reason.
+    Exit status 1 when some scans could not be used: each is named with the reason.  Scans that are
+    doubtful are in the cache, and are named too.
     """
     from medaug.data import open_source
     from medaug.data.cache import SliceCache, relevant
@@ -48,19 +55,23 @@ def prepare(
         content = {"cache": planned.cache, "settings": relevant(source, settings), **listed}
         answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
         return
-    report = fill(source, planned.cache, settings, workers)
+    report = fill(source, planned.cache, settings, workers, apart_from or ())
     opened = SliceCache.open(planned.cache)
     slices = sum(len(case.image) for case in opened.cases.values())
     for name, reason in report.excluded.items():
         say(f"excluded: {name}: {reason}")
+    places = getattr(source, "places", {})
+    for problem in report.doubtful:
+        say(f"doubtful: {problem}{_where(places, problem.case)}")
     for problem in report.failed:
-        say(f"failed: {problem}")
+        say(f"failed: {problem}{_where(places, problem.case)}")
     content = {
         "cache": report.cache,
         "done": report.done,
         "skipped": report.skipped,
         "failed": {problem.case: problem.reason for problem in report.failed},
         "excluded": report.excluded,
+        "doubtful": [str(problem) for problem in report.doubtful],
         "slices": slices,
         "split": opened.split,
         "seconds": round(report.seconds, 3),
@@ -73,6 +84,11 @@ def prepare(
     answer(json, content, text)
     if report.failed:
         raise typer.Exit(INCOMPLETE)
+
+
+def _where(places: Mapping[str, str], case: str) -> str:
+    """Where a scan lies whose id does not say so."""
+    return f" ({places[case]})" if case in places else ""
 
 
 def sized(

@@ -112,30 +112,45 @@ def _candidates(
                 yield f"moved by {abs(by) * pitch:.0f} mm", groups, moved
 
 
-def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
-    """Refuse a label that lies better on its image when mirrored or moved.
-
-    Labels of fewer than 200 voxels say too little and pass.
+def weigh(image: HU, labels: LabelMap, affine: Affine) -> tuple[float, float, str] | None:
+    """How well a label lies on its image as given, how well where else it lies best, and where.
 
     Args:
         image: HU ``[x, y, z]``.
         labels: label ids on the same grid.
         affine: of the grid; only its spacing is used.
 
-    Raises:
-        DataError: some other placement explains more than the one given.
+    Returns:
+        The share of variance explained as given, the largest elsewhere, and the name of that
+        place; None for labels of fewer than 200 voxels, which say too little.
     """
     tight = geometry.bounding_box(labels)
     if tight is None or np.count_nonzero(labels[tight]) < FEWEST_VOXELS:
-        return
+        return None
     groups, box = _groups(labels, tight, affine)
     given = explained(image[box], groups)
     best, name = max(
         (explained(image[where], placed), name)
         for name, placed, where in _candidates(groups, box, image.shape, affine)
     )
-    if best > given:
-        raise DataError(
-            f"label lies better on the image {name} (its border then explains {best:.1%} of the "
-            f"variance there, as given {given:.1%}); check its orientation and its patient"
-        )
+    return given, best, name
+
+
+def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
+    """Refuse a label that lies better on its image when mirrored or moved, as `weigh` finds.
+
+    Raises:
+        DataError: some other placement explains more than the one given.
+    """
+    weighed = weigh(image, labels, affine)
+    if weighed is not None and weighed[1] > weighed[0]:
+        given, best, name = weighed
+        raise DataError(misplaced(given, best, name))
+
+
+def misplaced(given: float, best: float, name: str) -> str:
+    """What is wrong with a label that lies better elsewhere."""
+    return (
+        f"label lies better on the image {name} (its border then explains {best:.1%} of the "
+        f"variance there, as given {given:.1%}); check its orientation and its patient"
+    )

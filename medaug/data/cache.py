@@ -4,9 +4,10 @@ What a cache is, and how it is read, is in `medaug.data.stored`.
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from medaug.data.stored import (
     read_case,
     read_index,
 )
+from medaug.data.twins import Known, identity, others, told, twins
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.files import held, write_json
 from medaug.progress import progress
@@ -42,6 +44,7 @@ class PrepareReport:
         skipped: cases that were there already.
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
+        doubtful: scans that are in the cache, with what is doubtful about them.
     """
 
     cache: Path
@@ -50,10 +53,15 @@ class PrepareReport:
     failed: list[Problem]
     excluded: dict[str, str]
     seconds: float
+    doubtful: list[Problem] = field(default_factory=list)
 
 
 def prepare(
-    source: Source, cache: Path, settings: CacheSettings, workers: int | None = None
+    source: Source,
+    cache: Path,
+    settings: CacheSettings,
+    workers: int | None = None,
+    apart_from: Sequence[Path] = (),
 ) -> PrepareReport:
     """Slice every case of ``source`` into ``cache``, or go on where an earlier call stopped.
 
@@ -62,6 +70,7 @@ def prepare(
         cache: a folder, made where needed.
         settings: of the slices and the split.
         workers: processes; None takes one per core, 0 none besides this one.
+        apart_from: other caches; a scan that is in one of them is refused.
 
     Raises:
         CacheError: the folder holds a cache with other settings, or something else.
@@ -108,26 +117,33 @@ def prepare(
         raise DataError(_nothing_usable(source.name, problems))
 
     known = before["split"] if before is not None else {}
+    apart = others(apart_from)
     index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
-    if todo or before is None or not before["complete"] or before["expected"] != sorted(work):
+    changed = before is None or not before["complete"] or before["expected"] != sorted(work)
+    if todo or changed or apart:
         with held(cache):
             write_json(cache / INDEX, index | {"complete": False})
             for outcome in _fill(source, cache, settings, todo, workers, len(there)):
                 if outcome.stop:
                     raise OutputError(outcome.stop)
                 if outcome.failed:
-                    index["failed"][outcome.case] = outcome.failed
+                    index["failed"][outcome.case] = outcome.nameless
+                    problems.append(Problem(outcome.case, outcome.failed))
                 else:
                     done.append(outcome.case)
-            problems += [Problem(id, reason) for id, reason in index["failed"].items()]
+            for id, reason in _remove_twins(cache, index, apart).items():
+                index["failed"][id] = reason
+                problems.append(Problem(id, reason))
+                (done if id in done else there).remove(id)
             if not done and not there:
                 raise DataError(_nothing_usable(source.name, problems))
             write_json(cache / INDEX, _finished(cache, index))
     if source.kind == "image":
         problems += _left_out(cache, work)
+    found = {id: read_case(cache, id, source.kind) for id in sorted([*done, *there])}
     return PrepareReport(
         cache=cache,
         done=sorted(done),
@@ -135,6 +151,12 @@ def prepare(
         failed=sorted(problems, key=lambda p: p.case),
         excluded=dict(getattr(source, "excluded", {})),
         seconds=time.monotonic() - started,
+        doubtful=[
+            Problem(id, f"{check}: {reason}")
+            for id, case in found.items()
+            if case is not None
+            for check, reason in case.doubts.items()
+        ],
     )
 
 
@@ -154,6 +176,21 @@ def _left_out(cache: Path, blocks: Mapping[str, Block]) -> list[Problem]:
         if case is not None
         for place, reason in case.left_out.items()
     ]
+
+
+def _remove_twins(
+    cache: Path, index: Mapping[str, Any], apart: Mapping[str, Known]
+) -> dict[str, str]:
+    """Remove the cases that are the same scan as another one; why, by id."""
+    if index["kind"] != "ct":
+        return {}
+    cases = {id: read_case(cache, id, index["kind"]) for id in index["expected"]}
+    first = [id for side in index["split"].values() for id in side]
+    scans = {id: identity(case) for id, case in cases.items() if case is not None}
+    found = twins(scans, first, apart)
+    for id in found:
+        shutil.rmtree(cache / "cases" / id)
+    return {id: told(other) for id, other in found.items()}
 
 
 def _nothing_usable(name: str, problems: Sequence[Problem]) -> str:

@@ -20,6 +20,7 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Transform
 
 from medaug.data import Block
+from medaug.data.checks.likeness import packed
 from medaug.data.slicing import as_item, pipeline
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
@@ -31,11 +32,16 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: nothing to say, a reason it failed, or a reason to stop."""
+    """What became of one case: nothing to say, a reason it failed, or a reason to stop.
+
+    Attributes:
+        nameless: the reason without the names of the user's files, for what is kept.
+    """
 
     case: str
     failed: str = ""
     stop: str = ""
+    nameless: str = ""
 
 
 def write_case(
@@ -44,6 +50,7 @@ def write_case(
     affine: Affine,
     labels: Mapping[str, int],
     left_out: Mapping[int, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a case to ``folder``, which appears whole or not at all.
 
@@ -53,6 +60,7 @@ def write_case(
         affine: see `CachedCase`.
         labels: name to id of what ``arrays["label"]`` may hold.
         left_out: see `CachedCase`.
+        notes: what ``case.json`` says beside what training sees; the digest leaves it out.
 
     Raises:
         OutputError: the disk is full or cannot be written.
@@ -81,6 +89,7 @@ def write_case(
                 content["left_out"] = dict(left_out)
             canonical = json.dumps(content, sort_keys=True)
             content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
+            content |= dict(notes or {})
             with (part / "case.json").open("wb") as stream:
                 stream.write((json.dumps(content, sort_keys=True) + "\n").encode())
                 _sync(stream)
@@ -142,9 +151,13 @@ class Slice(Transform):
             affine = np.asarray(image.affine, dtype=np.float64)
             if data.label is None:
                 del arrays["label"]
-            write_case(self.cases / data.id, arrays, affine, self.labels)
+            notes = {
+                "doubts": {finding.check: finding.reason for finding in cut["findings"]},
+                "likeness": packed(cut["likeness"]),
+            }
+            write_case(self.cases / data.id, arrays, affine, self.labels, notes=notes)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
-            return _outcome(data.id, error)
+            return _outcome(data.id, error, data)
         return Outcome(data.id)
 
 
@@ -178,16 +191,33 @@ class Develop(Transform):
         return Outcome(data.name)
 
 
-def _outcome(case: str, error: BaseException) -> Outcome:
+def _outcome(id: str, error: BaseException, case: Case | None = None) -> Outcome:
     """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OutputError):
-            return Outcome(case, stop=str(cause))
+            return Outcome(id, stop=str(cause))
         if isinstance(cause, MedaugError):
-            return Outcome(case, failed=str(cause))
+            told = str(cause) if case is None else nameless(case, str(cause))
+            return Outcome(id, failed=str(cause), nameless=told)
         cause, last = cause.__cause__, cause
-    return Outcome(case, failed=f"unexpected {type(last).__name__}: {last}")
+    kind = f"unexpected {type(last).__name__}"
+    return Outcome(id, failed=f"{kind}: {last}", nameless=kind)
+
+
+def nameless(case: Case, reason: str) -> str:
+    """``reason`` with the names of the case's files replaced by what the files are.
+
+    Files may be named after patients; the names are for the user's screen, not for what is kept.
+    """
+    marks = case.label.files if case.label is not None else ()
+    roles = {str(file): "the label" for file in marks}
+    for number, file in enumerate(case.image, start=1):
+        roles[str(file)] = f"file {number} of the image" if len(case.image) > 1 else "the image"
+    roles |= {Path(file).name: role for file, role in roles.items()}
+    for name in sorted(roles, key=len, reverse=True):
+        reason = reason.replace(name, roles[name])
+    return reason
 
 
 def _die_with(parent: int, worker: int) -> None:

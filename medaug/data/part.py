@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medaug.data.stored import INDEX, CachedCase, SliceCache, fingerprint, read_index
+from medaug.data.stored import INDEX, NOTES, CachedCase, SliceCache, fingerprint, read_index
 from medaug.errors import CacheError
 from medaug.files import explaining, write_bytes, write_json
 from medaug.types import LabelMap
@@ -94,7 +94,8 @@ def _relabeled(
 
 def _digested(content: dict[str, Any]) -> dict[str, Any]:
     content.pop("digest")
-    canonical = json.dumps(content, sort_keys=True)
+    seen = {name: value for name, value in content.items() if name not in NOTES}
+    canonical = json.dumps(seen, sort_keys=True)
     return content | {"digest": hashlib.sha256(canonical.encode()).hexdigest()}
 
 

@@ -1,6 +1,6 @@
 """From the files of a case to its slices, checked and canonical: one MONAI pipeline.
 
-    LoadImaged -> EnsureChannelFirstd -> CheckPaird -> Orientationd("RAS") -> InPlaned
+    LoadImaged -> EnsureChannelFirstd -> CheckPaird -> Orientationd("RAS") -> Judged -> InPlaned
 
 Volumes stay int16 and uint8 from file to slice; a 512 x 512 x 240 scan takes well under 1.5 GB.
 """
@@ -22,11 +22,13 @@ from monai.transforms import (
 )
 
 from medaug import geometry
-from medaug.data.alignment import check_alignment, check_geometry
+from medaug.data.alignment import check_geometry
+from medaug.data.checks import battery, reduce
+from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
 from medaug.data.readers import SeriesReader, VolumeReader
-from medaug.errors import ConfigError
-from medaug.types import Affine, Case
+from medaug.errors import ConfigError, DataError, MedaugError
+from medaug.types import HU, Affine, Case, LabelMap
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -52,7 +54,7 @@ class CheckPaird(MapTransform):
     """Refuses an image and a label that do not belong together; passes the others unchanged.
 
     Raises:
-        DataError: other shape, other affine, or a label that lies better on its image mirrored.
+        DataError: other shape or other affine.
     """
 
     def __init__(self, image: Hashable = "image", label: Hashable = "label") -> None:
@@ -61,9 +63,9 @@ class CheckPaird(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the pair."""
         image, label = (data[key] for key in self.keys)
-        pixels, marks = _array(image), _array(label)
-        check_geometry(pixels.shape, _affine(image), marks.shape, _affine(label))
-        check_alignment(pixels, marks, _affine(image))
+        check_geometry(
+            tuple(image.shape[1:]), _affine(image), tuple(label.shape[1:]), _affine(label)
+        )
         return dict(data)
 
 
@@ -79,6 +81,40 @@ class EmptyLabeld(MapTransform):
         image = data[self.keys[0]]
         empty = torch.zeros(image.shape, dtype=torch.uint8)
         return {**data, self.label: MetaTensor(empty, affine=image.affine)}
+
+
+class Judged(MapTransform):
+    """Refuses a RAS scan that does not pass the battery of `medaug.data.checks`.
+
+    The others gain ``findings``, what is doubtful about them, and ``likeness``, by which the same
+    scan is known under another name.
+
+    Args:
+        case: the scan's id.
+        labeled: whether the label says anything.
+
+    Raises:
+        DataError: the reason of every check that refuses the scan.
+    """
+
+    def __init__(
+        self, case: str, labeled: bool, image: Hashable = "image", label: Hashable = "label"
+    ) -> None:
+        super().__init__([image, label])
+        self.case, self.labeled = case, labeled
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Judge the scan."""
+        image, label = (data[key] for key in self.keys)
+        pixels, affine = _array(image), _affine(image)
+        reduced = reduce(pixels, affine)
+        marks = _array(label) if self.labeled else None
+        findings = battery(self.case, pixels, marks, affine, reduced)
+        refused = [finding.reason for finding in findings if finding.verdict == "refused"]
+        if refused:
+            raise DataError("; also, ".join(refused))
+        doubtful = [finding for finding in findings if finding.verdict == "doubtful"]
+        return {**data, "findings": doubtful, "likeness": likeness(reduced)}
 
 
 class InPlaned(MapTransform):
@@ -135,10 +171,8 @@ def _load(key: str, reader: ImageReader) -> LoadImaged:
         plugin.setLevel(level)
 
 
-def pipeline(
-    case: Case, labels: Mapping[str, int], size: int, fov_mm: float, center: str
-) -> Compose:
-    """The transforms from `as_item` of ``case`` to its resampled image and label.
+def loading(case: Case, labels: Mapping[str, int]) -> list[Callable[..., Any]]:
+    """The transforms from `as_item` of ``case`` to its RAS image and label on one grid.
 
     DICOM files must come in slice order, checked, as sources list them.
     """
@@ -150,14 +184,34 @@ def pipeline(
         load.append(_load("label", reader_of(case.label, labels.values())))
         first = EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")
         paired = [first, CheckPaird()]
-    return Compose(
-        [
-            *load,
-            *paired,
-            Orientationd(["image", "label"], axcodes="RAS", labels=_RAS),
-            InPlaned(size, fov_mm, center),
-        ]
-    )
+    return [*load, *paired, Orientationd(["image", "label"], axcodes="RAS", labels=_RAS)]
+
+
+def pipeline(
+    case: Case, labels: Mapping[str, int], size: int, fov_mm: float, center: str
+) -> Compose:
+    """The transforms from `as_item` of ``case`` to its resampled image and label."""
+    judged = Judged(case.id, case.label is not None)
+    return Compose([*loading(case, labels), judged, InPlaned(size, fov_mm, center)])
+
+
+def load(case: Case, labels: Mapping[str, int]) -> tuple[HU, LabelMap | None, Affine]:
+    """A case's HU and label ids ``[x, y, z]`` in RAS order, and their affine; nothing is judged.
+
+    Raises:
+        DataError: a file cannot be read, or image and label are not on one grid.
+    """
+    try:
+        data = Compose(loading(case, labels))(as_item(case))
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MedaugError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+    marks = None if case.label is None else _array(data["label"])
+    return _array(data["image"]), marks, _affine(data["image"])
 
 
 def as_item(case: Case) -> dict[str, Any]:

@@ -7,11 +7,13 @@
         label.npy                  (z, y, x) uint8, CT only
         classes.npy                (z,) unsigned, pictures in classes only
         attributes.npy             (z, attributes) bool, pictures with attributes only
-        case.json                  affine, labelled pixels per slice, a hash of each file
+        case.json                  affine, labelled pixels per slice, a hash of each file; what is
+                                   doubtful, and a likeness that tells the scan under another name
 
 A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
 The files depend on the source and the settings alone, byte for byte: not on the workers, not on
-interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id.
+interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id; reasons
+why a scan was refused are kept without the names of its files.
 """
 
 import hashlib
@@ -33,6 +35,8 @@ VERSION = 1
 INDEX = "cache.json"
 COLOURS = {"grey": 1, "rgb": 3}
 """What a picture is stored as: name to channels."""
+NOTES = ("doubts", "likeness")
+"""What ``case.json`` says beside what training sees; the digest leaves it out."""
 _KEYS = {
     "version",
     "source",
@@ -107,6 +111,8 @@ class CachedCase:
         image_sha256: of its slices.
         files: the names of its arrays.
         left_out: pictures of the source that it lacks, by their place there, with the reason.
+        doubts: what is doubtful about it, by check.
+        likeness: of the scan, see `medaug.data.checks.likeness`; empty where there is none.
     """
 
     id: str
@@ -119,6 +125,8 @@ class CachedCase:
     image_sha256: str = ""
     files: tuple[str, ...] = ()
     left_out: Mapping[int, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    likeness: Sequence[Sequence[int]] = ()
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:
@@ -276,4 +284,6 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
         image_sha256=content["sha256"]["image.npy"],
         files=tuple(content["bytes"]),
         left_out={int(place): reason for place, reason in content.get("left_out", {}).items()},
+        doubts=content.get("doubts", {}),
+        likeness=content.get("likeness", ()),
     )

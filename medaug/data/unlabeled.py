@@ -1,5 +1,6 @@
 """Scans that nobody labelled: every NIfTI file and every DICOM series below a folder."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,25 @@ from medaug.types import Case, Problem
 _SUFFIXES = (".nii", ".nii.gz")
 
 
+def digest(identifier: str) -> str:
+    """Twelve hexadecimal digits that stand for ``identifier`` and do not tell it."""
+    return hashlib.sha256(identifier.encode()).hexdigest()[:12]
+
+
 class Unlabeled:
     """The scans below ``root``, as cases without a label.
 
-    A case is named after its place below ``root``; no header's identifier is kept.
+    A NIfTI file is called by its place below ``root``, since whoever converted it named it.
+    Folders of DICOM files are often named after patients: a series is called by a hash of its
+    SeriesInstanceUID, which says nothing to those who do not have the scan, and stays the same
+    wherever the series is moved.
 
     Args:
         root: the folder.
+
+    Attributes:
+        places: the folder of each DICOM series below ``root``, for the user's screen alone; known
+            once `cases` has run.
 
     Raises:
         DataError: no such folder.
@@ -31,6 +44,7 @@ class Unlabeled:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.places: dict[str, str] = {}
         if not self.root.is_dir():
             what = "a file, not a folder" if self.root.exists() else "no such folder"
             raise DataError(f"{self.root}: {what}; name a folder of scans without labels")
@@ -52,15 +66,28 @@ class Unlabeled:
                     problems.append(Problem(id, str(error)))
             series = [folder / name for name in names if name.lower().endswith(".dcm")]
             if series:
-                try:
-                    if read_header(series[0]).modality in ("", "CT"):
-                        files = tuple(h.file for h in check_series(series))
-                        cases.append(Case(self._id(folder), files))
-                except DataError as error:
-                    problems.append(Problem(self._id(folder), str(error)))
+                case, problem = self._series(folder, series)
+                cases += [] if case is None else [case]
+                problems += [] if problem is None else [problem]
         if not cases and not problems:
             raise DataError(f"{self.root}: no scans in it (looked for *.nii.gz and *.dcm)")
         return cases, problems
+
+    def _series(self, folder: Path, files: list[Path]) -> tuple[Case | None, Problem | None]:
+        """The series right in ``folder``, or what is wrong with it; neither where it is no CT."""
+        place = str(folder.relative_to(self.root))
+        id = f"scan-{digest(place)}"
+        try:
+            header = read_header(files[0])
+            if header.modality not in ("", "CT"):
+                return None, None
+            id = f"scan-{digest(header.series or place)}"
+            if id in self.places and self.places[id] != place:
+                raise DataError(f"the same series is in {self.places[id]}; keep one of them")
+            self.places[id] = place
+            return Case(id, tuple(h.file for h in check_series(files))), None
+        except DataError as error:
+            return None, Problem(id, f"{place}: {error}")
 
     def _id(self, path: Path) -> str:
         inside = str(path.relative_to(self.root)) if path != self.root else path.name

@@ -1,0 +1,33 @@
+"""Is anything labelled, and does it lie in the body?"""
+
+import numpy as np
+
+from medaug.data.checks.finding import Verdict
+from medaug.data.checks.reduced import Reduced
+from medaug.types import LabelMap
+
+OUTSIDE_DOUBTFUL, OUTSIDE_REFUSED = 0.01, 0.1
+"""Share of the labelled voxels outside the body; none in real scans."""
+
+
+def check_masks(labels: LabelMap, reduced: Reduced | None) -> tuple[Verdict, str]:
+    """The verdict on label ids ``[x, y, z]``, and the reason.
+
+    ``reduced`` is their image's, or None where its body cannot be told.
+    """
+    where = np.nonzero(labels)
+    if not len(where[0]):
+        return "refused", "the label map is empty; leave it away if nobody labelled the scan"
+    if reduced is None:
+        return "ok", ""
+    body = reduced.body
+    x, y = (
+        np.minimum(places // block, size - 1)
+        for places, block, size in zip(where, reduced.block, body.shape, strict=False)
+    )
+    outside = float(1 - body[x, y, where[2]].mean())
+    if outside > OUTSIDE_DOUBTFUL:
+        return "refused" if outside > OUTSIDE_REFUSED else "doubtful", (
+            f"{outside:.1%} of the labelled voxels lie outside the body"
+        )
+    return "ok", ""
