@@ -102,7 +102,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut": (
         lambda f: (f / "1-004.dcm").write_bytes((f / "1-004.dcm").read_bytes()[:-1000]),
-        "1-004.dcm is truncated: 2848 bytes left for 3840 bytes of pixels; "
+        "1-004.dcm is truncated: 2840 bytes left for 3840 bytes of pixels; "
         "download the series again",
     ),
     "header cut": (

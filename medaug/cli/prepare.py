@@ -55,12 +55,15 @@ def prepare(
         say(f"excluded: {name}: {reason}")
     for problem in report.failed:
         say(f"failed: {problem}")
+    for name, note in report.notes.items():
+        say(f"note: {name}: {note}")
     content = {
         "cache": report.cache,
         "done": report.done,
         "skipped": report.skipped,
         "failed": {problem.case: problem.reason for problem in report.failed},
         "excluded": report.excluded,
+        "notes": report.notes,
         "slices": slices,
         "split": opened.split,
         "seconds": round(report.seconds, 3),

@@ -6,7 +6,7 @@ What a cache is, and how it is read, is in `medaug.data.stored`.
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class PrepareReport:
         skipped: cases that were there already.
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
+        notes: what to know of scans written now, such as lossy compression.
     """
 
     cache: Path
@@ -50,6 +51,7 @@ class PrepareReport:
     failed: list[Problem]
     excluded: dict[str, str]
     seconds: float
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -112,6 +114,7 @@ def prepare(
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
+    notes: dict[str, str] = {}
     if todo or before is None or not before["complete"] or before["expected"] != sorted(work):
         with held(cache):
             write_json(cache / INDEX, index | {"complete": False})
@@ -122,6 +125,8 @@ def prepare(
                     index["failed"][outcome.case] = outcome.failed
                 else:
                     done.append(outcome.case)
+                    if outcome.note:
+                        notes[outcome.case] = outcome.note
             problems += [Problem(id, reason) for id, reason in index["failed"].items()]
             if not done and not there:
                 raise DataError(_nothing_usable(source.name, problems))
@@ -135,6 +140,7 @@ def prepare(
         failed=sorted(problems, key=lambda p: p.case),
         excluded=dict(getattr(source, "excluded", {})),
         seconds=time.monotonic() - started,
+        notes=dict(sorted(notes.items())),
     )
 
 

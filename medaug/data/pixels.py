@@ -24,7 +24,7 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import read_file_meta_info
 
 from medaug.data import frames
-from medaug.data.series import AGAIN
+from medaug.data.series import AGAIN, tolerant
 from medaug.data.syntaxes import Syntax, is_jpeg, is_jpeg_2000, readable
 from medaug.errors import DataError
 
@@ -60,7 +60,7 @@ def decode(places: Sequence[Place]) -> tuple[Values, set[Syntax]]:
     """
     volume: Values | None = None
     syntaxes: set[Syntax] = set()
-    with _Decoder() as decoder:
+    with tolerant(), _Decoder() as decoder:
         for z, place in enumerate(places):
             values, syntax = decoder(place)
             syntaxes.add(syntax)
@@ -116,7 +116,8 @@ class _Decoder:
             stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
             _check_stream(place, stream, uid)
             if syntax.reader != "SimpleITK":
-                slope, intercept = float(data.RescaleSlope), float(data.RescaleIntercept)
+                slope = float(data.get("RescaleSlope") or 1)
+                intercept = float(data.get("RescaleIntercept") or 0)
                 return _rescaled(data.pixel_array, slope, intercept), syntax
         return self._itk(place, place.file, uid), syntax
 

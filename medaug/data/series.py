@@ -1,9 +1,11 @@
 """A DICOM series by its headers: which files, in which order, and whether it is whole."""
 
 import os
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -114,6 +116,15 @@ def read_header(file: Path) -> Header:
     return read_headers(file)[0]
 
 
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """pydicom without its remarks on values that break the rules of DICOM but can be read."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@tolerant()
 def read_headers(file: Path) -> list[Header]:
     """The headers of the slices of ``file``, one unless it is enhanced; pixels only measured.
 
@@ -128,11 +139,14 @@ def read_headers(file: Path) -> list[Header]:
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
             syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
             left = size - stream.tell()
-            if syntax.is_deflated:
+            known = str(syntax) in SYNTAXES
+            if known and syntax.is_deflated:
                 stream.seek(0)
                 left = len(pydicom.dcmread(stream, specific_tags=["PixelData"]).PixelData)
-            elif left < _ELEMENT_BYTES or (syntax.is_encapsulated and not _ends(stream, size)):
+            elif left < _ELEMENT_BYTES or (known and syntax.is_encapsulated and not _ends(stream, size)):
                 raise EOFError
+            elif known and not syntax.is_encapsulated:
+                left = _value_bytes(stream, size, syntax)
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
     except _DAMAGE as error:
@@ -147,9 +161,9 @@ def read_headers(file: Path) -> list[Header]:
         pixel_bytes = headers[0].rows * headers[0].columns * bits * len(headers) // 8
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{file.name} has no slice position or size in its header") from error
-    if not syntax.is_encapsulated and left < pixel_bytes:
+    if known and not syntax.is_encapsulated and left < pixel_bytes:
         raise DataError(
-            f"{file.name} is truncated: {max(left, 0)} bytes left for {pixel_bytes} bytes of "
+            f"{file.name} is truncated: {left} bytes left for {pixel_bytes} bytes of "
             f"pixels; {AGAIN}"
         )
     return headers
@@ -186,6 +200,13 @@ def _header(
         syntax=str(syntax),
         lossy=data.get("LossyImageCompression") == "01" or (packed is not None and packed.lossy),
     )
+
+
+def _value_bytes(stream: BinaryIO, size: int, syntax: pydicom.uid.UID) -> int:
+    """How many bytes of the plain pixels at ``stream`` are there."""
+    stream.seek(4 if syntax.is_implicit_VR else 8, os.SEEK_CUR)
+    length = int.from_bytes(stream.read(4), "little" if syntax.is_little_endian else "big")
+    return min(length, size - stream.tell())
 
 
 def _ends(stream: BinaryIO, size: int) -> bool:
