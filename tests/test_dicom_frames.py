@@ -182,6 +182,52 @@ def test_a_damaged_frame_is_named(tmp_path, frame):
         SeriesReader().get_data((save(data, tmp_path / "many.dcm"),))
 
 
+PACKED = {
+    "plain": None,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "RLE": RLELossless,
+    "JPEG-LS": JPEGLSLossless,
+}
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("packing", PACKED)
+def test_any_damage_is_told_in_one_sentence(tmp_path, packing, seed):
+    """A header, pixels or an end that is not what it should be: DataError, or a volume."""
+    data, syntax = enhanced(HU), PACKED[packing]
+    if syntax is not None and syntax.is_encapsulated:
+        data.compress(syntax, generate_instance_uid=False)
+    elif syntax is not None:
+        data.file_meta.TransferSyntaxUID = syntax
+    file = save(data, tmp_path / "many.dcm")
+    harmed = bytearray(file.read_bytes())
+    rng = np.random.default_rng([seed, len(packing)])
+    match seed % 4:
+        case 0:
+            for at in rng.integers(132, min(len(harmed), 6000), 3):
+                harmed[at] = rng.integers(256)
+        case 1:
+            del harmed[rng.integers(len(harmed)) :]
+        case 2:
+            at = rng.integers(132, len(harmed))
+            del harmed[at : at + rng.integers(1, 64)]
+        case 3:
+            at = rng.integers(132, len(harmed) - 300)
+            harmed[at : at + 300] = rng.bytes(300)
+    file.write_bytes(harmed)
+    told = None
+    try:
+        values, _ = SeriesReader().get_data((file,))
+    except DataError as error:
+        told = str(error)
+    if seed % 4 == 1:
+        assert told is not None, "a file cut short was read"
+    if told is None:
+        assert values.ndim == 3
+    else:
+        assert "\n" not in told
+
+
 def patient(root: Path, flip: bool) -> Path:
     """A patient of Pancreas-CT as one enhanced file, the label mirrored or not."""
     mask = miniature(1)[1]

@@ -130,11 +130,11 @@ def test_a_real_slice_gives_the_same_hu_in_every_syntax(real_data, uid, capfd):
 
 def check_two(file: Path):
     """The header of ``file`` after the checks of a series, less those that need two slices."""
-    from medaug.data.series import _check_values, read_headers
+    from medaug.data.series import check_values, read_headers
 
     headers = read_headers(file)
     for header in headers:
-        _check_values(header)
+        check_values(header)
     return headers
 
 
@@ -175,7 +175,7 @@ def packed(folder: Path, uid: str, stream: bytes) -> list[Path]:
             "JPEG 2000 Part 2 Multi-component Image Compression (Lossless Only) "
             "(1.2.840.10008.1.2.4.92)",
         ),
-        ("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.110"),
+        ("1.2.840.10008.1.2.4.110", "'1.2.840.10008.1.2.4.110'"),
     ],
 )
 def test_a_syntax_that_nothing_reads_is_named(series, uid, said):
@@ -335,6 +335,13 @@ def test_values_that_are_not_hu_are_refused(series, what):
         check_series(dicom_files(series))
 
 
+def test_a_header_that_asks_for_gigabytes_is_refused(series):
+    for file in packed(series, "1.2.840.10008.1.2.4.90", b"\xff\x4f" * 40):
+        edit(file, Rows=60000, Columns=60000)
+    with refused("1-001.dcm has 60000 x 60000 pixels, accepted are 1 to 8192 each way"):
+        check_series(dicom_files(series))
+
+
 # Geometry
 
 
@@ -422,21 +429,23 @@ def test_a_real_scan_feet_first_comes_out_canonical(real_data):
 # Lossy compression is said
 
 
-def test_a_lossy_scan_is_noted(tmp_path):
+def test_a_lossy_scan_is_noted(tmp_path, medaug):
     root = tmp_path / "pancreas"
     lossy = write_patient(root, 1)
     write_patient(root, 2)
     for file in dicom_files(lossy):
         edit(file, LossyImageCompression="01")
+    note = "its pixels went through an earlier, unnamed compression (lossy)"
     report = prepare(open_source(str(root)), tmp_path / "cache", CacheSettings(size=32), 0)
     assert report.done == ["PANCREAS_0001", "PANCREAS_0002"]
-    assert report.notes == {
-        "PANCREAS_0001": "its pixels went through an earlier, unnamed compression (lossy)"
-    }
+    assert report.notes == {"PANCREAS_0001": note}
+    told = medaug("prepare", root, "--cache", tmp_path / "again", "--size", 32, "--json")
+    assert told.json["notes"] == {"PANCREAS_0001": note}
+    assert f"note: PANCREAS_0001: {note}" in told.err.replace("\n", " ")
 
 
 @pytest.mark.real
-def test_a_real_lossy_series_is_named(real_data, tmp_path, medaug):
+def test_a_real_lossy_series_is_named(real_data, tmp_path):
     for k in range(3):
         data = pydicom.dcmread(real_slice(real_data, "1.2.840.10008.1.2.4.51"))
         data.InstanceNumber, data.ImagePositionPatient = k + 1, [0, 0, 2.5 * k]

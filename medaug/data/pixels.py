@@ -24,7 +24,7 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import read_file_meta_info
 
 from medaug.data import frames
-from medaug.data.series import AGAIN, tolerant
+from medaug.data.series import AGAIN, DAMAGE, tolerant
 from medaug.data.syntaxes import Syntax, is_jpeg, is_jpeg_2000, readable
 from medaug.errors import DataError
 
@@ -104,7 +104,7 @@ class _Decoder:
             return self._frame(place) if place.frame is not None else self._slice(place)
         except DataError:
             raise
-        except (RuntimeError, ValueError, AttributeError, KeyError, EOFError, OSError) as error:
+        except DAMAGE as error:
             raise DataError(f"{place.name} cannot be decoded; {AGAIN}") from error
 
     def _slice(self, place: Place) -> tuple[Values, Syntax]:

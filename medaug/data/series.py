@@ -1,6 +1,7 @@
 """A DICOM series by its headers: which files, in which order, and whether it is whole."""
 
 import os
+import struct
 import warnings
 import zlib
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from medaug.data import frames
 from medaug.data.syntaxes import SYNTAXES, readable
@@ -40,21 +41,28 @@ _TAGS = [
     *frames.TAGS,
 ]
 _UNIFORM_MM = 0.01
+_LARGEST = 8192  # pixels along a side; a damaged header may ask for gigabytes
 _STRAIGHT_MM = 0.5
 _TILT = 0.01  # radians
 _NO_SCAN = {"LOCALIZER", "PERFUSION"}
 _ELEMENT_BYTES = 12  # of the longest element header: tag, type and length
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 AGAIN = "download the series again"
-_DAMAGE = (
+DAMAGE = (
+    ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
-    OSError,
-    ValueError,
-    KeyError,
+    LookupError,
     NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
     zlib.error,
 )
+"""What pydicom and SimpleITK raise on damaged files."""
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -143,13 +151,15 @@ def read_headers(file: Path) -> list[Header]:
             if known and syntax.is_deflated:
                 stream.seek(0)
                 left = len(pydicom.dcmread(stream, specific_tags=["PixelData"]).PixelData)
-            elif left < _ELEMENT_BYTES or (known and syntax.is_encapsulated and not _ends(stream, size)):
+            elif left < _ELEMENT_BYTES or (
+                known and syntax.is_encapsulated and not _ends(stream, size)
+            ):
                 raise EOFError
             elif known and not syntax.is_encapsulated:
                 left = _value_bytes(stream, size, syntax)
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{file.name} is truncated or damaged; {AGAIN}") from error
     try:
         planes = frames.describe(data) if frames.is_enhanced(data) else [data]
@@ -159,7 +169,7 @@ def read_headers(file: Path) -> list[Header]:
         ]
         bits = int(data.BitsAllocated) * int(data.get("SamplesPerPixel") or 1)
         pixel_bytes = headers[0].rows * headers[0].columns * bits * len(headers) // 8
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except DAMAGE as error:
         raise DataError(f"{file.name} has no slice position or size in its header") from error
     if known and not syntax.is_encapsulated and left < pixel_bytes:
         raise DataError(
@@ -254,7 +264,7 @@ def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Heade
                 f"{len(values)} {what} are mixed in one folder; keep one CT series in each"
             )
     for header in headers:
-        _check_values(header)
+        check_values(header)
     if len({h.file for h in headers}) < len(headers):
         headers.sort(key=lambda h: float(np.dot(h.position, first.normal)))
     else:
@@ -269,9 +279,14 @@ def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Heade
     return headers
 
 
-def _check_values(header: Header) -> None:
+def check_values(header: Header) -> None:
     """Refuse a slice whose pixels cannot be read, or are not known to be HU."""
     readable(header.file, header.syntax)
+    if max(header.rows, header.columns) > _LARGEST or min(header.rows, header.columns) < 1:
+        raise DataError(
+            f"{header.name} has {header.columns} x {header.rows} pixels, accepted are 1 to "
+            f"{_LARGEST} each way"
+        )
     if header.grey not in ("", "MONOCHROME2"):
         raise DataError(
             f"{header.name} is {header.grey}, accepted is MONOCHROME2 (one grey value, high is "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID_dictionary
 
 from medaug.errors import DataError
 
@@ -75,8 +75,7 @@ def readable(file: Path, uid: str) -> Syntax:
     """
     syntax = SYNTAXES.get(uid)
     if syntax is None:
-        name = UID(uid).name
-        said = f"{name} ({uid})" if name != uid else uid
+        said = f"{UID_dictionary[uid][0]} ({uid})" if uid in UID_dictionary else repr(uid)
         raise DataError(
             f"{file.name} is packed as {said}, which neither SimpleITK nor pydicom reads; "
             "convert it to explicit little endian (dcmconv, gdcmconv --raw)"
