@@ -242,6 +242,17 @@ def test_damaged_frames_are_refused_in_one_sentence(real_data, tmp_path, uid, ha
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4." + end for end in ("51", "70", "80", "90")])
+def test_a_stream_of_another_size_is_refused(real_data, tmp_path, uid):
+    """Not decoded at all: a few altered bytes would ask for gigabytes."""
+    data = pydicom.dcmread(real_slice(real_data, uid))
+    data.Rows = 256
+    data.save_as(tmp_path / "size.dcm")
+    with refused("size.dcm has damaged pixels; download the series again"):
+        decode([Place(tmp_path / "size.dcm")])
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("lost", [9, 100, 5000])
 @pytest.mark.parametrize("uid", REAL)
 def test_a_file_cut_short_is_refused_by_its_header(real_data, tmp_path, uid, lost):

@@ -25,10 +25,10 @@ from pydicom.filereader import read_file_meta_info
 
 from medaug.data import frames
 from medaug.data.series import AGAIN, DAMAGE, tolerant
-from medaug.data.syntaxes import Syntax, is_jpeg, is_jpeg_2000, readable
+from medaug.data.streams import is_sound
+from medaug.data.syntaxes import Syntax, readable
 from medaug.errors import DataError
 
-_LOST_BYTES = 512
 _CAPTURE = threading.Lock()
 
 Values = npt.NDArray[np.int16 | np.int32 | np.float32]
@@ -114,7 +114,7 @@ class _Decoder:
         if uid.is_encapsulated:
             data = pydicom.dcmread(place.file)
             stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
-            _check_stream(place, stream, uid)
+            _check_stream(place, stream, data)
             if syntax.reader != "SimpleITK":
                 slope = float(data.get("RescaleSlope") or 1)
                 intercept = float(data.get("RescaleIntercept") or 0)
@@ -130,7 +130,7 @@ class _Decoder:
         uid = data.file_meta.TransferSyntaxUID
         syntax = readable(place.file, uid)
         if uid.is_encapsulated:
-            _check_stream(place, pieces[place.frame], uid)
+            _check_stream(place, pieces[place.frame], data)
         alone = frames.as_slice(data, pieces[place.frame])
         if syntax.reader == "SimpleITK":
             file = Path(self.scratch.name) / "frame.dcm"
@@ -169,15 +169,9 @@ def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> Values:
     return values.astype(np.int32 if whole else np.float32)
 
 
-def _check_stream(place: Place, stream: bytes, uid: str) -> None:
-    """Refuse what a decoder would fill in without a word.
-
-    A JPEG ends with its end marker, but for padding.  The coded bits of JPEG 2000 hold no long run
-    of zeros, which is what a lost piece of a file reads as.
-    """
-    cut = is_jpeg(uid) and not stream.rstrip(b"\0").endswith(b"\xff\xd9")
-    lost = is_jpeg_2000(uid) and bytes(_LOST_BYTES) in stream.rstrip(b"\0")
-    if cut or lost:
+def _check_stream(place: Place, stream: bytes, data: pydicom.Dataset) -> None:
+    uid = data.file_meta.TransferSyntaxUID
+    if not is_sound(stream, uid, int(data.Rows), int(data.Columns)):
         raise DataError(f"{place.name} has damaged pixels; {AGAIN}")
 
 

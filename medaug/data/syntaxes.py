@@ -62,6 +62,11 @@ def is_jpeg(uid: str) -> bool:
     return uid.startswith(_JPEG) and len(uid) == len(_JPEG) + 2 and uid[-2:] < "80"
 
 
+def is_jpeg_ls(uid: str) -> bool:
+    """Whether ``uid`` is JPEG-LS."""
+    return uid in (f"{_JPEG}80", f"{_JPEG}81")
+
+
 def is_jpeg_2000(uid: str) -> bool:
     """Whether ``uid`` is JPEG 2000, high-throughput or not."""
     return uid in SYNTAXES and "JPEG 2000" in SYNTAXES[uid].name
