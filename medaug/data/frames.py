@@ -22,6 +22,7 @@ _GROUPS = {
     "PixelMeasuresSequence": ["PixelSpacing"],
     "PixelValueTransformationSequence": ["RescaleSlope", "RescaleIntercept", "RescaleType"],
 }
+_ANY_UID = "2.25.1"
 _PACKING = [
     "Rows",
     "Columns",
@@ -89,7 +90,7 @@ def as_slice(data: pydicom.Dataset, pixels: bytes) -> pydicom.Dataset:
     frame.file_meta = FileMetaDataset()
     frame.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax.is_deflated else syntax
     frame.file_meta.MediaStorageSOPClassUID = frame.SOPClassUID = CTImageStorage
-    frame.file_meta.MediaStorageSOPInstanceUID = frame.SOPInstanceUID = data.SOPInstanceUID
+    frame.file_meta.MediaStorageSOPInstanceUID = frame.SOPInstanceUID = _ANY_UID
     frame.Modality = "CT"
     for name in _PACKING:
         frame[name] = data[name]

@@ -111,15 +111,13 @@ class _Decoder:
         meta = read_file_meta_info(place.file)
         uid = meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
         syntax = readable(place.file, uid)
-        if uid.is_encapsulated:
-            data = pydicom.dcmread(place.file)
-            stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
-            _check_stream(place, stream, data)
-            if syntax.reader != "SimpleITK":
-                slope = float(data.get("RescaleSlope") or 1)
-                intercept = float(data.get("RescaleIntercept") or 0)
-                return _rescaled(data.pixel_array, slope, intercept), syntax
-        return self._itk(place, place.file, uid), syntax
+        if not uid.is_encapsulated:
+            return self._itk(place, place.file, uid), syntax
+        data = pydicom.dcmread(place.file)
+        stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
+        slope = float(data.get("RescaleSlope") or 1)
+        intercept = float(data.get("RescaleIntercept") or 0)
+        return _rescaled(self._alone(place, data, stream, syntax), slope, intercept), syntax
 
     def _frame(self, place: Place) -> tuple[Values, Syntax]:
         assert place.frame is not None
@@ -127,18 +125,23 @@ class _Decoder:
             data = pydicom.dcmread(place.file)
             self.opened = place.file, data, frames.split(data)
         _, data, pieces = self.opened
-        uid = data.file_meta.TransferSyntaxUID
-        syntax = readable(place.file, uid)
-        if uid.is_encapsulated:
-            _check_stream(place, pieces[place.frame], data)
-        alone = frames.as_slice(data, pieces[place.frame])
-        if syntax.reader == "SimpleITK":
-            file = Path(self.scratch.name) / "frame.dcm"
-            alone.save_as(file, enforce_file_format=True)
-            stored = self._itk(place, file, uid)
-        else:
-            stored = alone.pixel_array
+        syntax = readable(place.file, data.file_meta.TransferSyntaxUID)
+        stored = self._alone(place, data, pieces[place.frame], syntax)
         return _rescaled(stored, place.slope, place.intercept), syntax
+
+    def _alone(
+        self, place: Place, data: pydicom.Dataset, pixels: bytes, syntax: Syntax
+    ) -> np.ndarray:
+        """The stored values of one slice, away from the rest of its header."""
+        uid = data.file_meta.TransferSyntaxUID
+        if uid.is_encapsulated:
+            _check_stream(place, pixels, data)
+        alone = frames.as_slice(data, pixels)
+        if syntax.reader != "SimpleITK":
+            return alone.pixel_array
+        file = Path(self.scratch.name) / "slice.dcm"
+        alone.save_as(file, enforce_file_format=True)
+        return self._itk(place, file, uid)
 
     def _itk(self, place: Place, file: Path, uid: pydicom.uid.UID) -> Values:
         """The pixels of a file with a single slice, rescaled as its header says."""
