@@ -65,6 +65,8 @@ def prepare(
         say(f"doubtful: {problem}{_where(places, problem.case)}")
     for problem in report.failed:
         say(f"failed: {problem}{_where(places, problem.case)}")
+    for name, note in report.notes.items():
+        say(f"note: {name}: {note}")
     content = {
         "cache": report.cache,
         "done": report.done,
@@ -72,6 +74,7 @@ def prepare(
         "failed": {problem.case: problem.reason for problem in report.failed},
         "excluded": report.excluded,
         "doubtful": [str(problem) for problem in report.doubtful],
+        "notes": report.notes,
         "slices": slices,
         "split": opened.split,
         "seconds": round(report.seconds, 3),

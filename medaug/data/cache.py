@@ -45,6 +45,7 @@ class PrepareReport:
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
         doubtful: scans that are in the cache, with what is doubtful about them.
+        notes: what to know of scans written now, such as lossy compression.
     """
 
     cache: Path
@@ -54,6 +55,7 @@ class PrepareReport:
     excluded: dict[str, str]
     seconds: float
     doubtful: list[Problem] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -122,6 +124,7 @@ def prepare(
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
+    notes: dict[str, str] = {}
     changed = before is None or not before["complete"] or before["expected"] != sorted(work)
     if todo or changed or apart:
         with held(cache):
@@ -134,6 +137,8 @@ def prepare(
                     problems.append(Problem(outcome.case, outcome.failed))
                 else:
                     done.append(outcome.case)
+                    if outcome.note:
+                        notes[outcome.case] = outcome.note
             for id, reason in _remove_twins(cache, index, apart).items():
                 index["failed"][id] = reason
                 problems.append(Problem(id, reason))
@@ -157,6 +162,7 @@ def prepare(
             if case is not None
             for check, reason in case.doubts.items()
         ],
+        notes=dict(sorted(notes.items())),
     )
 
 

@@ -21,6 +21,7 @@ from monai.transforms import Transform
 
 from medaug.data import Block
 from medaug.data.checks.likeness import packed
+from medaug.data.readers import LOSSY
 from medaug.data.slicing import as_item, pipeline
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
@@ -32,7 +33,7 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: nothing to say, a reason it failed, or a reason to stop.
+    """What became of one case: a reason it failed, a reason to stop, or what to know of it.
 
     Attributes:
         nameless: the reason without the names of the user's files, for what is kept.
@@ -42,6 +43,7 @@ class Outcome:
     failed: str = ""
     stop: str = ""
     nameless: str = ""
+    note: str = ""
 
 
 def write_case(
@@ -158,7 +160,8 @@ class Slice(Transform):
             write_case(self.cases / data.id, arrays, affine, self.labels, notes=notes)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
             return _outcome(data.id, error, data)
-        return Outcome(data.id)
+        lossy = image.meta.get(LOSSY)
+        return Outcome(data.id, note=f"its pixels went through {lossy} (lossy)" if lossy else "")
 
 
 @dataclass(frozen=True)

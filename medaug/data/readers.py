@@ -17,15 +17,18 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
 from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
 from nibabel.filebasedimages import ImageFileError
 
-from medaug.data.series import AGAIN, check_series, dicom_files, read_header, series_affine
+from medaug.data.pixels import Place, decode
+from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
 from medaug.errors import DataError
 from medaug.geometry import HU_RANGE
 from medaug.types import Affine
+
+LOSSY = "lossy"
+"""In a volume's metadata: the compressions that have altered its pixels."""
 
 
 def _meta(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -84,28 +87,25 @@ class SeriesReader(ImageReader):
         Raises:
             DataError: the series is not complete, or a file cannot be decoded.
         """
+        first, last, places = self._listed(img)
+        values, syntaxes = decode(places)
+        lossy = sorted(s.name for s in syntaxes if s.lossy)
+        hu = _laid_out(values.transpose(2, 1, 0), np.int16)
+        meta = _meta(series_affine(first, last, len(places)), hu.shape)
+        if lossy or first.lossy or last.lossy:
+            meta[LOSSY] = ", ".join(lossy) or "an earlier, unnamed compression"
+        return hu, meta
+
+    def _listed(self, files: tuple[Path, ...]) -> tuple[Header, Header, list[Place]]:
+        """The two ends of the series, and where its slices are, in their order."""
         if self.checked:
-            files, ends = list(img), (read_header(img[0]), read_header(img[-1]))
-        else:
-            headers = check_series(img, self.starts_at)
-            files, ends = [h.file for h in headers], (headers[0], headers[-1])
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        try:
-            image = sitk.ReadImage([str(file) for file in files])
-        except RuntimeError as error:
-            raise DataError(f"{_culprit(files)} cannot be decoded; {AGAIN}") from error
-        values = _laid_out(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0), np.int16)
-        return values, _meta(series_affine(*ends, len(files)), values.shape)
-
-
-def _culprit(files: Sequence[Path]) -> str:
-    """The name of the first file that cannot be decoded on its own."""
-    for file in files:
-        try:
-            sitk.ReadImage(str(file))
-        except RuntimeError:
-            return file.name
-    return "the series"
+            first, last = read_header(files[0]), read_header(files[-1])
+            if first.frame is None:
+                return first, last, [Place(file) for file in files]
+            files = tuple(dict.fromkeys(files))
+        headers = check_series(files, None if self.checked else self.starts_at)
+        places = [Place(h.file, h.frame, h.slope, h.intercept) for h in headers]
+        return headers[0], headers[-1], places
 
 
 def nifti_header(file: Path) -> nibabel.Nifti1Image:

@@ -1,16 +1,22 @@
 """A DICOM series by its headers: which files, in which order, and whether it is whole."""
 
 import os
+import struct
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from medaug.data import frames
+from medaug.data.syntaxes import SYNTAXES, readable
 from medaug.errors import DataError
 from medaug.types import Affine
 
@@ -26,10 +32,37 @@ _TAGS = [
     "Columns",
     "BitsAllocated",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "ImageType",
+    "LossyImageCompression",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    *frames.TAGS,
 ]
 _UNIFORM_MM = 0.01
+_LARGEST = 8192  # pixels along a side; a damaged header may ask for gigabytes
+_STRAIGHT_MM = 0.5
+_TILT = 0.01  # radians
+_NO_SCAN = {"LOCALIZER", "PERFUSION"}
 _ELEMENT_BYTES = 12  # of the longest element header: tag, type and length
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 AGAIN = "download the series again"
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom and SimpleITK raise on damaged files."""
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -50,7 +83,11 @@ def dicom_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Header:
-    """What the checks need to know of one DICOM file; positions in LPS mm."""
+    """What the checks need to know of one slice; positions in LPS mm.
+
+    ``frame`` counts the slices of an enhanced file from 0 and is None in a classic one.  ``slope``
+    and ``intercept`` make HU of stored values, NaN where the header does not say.
+    """
 
     file: Path
     patient: str
@@ -62,15 +99,42 @@ class Header:
     spacing: tuple[float, ...]
     rows: int
     columns: int
+    frame: int | None
+    slope: float
+    intercept: float
+    unit: str
+    grey: str
+    kind: tuple[str, ...]
+    syntax: str
+    lossy: bool
 
     @property
     def normal(self) -> np.ndarray:
         """The unit vector across the slice."""
         return np.cross(self.orientation[:3], self.orientation[3:])
 
+    @property
+    def name(self) -> str:
+        """The file's name, and the frame's number counted from 1."""
+        return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
+
 
 def read_header(file: Path) -> Header:
-    """The header of ``file``, its pixels only measured.
+    """The header of the first slice of ``file``; raises as `read_headers`."""
+    return read_headers(file)[0]
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """pydicom without its remarks on values that break the rules of DICOM but can be read."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@tolerant()
+def read_headers(file: Path) -> list[Header]:
+    """The headers of the slices of ``file``, one unless it is enhanced; pixels only measured.
 
     Raises:
         DataError: not DICOM, truncated, or not an image slice with a position.
@@ -81,54 +145,110 @@ def read_header(file: Path) -> Header:
             if size == 0:
                 raise EOFError
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
+            syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
             left = size - stream.tell()
+            known = str(syntax) in SYNTAXES
+            if known and syntax.is_deflated:
+                stream.seek(0)
+                left = len(pydicom.dcmread(stream, specific_tags=["PixelData"]).PixelData)
+            elif left < _ELEMENT_BYTES or (
+                known and syntax.is_encapsulated and not _ends(stream, size)
+            ):
+                raise EOFError
+            elif known and not syntax.is_encapsulated:
+                left = _value_bytes(stream, size, syntax)
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
-    except (EOFError, OSError, ValueError, KeyError, NotImplementedError, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(f"{file.name} is truncated or damaged; {AGAIN}") from error
-    syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
-    if left < _ELEMENT_BYTES and not syntax.is_deflated:
-        raise DataError(f"{file.name} is truncated or damaged; {AGAIN}")
-    modality = str(data.get("Modality") or "")
-    instance = data.get("InstanceNumber")
     try:
-        header = Header(
-            file=file,
-            patient=str(data.get("PatientID") or ""),
-            modality=modality,
-            series=str(data.get("SeriesInstanceUID") or ""),
-            instance=None if instance is None else int(instance),
-            position=tuple(float(v) for v in data.ImagePositionPatient),
-            orientation=tuple(float(v) for v in data.ImageOrientationPatient),
-            spacing=tuple(float(v) for v in data.PixelSpacing),
-            rows=int(data.Rows),
-            columns=int(data.Columns),
-        )
-        pixel_bytes = header.rows * header.columns * int(data.BitsAllocated) // 8
-    except (AttributeError, TypeError, ValueError) as error:
+        planes = frames.describe(data) if frames.is_enhanced(data) else [data]
+        headers = [
+            _header(file, data, plane, None if plane is data else number, syntax)
+            for number, plane in enumerate(planes)
+        ]
+        bits = int(data.BitsAllocated) * int(data.get("SamplesPerPixel") or 1)
+        pixel_bytes = headers[0].rows * headers[0].columns * bits * len(headers) // 8
+    except DAMAGE as error:
         raise DataError(f"{file.name} has no slice position or size in its header") from error
-    if not syntax.is_compressed and left < pixel_bytes:
+    if known and not syntax.is_encapsulated and left < pixel_bytes:
         raise DataError(
-            f"{file.name} is truncated: {max(left, 0)} bytes left for {pixel_bytes} bytes of "
+            f"{file.name} is truncated: {left} bytes left for {pixel_bytes} bytes of "
             f"pixels; {AGAIN}"
         )
-    return header
+    return headers
+
+
+def _header(
+    file: Path,
+    data: pydicom.Dataset,
+    plane: pydicom.Dataset,
+    frame: int | None,
+    syntax: pydicom.uid.UID,
+) -> Header:
+    """The header of one slice, where ``plane`` says what differs between slices."""
+    instance = data.get("InstanceNumber")
+    slope, intercept = plane.get("RescaleSlope"), plane.get("RescaleIntercept")
+    packed = SYNTAXES.get(str(syntax))
+    return Header(
+        file=file,
+        patient=str(data.get("PatientID") or ""),
+        modality=str(data.get("Modality") or ""),
+        series=str(data.get("SeriesInstanceUID") or ""),
+        instance=None if instance is None else int(instance),
+        position=tuple(float(v) for v in plane.ImagePositionPatient),
+        orientation=tuple(float(v) for v in plane.ImageOrientationPatient),
+        spacing=tuple(float(v) for v in plane.PixelSpacing),
+        rows=int(data.Rows),
+        columns=int(data.Columns),
+        frame=frame,
+        slope=np.nan if slope is None else float(slope),
+        intercept=np.nan if intercept is None else float(intercept),
+        unit=str(plane.get("RescaleType") or ""),
+        grey=str(data.get("PhotometricInterpretation") or ""),
+        kind=tuple(str(v) for v in data.get("ImageType") or ()),
+        syntax=str(syntax),
+        lossy=data.get("LossyImageCompression") == "01" or (packed is not None and packed.lossy),
+    )
+
+
+def _value_bytes(stream: BinaryIO, size: int, syntax: pydicom.uid.UID) -> int:
+    """How many bytes of the plain pixels at ``stream`` are there."""
+    stream.seek(4 if syntax.is_implicit_VR else 8, os.SEEK_CUR)
+    length = int.from_bytes(stream.read(4), "little" if syntax.is_little_endian else "big")
+    return min(length, size - stream.tell())
+
+
+def _ends(stream: BinaryIO, size: int) -> bool:
+    """Whether the fragments of the compressed pixels at ``stream`` come to their end."""
+    stream.seek(_ELEMENT_BYTES, os.SEEK_CUR)
+    while True:
+        item = stream.read(8)
+        if item[:4] == _END:
+            return True
+        if item[:4] != _ITEM or len(item) < 8:
+            return False
+        stream.seek(int.from_bytes(item[4:], "little"), os.SEEK_CUR)
+        if stream.tell() > size:
+            return False
 
 
 def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Header]:
     """The headers of one CT series in slice order, or what is wrong with the series.
 
     The order is that of InstanceNumber, which the positions along the slice normal must follow in
-    even steps; file names play no part.
+    even steps; file names play no part.  Frames of enhanced files have no such number and come in
+    the order of their positions, one header each.
 
     Args:
         files: of the series, in any order.
         starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
 
     Raises:
-        DataError: a slice is missing, there twice, truncated, or not of this series.
+        DataError: a slice is missing, there twice, truncated, not of this series, packed so that
+            nothing installed reads it, or not in HU; or the slices are no upright stack.
     """
-    headers = [read_header(file) for file in sorted(files)]
+    headers = [header for file in sorted(files) for header in read_headers(file)]
     if not headers:
         raise DataError("the series has no DICOM files")
     first = headers[0]
@@ -143,15 +263,47 @@ def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Heade
             raise DataError(
                 f"{len(values)} {what} are mixed in one folder; keep one CT series in each"
             )
-    if any(h.instance is None for h in headers):
-        raise DataError("slices without InstanceNumber; their order cannot be checked")
-    headers.sort(key=lambda h: h.instance or 0)
-    _check_numbers(headers, starts_at)
+    for header in headers:
+        check_values(header)
+    if len({h.file for h in headers}) < len(headers):
+        headers.sort(key=lambda h: float(np.dot(h.position, first.normal)))
+    else:
+        if any(h.instance is None for h in headers):
+            raise DataError("slices without InstanceNumber; their order cannot be checked")
+        headers.sort(key=lambda h: h.instance or 0)
+        _check_numbers(headers, starts_at)
     if len(headers) < 2:
         raise DataError("the series has a single slice; at least two are needed")
-    along = np.array([np.dot(h.position, first.normal) for h in headers])
-    _check_steps(headers, along)
+    _check_steps(headers, np.array([np.dot(h.position, first.normal) for h in headers]))
+    _check_upright(headers)
     return headers
+
+
+def check_values(header: Header) -> None:
+    """Refuse a slice whose pixels cannot be read, or are not known to be HU."""
+    readable(header.file, header.syntax)
+    if max(header.rows, header.columns) > _LARGEST or min(header.rows, header.columns) < 1:
+        raise DataError(
+            f"{header.name} has {header.columns} x {header.rows} pixels, accepted are 1 to "
+            f"{_LARGEST} each way"
+        )
+    if header.grey not in ("", "MONOCHROME2"):
+        raise DataError(
+            f"{header.name} is {header.grey}, accepted is MONOCHROME2 (one grey value, high is "
+            "bright); convert the series"
+        )
+    if header.modality not in ("", "CT"):
+        return
+    what = header.kind[2] if len(header.kind) > 2 else ""
+    if what in _NO_SCAN:
+        raise DataError(f"{header.name} is a {what.lower()} image, not a slice of a CT scan")
+    if header.unit not in ("", "HU", "US"):
+        raise DataError(f"{header.name} has values in {header.unit}, accepted are HU")
+    if not (np.isfinite(header.slope) and np.isfinite(header.intercept) and header.slope):
+        raise DataError(
+            f"{header.name} has no RescaleSlope and RescaleIntercept; its values are not known to "
+            "be HU"
+        )
 
 
 def _check_numbers(headers: Sequence[Header], starts_at: int | None) -> None:
@@ -173,14 +325,42 @@ def _check_numbers(headers: Sequence[Header], starts_at: int | None) -> None:
 def _check_steps(headers: Sequence[Header], along: np.ndarray) -> None:
     steps = np.diff(along)
     usual = float(np.median(steps))
-    if abs(usual) < _UNIFORM_MM:
+    if np.ptp(along) < _UNIFORM_MM:
         raise DataError("all slices are at one position; this is not a volume")
+    if abs(usual) < _UNIFORM_MM:
+        raise DataError(
+            "most slices share their position with another; keep one phase or kernel of the scan"
+        )
     odd = np.flatnonzero(np.abs(steps - usual) > max(_UNIFORM_MM, 0.02 * abs(usual)))
     if len(odd):
         low, high = headers[odd[0]], headers[odd[0] + 1]
+        if low.frame is None:
+            which = f"slices {low.instance} and {high.instance}"
+        else:
+            which = f"{low.name} and {high.name}"
         raise DataError(
-            f"slices {low.instance} and {high.instance} are {abs(steps[odd[0]]):.2f} mm apart, "
-            f"the others {abs(usual):.2f} mm; {AGAIN}"
+            f"{which} are {abs(steps[odd[0]]):.2f} mm apart, the others {abs(usual):.2f} mm; "
+            f"{AGAIN}"
+        )
+
+
+def _check_upright(headers: Sequence[Header]) -> None:
+    """Refuse slices that do not lie straight above one another."""
+    positions = np.array([h.position for h in headers])
+    across = positions[-1] - positions[0]
+    line = positions[0] + np.linspace(0, 1, len(headers))[:, None] * across
+    aside = np.linalg.norm(positions - line, axis=1)
+    worst = int(np.argmax(aside))
+    if aside[worst] > _STRAIGHT_MM:
+        raise DataError(
+            f"{headers[worst].name} lies {aside[worst]:.1f} mm off the line of the slices; "
+            "keep one reconstruction in each folder"
+        )
+    upright = abs(np.dot(across, headers[0].normal)) / np.linalg.norm(across)
+    if 1 - upright > 1 - np.cos(_TILT):
+        raise DataError(
+            f"the gantry was tilted by {np.degrees(np.arccos(upright)):.1f} degrees, so the slices "
+            "are no upright stack; resample the series first"
         )
 
 

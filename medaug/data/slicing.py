@@ -26,7 +26,7 @@ from medaug.data.alignment import check_geometry
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
-from medaug.data.readers import SeriesReader, VolumeReader
+from medaug.data.readers import LOSSY, SeriesReader, VolumeReader
 from medaug.errors import ConfigError, DataError, MedaugError
 from medaug.types import HU, Affine, Case, LabelMap
 
@@ -148,13 +148,14 @@ class InPlaned(MapTransform):
         affine, pixels, marks = _affine(image), _array(image), _array(label)
         where = self.center(pixels, marks, affine)
         window = (affine, where, self.fov_mm, self.size)
+        kept = {key: value for key, value in image.meta.items() if key == LOSSY}
         placed = torch.from_numpy(geometry.window_affine(*window))
         for key, resampled in (
             (self.keys[0], geometry.resample_image(pixels, *window)),
             (self.keys[1], geometry.resample_labels(marks, *window)),
         ):
             volume = torch.from_numpy(resampled.transpose(2, 1, 0))[None]
-            result[key] = MetaTensor(volume, affine=placed)
+            result[key] = MetaTensor(volume, affine=placed, meta=dict(kept))
         return result
 
 
