@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from medaug import geometry
 from medaug.errors import DataError
+from medaug.modality import CT, Modality
 from medaug.types import HU, Affine, LabelMap
 
 SHELL_MM = 2.0
 SHIFT_MM = 10.0
 FEWEST_VOXELS = 200
 AFFINE_TOLERANCE = 1e-3
-_SOFT_TISSUE_HU = (-150, 250)
 
 
 def check_geometry(
@@ -54,11 +54,11 @@ def check_geometry(
         )
 
 
-def explained(values: HU, groups: LabelMap) -> float:
+def explained(values: HU, groups: LabelMap, modality: Modality = CT) -> float:
     """The share of the variance of ``values`` that lies between ``groups``; group 0 is left out."""
     kept = groups > 0
     group = groups[kept]
-    clipped = np.clip(values[kept], *_SOFT_TISSUE_HU).astype(np.float64)
+    clipped = np.clip(values[kept], *modality.tissue).astype(np.float64)
     count = np.bincount(group)
     sums = np.bincount(group, clipped)
     total = ((clipped - clipped.mean()) ** 2).sum()
@@ -112,13 +112,13 @@ def _candidates(
                 yield f"moved by {abs(by) * pitch:.0f} mm", groups, moved
 
 
-def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
+def check_alignment(image: HU, labels: LabelMap, affine: Affine, modality: Modality = CT) -> None:
     """Refuse a label that lies better on its image when mirrored or moved.
 
     Labels of fewer than 200 voxels say too little and pass.
 
     Args:
-        image: HU ``[x, y, z]``.
+        image: values ``[x, y, z]`` as ``modality`` stores them.
         labels: label ids on the same grid.
         affine: of the grid; only its spacing is used.
 
@@ -129,9 +129,9 @@ def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
     if tight is None or np.count_nonzero(labels[tight]) < FEWEST_VOXELS:
         return
     groups, box = _groups(labels, tight, affine)
-    given = explained(image[box], groups)
+    given = explained(image[box], groups, modality)
     best, name = max(
-        (explained(image[where], placed), name)
+        (explained(image[where], placed, modality), name)
         for name, placed, where in _candidates(groups, box, image.shape, affine)
     )
     if best > given:

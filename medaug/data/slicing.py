@@ -1,6 +1,6 @@
 """From the files of a case to its slices, checked and canonical: one MONAI pipeline.
 
-    LoadImaged -> EnsureChannelFirstd -> CheckPaird -> Orientationd("RAS") -> InPlaned
+    LoadImaged -> EnsureChannelFirstd -> CheckHUd -> CheckPaird -> Orientationd("RAS") -> InPlaned
 
 Volumes stay int16 and uint8 from file to slice; a 512 x 512 x 240 scan takes well under 1.5 GB.
 """
@@ -25,16 +25,22 @@ from medaug import geometry
 from medaug.data.alignment import check_alignment, check_geometry
 from medaug.data.marks import reader_of
 from medaug.data.readers import SeriesReader, VolumeReader
+from medaug.data.volumes import suffix
 from medaug.errors import ConfigError
+from medaug.modality import CT, Modality, check_hu
 from medaug.types import Affine, Case
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
-CENTERS: dict[str, Callable[[np.ndarray, np.ndarray, Affine], tuple[float, float]]] = {
-    "body": lambda image, label, affine: geometry.body_center(image, affine),
-    "image": lambda image, label, affine: ((image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2),
-    "label": lambda image, label, affine: (
-        geometry.label_center(label) or geometry.body_center(image, affine)
+Center = Callable[[np.ndarray, np.ndarray, Affine, Modality], tuple[float, float]]
+CENTERS: dict[str, Center] = {
+    "body": lambda image, label, affine, seen: geometry.body_center(image, affine, seen),
+    "image": lambda image, label, affine, seen: (
+        (image.shape[0] - 1) / 2,
+        (image.shape[1] - 1) / 2,
+    ),
+    "label": lambda image, label, affine, seen: (
+        geometry.label_center(label) or geometry.body_center(image, affine, seen)
     ),
 }
 
@@ -48,6 +54,22 @@ def _affine(volume: MetaTensor) -> Affine:
     return np.asarray(volume.affine, dtype=np.float64)
 
 
+class CheckHUd(MapTransform):
+    """Refuses CT that is plainly not in HU; passes the others unchanged.
+
+    Raises:
+        DataError: neither air nor fat is in it.
+    """
+
+    def __init__(self, image: Hashable = "image") -> None:
+        super().__init__([image])
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the image."""
+        check_hu(_array(data[self.keys[0]]))
+        return dict(data)
+
+
 class CheckPaird(MapTransform):
     """Refuses an image and a label that do not belong together; passes the others unchanged.
 
@@ -55,15 +77,18 @@ class CheckPaird(MapTransform):
         DataError: other shape, other affine, or a label that lies better on its image mirrored.
     """
 
-    def __init__(self, image: Hashable = "image", label: Hashable = "label") -> None:
+    def __init__(
+        self, image: Hashable = "image", label: Hashable = "label", modality: Modality = CT
+    ) -> None:
         super().__init__([image, label])
+        self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the pair."""
         image, label = (data[key] for key in self.keys)
         pixels, marks = _array(image), _array(label)
         check_geometry(pixels.shape, _affine(image), marks.shape, _affine(label))
-        check_alignment(pixels, marks, _affine(image))
+        check_alignment(pixels, marks, _affine(image), self.modality)
         return dict(data)
 
 
@@ -90,6 +115,7 @@ class InPlaned(MapTransform):
         size: pixels along each side.
         fov_mm: length of each side.
         center: ``body``, ``image``, or ``label`` (the body's where a scan has no label).
+        modality: of the image.
     """
 
     def __init__(
@@ -99,22 +125,24 @@ class InPlaned(MapTransform):
         center: str,
         image: Hashable = "image",
         label: Hashable = "label",
+        modality: Modality = CT,
     ) -> None:
         super().__init__([image, label])
         if center not in CENTERS:
             raise ConfigError(f"center {center!r} is not known (known: {', '.join(CENTERS)})")
         self.size, self.fov_mm, self.center = size, fov_mm, CENTERS[center]
+        self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample the pair."""
         result = dict(data)
         image, label = (data[key] for key in self.keys)
         affine, pixels, marks = _affine(image), _array(image), _array(label)
-        where = self.center(pixels, marks, affine)
+        where = self.center(pixels, marks, affine, self.modality)
         window = (affine, where, self.fov_mm, self.size)
         placed = torch.from_numpy(geometry.window_affine(*window))
         for key, resampled in (
-            (self.keys[0], geometry.resample_image(pixels, *window)),
+            (self.keys[0], geometry.resample_image(pixels, *window, self.modality)),
             (self.keys[1], geometry.resample_labels(marks, *window)),
         ):
             volume = torch.from_numpy(resampled.transpose(2, 1, 0))[None]
@@ -136,26 +164,35 @@ def _load(key: str, reader: ImageReader) -> LoadImaged:
 
 
 def pipeline(
-    case: Case, labels: Mapping[str, int], size: int, fov_mm: float, center: str
+    case: Case,
+    labels: Mapping[str, int],
+    size: int,
+    fov_mm: float,
+    center: str,
+    modality: Modality = CT,
 ) -> Compose:
     """The transforms from `as_item` of ``case`` to its resampled image and label.
 
     DICOM files must come in slice order, checked, as sources list them.
     """
-    is_dicom = case.image[0].suffix.lower() == ".dcm"
-    load = [_load("image", SeriesReader(checked=True) if is_dicom else VolumeReader())]
+    reader: ImageReader = VolumeReader(modality)
+    if not suffix(case.image[0]):
+        reader = SeriesReader(checked=True, modality=modality)
+    load = [_load("image", reader)]
     if case.label is None:
         paired = [EnsureChannelFirstd("image", channel_dim="no_channel"), EmptyLabeld()]
     else:
         load.append(_load("label", reader_of(case.label, labels.values())))
         first = EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")
-        paired = [first, CheckPaird()]
+        paired = [first, CheckPaird(modality=modality)]
+    if modality is CT:
+        paired.insert(1, CheckHUd())
     return Compose(
         [
             *load,
             *paired,
             Orientationd(["image", "label"], axcodes="RAS", labels=_RAS),
-            InPlaned(size, fov_mm, center),
+            InPlaned(size, fov_mm, center, modality=modality),
         ]
     )
 

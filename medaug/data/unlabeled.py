@@ -1,16 +1,14 @@
-"""Scans that nobody labelled: every NIfTI file and every DICOM series below a folder."""
+"""Scans that nobody labelled: every volume file and every DICOM series below a folder."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from medaug.data.readers import nifti_header
 from medaug.data.series import check_series, read_header, walk
+from medaug.data.volumes import stem, suffix, volume_header
 from medaug.errors import DataError
 from medaug.types import Case, Problem
-
-_SUFFIXES = (".nii", ".nii.gz")
 
 
 class Unlabeled:
@@ -20,6 +18,7 @@ class Unlabeled:
 
     Args:
         root: the folder.
+        modality: of the series that are taken, and what volume files are taken to be.
 
     Raises:
         DataError: no such folder.
@@ -29,8 +28,8 @@ class Unlabeled:
     kind: Literal["ct"] = "ct"
     labels: Mapping[str, int] = {}
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, modality: Literal["CT", "MR"] = "CT") -> None:
+        self.root, self.modality = Path(root), modality
         if not self.root.is_dir():
             what = "a file, not a folder" if self.root.exists() else "no such folder"
             raise DataError(f"{self.root}: {what}; name a folder of scans without labels")
@@ -43,17 +42,17 @@ class Unlabeled:
         """
         cases, problems = [], []
         for folder, names in walk(self.root):
-            for file in (folder / name for name in names if name.endswith(_SUFFIXES)):
+            for file in (folder / name for name in names if suffix(Path(name))):
                 id = self._id(file)
                 try:
-                    nifti_header(file)
+                    volume_header(file)
                     cases.append(Case(id, (file,)))
                 except DataError as error:
                     problems.append(Problem(id, str(error)))
             series = [folder / name for name in names if name.lower().endswith(".dcm")]
             if series:
                 try:
-                    if read_header(series[0]).modality in ("", "CT"):
+                    if (read_header(series[0]).modality or "CT") == self.modality:
                         files = tuple(h.file for h in check_series(series))
                         cases.append(Case(self._id(folder), files))
                 except DataError as error:
@@ -63,6 +62,5 @@ class Unlabeled:
         return cases, problems
 
     def _id(self, path: Path) -> str:
-        inside = str(path.relative_to(self.root)) if path != self.root else path.name
-        bare = inside.removesuffix(".gz").removesuffix(".nii")
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", bare)
+        inside = path.relative_to(self.root) if path != self.root else Path(path.name)
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(inside.with_name(stem(inside))))
