@@ -53,8 +53,8 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
         ConfigError: a wish that is not accepted, or that a finished cache cannot grant.
     """
     base = PICTURES if source.kind == "image" else {}
-    if source.kind == "ct" and source.modality == "MR":
-        base = UNITLESS
+    if isinstance(source, SliceCache) or source.kind == "ct":
+        base = UNITLESS if source.modality == "MR" else base
     if not isinstance(source, SliceCache):
         own = {}
         if source.kind == "image":

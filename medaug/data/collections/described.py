@@ -20,13 +20,13 @@ class Description:
         modality: CT where the one channel is called so, MR where it is called otherwise, None
             where nothing is said.
         ending: the suffix of the files, or None.
-        channels: how many images a case has; None where nothing is said.
+        numbered: whether the names of images end in the number of their channel.
     """
 
     labels: tuple[Label, ...]
     modality: str | None = None
     ending: str | None = None
-    channels: int | None = None
+    numbered: bool = False
 
 
 def described(path: Path) -> Description:
@@ -55,7 +55,7 @@ def described(path: Path) -> Description:
     if ending is not None and ending not in SUFFIXES:
         raise DataError(f"{path}: file_ending is {ending!r}, accepted are {', '.join(SUFFIXES)}")
     modality = ("CT" if set(names) == {"CT"} else "MR") if names else None
-    return Description(labels, modality, ending, len(names) or None)
+    return Description(labels, modality, ending, "channel_names" in content)
 
 
 def _entries(channels: Any) -> list[Any]:

@@ -22,16 +22,20 @@ _LABELS = re.compile(r"labels?|masks?|segs?|segmentations?|trainmasks?|labelstr"
 _BARE = re.compile(r"label|labels|mask|masks|seg|segmentation", re.IGNORECASE)
 
 
-def paired(images: Iterable[Path], labels: Iterable[Path]) -> tuple[list[Entry], dict[str, str]]:
+def paired(
+    images: Iterable[Path], labels: Iterable[Path], numbered: bool = False
+) -> tuple[list[Entry], dict[str, str]]:
     """Images and label maps by case, and the label maps without an image.
 
     The case is the name without what says that a file is an image or a label: ``_0000`` of images,
-    ``_label``, ``_mask``, ``_seg`` of label maps, ``_image``, ``_ct`` of images.
+    ``_label``, ``_mask``, ``_seg`` of label maps, ``_image``, ``_ct`` of images.  An image without
+    a label map keeps its name, but for the channel where all are ``numbered``.
     """
     marked = {LABEL.sub("", stem(p)): p for p in sorted(labels, reverse=True)}
     found: dict[tuple[str, Path], list[Path]] = {}
     for path in sorted(images):
-        id = next((c for c in _names(stem(path)) if c in marked), stem(path))
+        own = CHANNEL.sub("", stem(path)) if numbered else stem(path)
+        id = next((c for c in _names(stem(path)) if c in marked), own)
         found.setdefault((id, path.parent), []).append(path)
     entries = [Entry(id, tuple(files), marked.get(id)) for (id, _), files in found.items()]
     alone = sorted(marked.keys() - {id for id, _ in found})

@@ -31,7 +31,7 @@ def look(root: Path, wanted: Wanted) -> Collection | None:
         files = [_files(root / f"{kind}{split}", about) for kind in ("images", "labels")]
         if split != "Tr" and not files[1]:
             continue
-        found, alone = paired(*files)
+        found, alone = paired(*files, numbered=about is not None and about.numbered)
         entries += found
         excluded |= alone
     if not entries:
