@@ -23,6 +23,7 @@ from medaug.data.marks import reader_of
 from medaug.data.readers import SeriesReader, VolumeReader
 from medaug.data.volumes import suffix
 from medaug.errors import ConfigError, DataError
+from medaug.transforms.donors import open_donors
 from tests.conftest import SPACING, miniature, write_series
 
 AFFINE = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
@@ -569,6 +570,20 @@ def test_a_strange_description_is_refused(about, message, tmp_path):
     root = Layout(**{**vars(layout), "about": about}).make(tmp_path)
     with pytest.raises(DataError, match=message):
         open_source(str(root))
+
+
+@pytest.mark.parametrize("name", ["nnunet .nii.gz", "nnunet .nrrd", "totalsegmentator", "beside"])
+def test_cases_that_are_mixed_in_come_from_any_layout(name, tmp_path):
+    layout = LAYOUTS[name]
+    donors = open_donors(str(layout.make(tmp_path)))
+    assert list(donors.indices(0)) == [0, 1]
+    donor = donors.donor(0, 0)
+    hu, organs = scan(1)
+    for got, want in ((donor.image[0], hu), (donor.label, label_map(organs, layout.ids))):
+        values, affine = upright(got, donor.affine)
+        expected, expected_affine = upright(want, AFFINE)
+        assert np.array_equal(values, expected)
+        assert np.allclose(affine, expected_affine, atol=1e-4)
 
 
 def test_the_command_takes_labels(medaug, tmp_path):

@@ -28,10 +28,10 @@ def look(root: Path, wanted: Wanted) -> Collection | None:
     entries: list[Entry] = []
     excluded: dict[str, str] = {}
     for split in _SPLITS:
-        files = [_files(root / f"{kind}{split}", about) for kind in ("images", "labels")]
-        if split != "Tr" and not files[1]:
+        images, labels = (_files(root / f"{kind}{split}", about) for kind in ("images", "labels"))
+        if split != "Tr" and not labels:
             continue
-        found, alone = paired(*files, numbered=about is not None and about.numbered)
+        found, alone = paired(images, labels, about is not None and about.numbered)
         entries += found
         excluded |= alone
     if not entries:
