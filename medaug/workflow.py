@@ -95,7 +95,7 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
         return source.path
     data = config.data
     name = data.name
-    if source.kind == "ct":
+    if source.kind != "image":
         name += f"-{data.size}px-{data.fov_mm:g}mm"
         name += "" if data.center == "body" else f"-{data.center}"
         name += "" if source.modality == "CT" else f"-{source.modality.lower()}"

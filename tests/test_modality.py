@@ -243,5 +243,9 @@ def test_what_is_drawn_is_said_to_be_mr(cache: SliceCache, medaug, tmp_path: Pat
         refused = medaug("evaluate", "--out", tmp_path / "report", *judged)
         assert refused.code == 2
         assert re.search(r"(draws|holds) MR; the report is about CT slices", refused.err)
+    place = "--cache", cache.path, "--out", tmp_path / "e.png"
+    seen = medaug("explore", run, "--reconstruct", "--rows", 2, *place, "--json")
+    assert seen.code == 0, seen.err
+    assert "mean_absolute_error_thousandths" in seen.out
     png = medaug("synthesize", "-n", 2, "--run", run, "--out", tmp_path / "p", "--format", "png")
     assert png.code == 0
