@@ -38,16 +38,18 @@ class CTCodec:
     """HU through a window, label maps as one channel a label.
 
     Attributes:
-        window_hu: the HU that become -1 and +1; values beyond are clipped.
+        window_hu: the HU that become -1 and +1; values beyond are clipped.  Of MR, thousandths.
         labels: name to id of the labels, in channel order.
         masks: where they are: ``joint``, ``layout``, ``alone``, or ``none``; see the module.
         tissues: name to id of the tissues that follow the labels in a layout.
+        modality: ``CT`` or ``MR``; see `medaug.modality`.
     """
 
     window_hu: tuple[float, float]
     labels: dict[str, int]
     masks: str = "joint"
     tissues: dict[str, int] = field(default_factory=dict)
+    modality: str = "CT"
 
     @property
     def images(self) -> int:
@@ -109,7 +111,9 @@ class CTCodec:
 
     def to_dict(self) -> dict[str, Any]:
         order = [*self.labels, *self.tissues]  # JSON headers are written with their keys sorted
+        unit = {} if self.modality == "CT" else {"modality": self.modality}
         return {
+            **unit,
             "kind": "ct",
             "window_hu": list(self.window_hu),
             "labels": self.labels,
@@ -168,7 +172,8 @@ def from_dict(content: Mapping[str, Any]) -> Codec:
                 for found in (there, content.get("tissues", {}))
             )
             masks = content.get("masks", "joint")
-            return CTCodec((float(low), float(high)), labels, masks, tissues)
+            modality = content.get("modality", "CT")
+            return CTCodec((float(low), float(high)), labels, masks, tissues, modality)
         case "image":
             return PictureCodec(int(content.get("channels", 1)))
         case other:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from medaug.types import AIR_HU, HU, Affine, LabelMap
+from medaug.modality import CT, Modality
+from medaug.types import HU, Affine, LabelMap
 
-HU_RANGE = (AIR_HU, 3071)
-BODY_HU = -300
+HU_RANGE = CT.limits
 _BLOCK_BYTES = 32 * 2**20
 
 Weights = npt.NDArray[np.float32]
@@ -96,16 +96,21 @@ def _apply(
 
 
 def resample_image(
-    volume: HU, affine: Affine, center_xy: tuple[float, float], fov_mm: float, size: int
+    volume: HU,
+    affine: Affine,
+    center_xy: tuple[float, float],
+    fov_mm: float,
+    size: int,
+    modality: Modality = CT,
 ) -> HU:
-    """``volume`` (x, y, z) HU on the window of `window_affine`, as (z, y, x), air outside it."""
+    """``volume`` (x, y, z) on the window of `window_affine`, as (z, y, x), air outside it."""
     starts, steps = _window(affine, center_xy, fov_mm, size)
     along_x, outside_x = resampling_matrix(volume.shape[0], size, starts[0], steps[0])
     along_y, outside_y = resampling_matrix(volume.shape[1], size, starts[1], steps[1])
-    resampled = _apply(volume, along_x, along_y, HU_RANGE)
+    resampled = _apply(volume, along_x, along_y, modality.limits)
     air = 1 - np.outer(1 - outside_x, 1 - outside_y)
-    resampled += (AIR_HU * air).astype(np.float32)[:, :, None]
-    resampled = np.clip(np.rint(resampled), *HU_RANGE)
+    resampled += (modality.outside * air).astype(np.float32)[:, :, None]
+    resampled = np.clip(np.rint(resampled), *modality.limits)
     return np.ascontiguousarray(resampled.astype(np.int16).transpose(2, 1, 0))
 
 
@@ -142,15 +147,15 @@ def resample_labels(
     return np.ascontiguousarray(result.transpose(2, 1, 0))
 
 
-def body_center(volume: HU, affine: Affine) -> tuple[float, float]:
+def body_center(volume: HU, affine: Affine, modality: Modality = CT) -> tuple[float, float]:
     """The in-plane centre of the body in voxel coordinates (x, y); the couch does not count.
 
-    The body is the largest connected piece denser than -300 HU on a grid of about 4 mm, after an
-    opening that cuts thin couch shells loose; its centre is the median over slices of the middle
-    of its extent.  A volume with no body in it has its own middle as the centre.
+    The body is the largest connected piece above -300 HU (of MR: above 0) on a grid of about 4 mm,
+    after an opening that cuts thin couch shells loose; its centre is the median over slices of the
+    middle of its extent.  A volume with no body in it has its own middle as the centre.
     """
     stride = [max(1, round(4.0 / pitch)) for pitch in spacing(affine)]
-    coarse = volume[:: stride[0], :: stride[1], :: stride[2]] > BODY_HU
+    coarse = volume[:: stride[0], :: stride[1], :: stride[2]] > modality.body
     opened = ndimage.binary_opening(coarse, np.ones((3, 3, 1), bool))
     pieces, count = ndimage.label(opened)
     middle = tuple((n - 1) / 2 for n in volume.shape[:2])

@@ -104,10 +104,10 @@ class Rows(Mapping[int, Row]):
         return len(self._lines)
 
 
-def describe_real(sample: Sample, case: str, names: Mapping[str, str]) -> Row:
+def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:
     """The row of a real slice, whose files are ``names`` by role."""
     patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
-    values = {"case": case, "origin": "real", "patient": patient, "kind": "ct"}
+    values = {"case": case, "origin": "real", "patient": patient, "kind": kind}
     return _filled(values | _measured(sample) | dict(names))
 
 

@@ -32,7 +32,7 @@ SOURCES = _table(
     ("pancreas",      "medaug.data.pancreas:PancreasCT", "TCIA Pancreas-CT: DICOM series and NIfTI labels, 80 scans"),
     ("mnist",         "medaug.data.idx:Idx",             "MNIST digits, four idx files, 28 x 28"),
     ("fashion-mnist", "medaug.data.idx:Idx",             "Fashion-MNIST clothes, four idx files, 28 x 28"),
-    ("nifti",         "medaug.data.collections:NiftiFolder", "a folder of NIfTI images and label maps"),
+    ("nifti",         "medaug.data.collections:open_collection", "scans with labels in the layouts of docs/data.md"),
     ("phantom",       "medaug.data.phantom:Phantom",     "procedural abdomens, written and read in the Pancreas-CT layout"),
 )
 

@@ -64,7 +64,7 @@ class Stacks:
             raise ConfigError(f"stack must be 0 for slices, or at least 2, got {slices}")
         if not 0 <= smooth_mm < float("inf"):
             raise ConfigError(f"smooth_mm must be 0 or more, got {smooth_mm:g}")
-        if generator.kind != "ct":
+        if generator.kind == "image":
             raise ConfigError("stack: pictures do not lie on each other; stacks are for CT")
         self.step_mm = spacing(generator.affine)[2]
         self.layouts: Deformed | None = None

@@ -263,7 +263,9 @@ def _write(job: Job, log: Journal, sample: Sample) -> None:
 def _write_real(job: Job, log: Journal, case: str) -> None:
     assert job.real is not None
     sample = job.real.sample(case)
-    log.append(journal.describe_real(sample, case, _write_files(job, sample, case)))
+    log.append(
+        journal.describe_real(sample, job.generator.kind, case, _write_files(job, sample, case))
+    )
 
 
 def _write_files(job: Job, sample: Sample, case: str) -> dict[str, str]:

@@ -298,7 +298,7 @@ class _Trainer:
         """What a reader of the weights needs to know: config, codec, shape and geometry."""
         shape, condition = self.feed.shape, self.feed.condition
         return {
-            "kind": self.cache.kind,
+            "kind": self.cache.content,
             "precision": self.game.precision,
             "images": self.images,
             **({} if self.private is None else {"privacy": self.statement()}),

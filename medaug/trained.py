@@ -60,6 +60,7 @@ class Trained:
         affine: (4, 4), of every sample: (x, y, z=0) to RAS+ mm.
         adjoining: how real slices follow each other, see ``medaug.data.adjoining``, or empty.
         block_size: how many consecutive indices are decoded at once.
+        modality: of scans, ``CT`` or ``MR``.
         masks: how it was trained on masks: ``joint``, ``layout``, ``alone`` or ``none``.
         snapshots: earlier generators of the same run.
         uncertainty_source: what the alternatives are, in words.
@@ -84,6 +85,7 @@ class Trained:
         self.source = str(header["source"])
         self.privacy: dict[str, Any] | None = header.get("privacy")
         self.labels = dict(codec.labels) if isinstance(codec, CTCodec) else {}
+        self.modality = codec.modality if isinstance(codec, CTCodec) else "CT"
         self.affine = np.asarray(header["affine"], dtype=np.float64)
         self.adjoining = dict(header.get("adjoining") or {})
         self.fingerprint = fingerprint

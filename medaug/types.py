@@ -7,7 +7,8 @@ Conventions, everywhere in medaug:
 - A *slice* array is indexed ``[y, x]``; a stack of slices ``[z, y, x]``.
 - Alternatives lead: ``[k, y, x]`` of a slice, ``[k, z, y, x]`` of a stack.
 - A picture is grey, ``[y, x]``, or RGB with its channels last, ``[y, x, 3]``; levels are uint8.
-- CT intensities are Hounsfield units (HU) as int16; label maps are uint8, 0 is background.
+- CT intensities are Hounsfield units (HU) as int16, MR ones the thousandths of
+  `medaug.modality`; label maps are uint8, 0 is background.
 - Lengths are millimetres.
 """
 
@@ -39,17 +40,22 @@ class Marks:
         files: what holds them.
         ids: which value in the files becomes which id; others become background.  None keeps
             every value as it is, and a value that is no label's id is an error.
+        strict: a value that ``ids`` does not name is an error too.
+        each: the value of each file, where every file is a binary mask of one label; a later file
+            covers an earlier one where they overlap.  None: the one file is a label map.
     """
 
     files: tuple[Path, ...]
     ids: Mapping[int, int] | None = None
+    strict: bool = False
+    each: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Case:
     """One scan as a source lists it, before any pixel is read.
 
-    ``image`` holds the files of a DICOM series in slice order, or a single NIfTI file.
+    ``image`` holds the files of a DICOM series in slice order, or a single volume file.
     """
 
     id: str

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from medaug import registry
 from medaug.config import Config, resolve
@@ -19,12 +19,16 @@ from medaug.data import Source, open_source
 from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
 from medaug.data.stored import INDEX
 from medaug.errors import ConfigError
+from medaug.modality import MR
 from medaug.private import check
 from medaug.tensors import Shape
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
 """What suits pictures: the size their source names, no mask, no warps."""
+
+UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window), "tissues": False}}
+"""What suits MR, which is cached in thousandths of each scan's range."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
         ConfigError: a wish that is not accepted, or that a finished cache cannot grant.
     """
     base = PICTURES if source.kind == "image" else {}
+    if isinstance(source, SliceCache) or source.kind == "ct":
+        base = UNITLESS if source.modality == "MR" else base
     if not isinstance(source, SliceCache):
         own = {}
         if source.kind == "image":
@@ -97,9 +103,12 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
         return source.path
     data = config.data
     name = data.name
-    if source.kind == "ct":
+    if source.kind != "image":
         name += f"-{data.size}px-{data.fov_mm:g}mm"
         name += "" if data.center == "body" else f"-{data.center}"
+        name += "" if source.modality == "CT" else f"-{source.modality.lower()}"
+        chosen = getattr(source, "taken", None) or ()
+        name += "".join(f"-{re.sub(r'[^A-Za-z0-9_.-]+', '-', label.name)}" for label in chosen)
     else:
         name += "" if data.size is None else f"-{data.size}px"
         name += "-grey" if data.colour == "grey" else ""
@@ -245,7 +254,7 @@ def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCach
         raise ConfigError(f"unlabeled: {path} joins CT scans only, and {beside.path} has pictures")
     from medaug.data.unlabeled import Unlabeled
 
-    source = Unlabeled(path)
+    source = Unlabeled(path, cast(Literal["CT", "MR"], beside.modality))
     told = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     cache = beside.path.parent / f"{beside.path.name}-unlabeled-{told}"
     report = prepare(source, cache, replace(beside.settings, holdout=0.0), workers)

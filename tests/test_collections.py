@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medaug.data import open_source
-from medaug.data.collections import NiftiFolder
+from medaug.data.collections import Collection, open_collection
 from medaug.data.pancreas import PancreasCT
 from medaug.errors import DataError
 from tests.conftest import miniature, write_label
@@ -29,7 +29,7 @@ def write_pair(image: Path, label: Path | None, seed: int) -> None:
 
 def named(root: Path) -> list[tuple[str, str, str]]:
     source = open_source(str(root))
-    assert isinstance(source, NiftiFolder)
+    assert isinstance(source, Collection)
     cases, problems = source.cases()
     assert problems == []
     return [(c.id, c.image[0].name, c.label.files[0].name if c.label else "") for c in cases]
@@ -50,7 +50,7 @@ def test_nnunet_layout(tmp_path):
         ("case_001", "case_001_0000.nii.gz", "case_001.nii.gz"),
         ("case_002", "case_002_0000.nii.gz", "case_002.nii.gz"),
     ]
-    assert NiftiFolder(tmp_path).labels == {"pancreas": 1, "tumour": 2}
+    assert open_collection(tmp_path).labels == {"pancreas": 1, "tumour": 2}
 
 
 def test_decathlon_layout(tmp_path):
@@ -62,7 +62,7 @@ def test_decathlon_layout(tmp_path):
         json.dumps({"labels": {"0": "background", "1": "pancreas", "2": "cancer"}})
     )
     assert named(tmp_path) == [("amos_0001", "amos_0001.nii.gz", "amos_0001.nii.gz")]
-    assert NiftiFolder(tmp_path).labels == {"pancreas": 1, "cancer": 2}
+    assert open_collection(tmp_path).labels == {"pancreas": 1, "cancer": 2}
 
 
 def test_plain_folders_and_pairs_side_by_side(tmp_path):
@@ -70,7 +70,7 @@ def test_plain_folders_and_pairs_side_by_side(tmp_path):
     assert named(tmp_path / "a") == [("x", "x.nii", "x.nii.gz")]
     write_pair(tmp_path / "b" / "x.nii.gz", tmp_path / "b" / "x_label.nii.gz", 1)
     assert named(tmp_path / "b") == [("x", "x.nii.gz", "x_label.nii.gz")]
-    assert NiftiFolder(tmp_path / "b").labels == {"label_1": 1}
+    assert open_collection(tmp_path / "b").labels == {"label_1": 1}
 
 
 def test_what_cannot_be_paired_is_named(tmp_path):
@@ -82,7 +82,7 @@ def test_what_cannot_be_paired_is_named(tmp_path):
     (tmp_path / "images" / "d.nii.gz").write_text("<html>")
     write_pair(tmp_path / "images" / "e.nii.gz", None, 5)
     write_label(tmp_path / "labels" / "e.nii.gz", miniature(5, (48, 40, 12))[1])
-    cases, problems = NiftiFolder(tmp_path).cases()
+    cases, problems = open_collection(tmp_path).cases()
     assert [(c.id, c.label is None) for c in cases] == [("a", False), ("b", True)]
     assert [str(p) for p in problems] == [
         "c: 2 images (c_0000.nii.gz, c_0001.nii.gz); one channel of CT is needed",
@@ -99,7 +99,7 @@ def test_a_strange_dataset_json_is_refused(tmp_path):
         f"{tmp_path / 'dataset.json'}: no labels as name: id (nnU-Net) or id: name (Decathlon) "
         "in it"
     ):
-        NiftiFolder(tmp_path)
+        open_collection(tmp_path)
 
 
 def test_nothing_there(tmp_path, monkeypatch):
@@ -119,9 +119,10 @@ def test_nothing_there(tmp_path, monkeypatch):
     (empty / "notes.txt").write_text("")
     with refused(
         f"{empty}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
-        "NIfTI images with labels (imagesTr + labelsTr, images + labels, or case.nii.gz beside "
-        "case_label.nii.gz), idx files (train-images-idx3-ubyte, ...) and pictures (PNG, JPEG, "
-        "CIFAR-10 binaries)"
+        "imagesTr + labelsTr (nnU-Net, Decathlon, AMOS, WORD), s0000/ct.nii.gz + segmentations "
+        "(TotalSegmentator), img + label (BTCV), images + labels or masks, case.nii.gz beside "
+        "case_label.nii.gz, volume files (.nii.gz, .nii, .nrrd, .mha, .mhd) and DICOM series, "
+        "idx files (train-images-idx3-ubyte, ...) and pictures (PNG, JPEG, CIFAR-10 binaries)"
     ):
         open_source(str(empty))
 

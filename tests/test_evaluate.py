@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from medaug.config import resolve_evaluate
@@ -135,6 +136,34 @@ def test_another_tools_volumes_are_turned_and_their_labels_go_by_name(
     assert evidence.heldout.labels is not None
     assert np.array_equal(evidence.synthetic.labels, evidence.heldout.labels)
     assert evidence.synthetic.heights.tolist() == evidence.heldout.heights.tolist()
+
+
+@pytest.mark.parametrize("form", ["nrrd", "mask for each organ", "chosen region"])
+def test_every_form_of_labels_gives_the_same_evidence(
+    form: str, foreign: Path, phantom_cache: Path, tmp_path: Path
+) -> None:
+    before = gather(_settle(foreign, phantom_cache), tmp_path / "kept").synthetic
+    image, label = foreign / "imagesTr" / "a_0000.nii.gz", foreign / "labelsTr" / "a.nii.gz"
+    other = tmp_path / "other"
+    if form == "nrrd":
+        for file in (image, label):
+            (other / file.parent.name).mkdir(parents=True)
+            name = file.name.replace(".nii.gz", ".nrrd")
+            sitk.WriteImage(sitk.ReadImage(str(file)), str(other / file.parent.name / name))
+        shutil.copy(foreign / "dataset.json", other)
+    elif form == "mask for each organ":
+        (other / "a" / "segmentations").mkdir(parents=True)
+        shutil.copy(image, other / "a" / "ct.nii.gz")
+        shutil.copy(label, other / "a" / "segmentations" / "pancreas.nii.gz")
+    else:
+        shutil.copytree(foreign, other)
+        names = {"background": 0, "pancreas": [7, 8], "duct": 8}
+        about = {"labels": names, "regions_class_order": [3, 4]}
+        (other / "dataset.json").write_text(json.dumps(about))
+    after = gather(_settle(other, phantom_cache), tmp_path / "kept2").synthetic
+    assert np.array_equal(after.images, before.images)
+    assert after.labels is not None
+    assert np.array_equal(after.labels, before.labels)
 
 
 def test_images_without_masks_are_images_only(

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medaug import geometry
+from medaug.types import AIR_HU
 
 AFFINE = np.array([[0.8, 0, 0, -200], [0, 0.9, 0, -150], [0, 0, 2.5, 30], [0, 0, 0, 1]])
 SIZES = st.integers(1, 40)
@@ -65,7 +66,7 @@ def test_image_beyond_its_edge_is_air():
     image = geometry.resample_image(volume, np.eye(4), (4.5, 5.5), 40.0, 40)
     assert image.shape == (3, 40, 40)
     assert image.dtype == np.int16
-    assert (image[:, 20:, :][:, 10:] == geometry.AIR_HU).all()
+    assert (image[:, 20:, :][:, 10:] == AIR_HU).all()
     assert (image[:, 15:25, 16:24] == 50).all()
     assert sorted(np.unique(image)) == [-1024, 50]
 

@@ -29,7 +29,7 @@ LAYERS = [
     {"data.feed", "checkpoint", "run", "device"},
     {"codec", "data"},
     {"geometry", "tensors"},
-    {"ignoring"},
+    {"ignoring", "modality"},
     {"types"},
     {"config", "registry", "progress", "files", "seeds"},
     {"errors"},

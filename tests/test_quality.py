@@ -19,6 +19,7 @@ from medaug.data.slicing import load
 from medaug.data.twins import Known, twins
 from medaug.errors import DataError
 from medaug.inspection import inspect
+from medaug.modality import MR
 from medaug.quality import survey
 from medaug.types import Case
 from tests.conftest import Medaug, miniature, write_label, write_patient, write_series
@@ -155,10 +156,10 @@ def test_tilt_planes_and_voxel_sizes(affine: Volume, verdict: str, reason: str) 
 
 def test_other_modalities_are_not_asked_for_hounsfield_units(sound: tuple[Volume, Volume]) -> None:
     bright = (sound[0] + 1024).astype(np.int16)
-    found = battery("one", bright, sound[1], AFFINE, hounsfield=False)
+    found = battery("one", bright, sound[1], AFFINE, modality=MR)
     assert [f.check for f in found] == ["grid", "slices", "masks", "alignment"]
     assert worst(found) == "ok"
-    empty = battery("one", bright, np.zeros_like(sound[1]), AFFINE, hounsfield=False)
+    empty = battery("one", bright, np.zeros_like(sound[1]), AFFINE, modality=MR)
     assert worst(empty) == "refused"
 
 
@@ -241,7 +242,7 @@ def test_prepare_refuses_and_doubts_as_inspect_does(
     write_phantom(tmp_path / "more", "y", *phantom(21))
     more = open_source(str(tmp_path / "more"))
     apart = prepare(more, tmp_path / "apart", SETTINGS, 0, [caches[0].path])
-    assert [str(p) for p in apart.failed] == ["x: the same scan as nifti/a, under another name"]
+    assert [str(p) for p in apart.failed] == ["x: the same scan as folders/a, under another name"]
     assert [one.verdict for one in survey(more, against=[caches[0].path])[0]] == ["refused", "ok"]
     assert [one.verdict for one in survey(more)[0]] == ["ok", "ok"]
 
@@ -315,7 +316,7 @@ def test_names_on_the_page_are_escaped(tmp_path: Path) -> None:
 def test_a_refused_scan_alone_leaves_no_cache_to_train_on(tmp_path: Path) -> None:
     write_series(tmp_path / "PANCREAS_0001" / "s", "PANCREAS_0001", miniature(1)[0] + 1024)
     write_label(tmp_path / "label0001.nii.gz", miniature(1)[1])
-    with pytest.raises(DataError, match="was the rescale intercept left out"):
+    with pytest.raises(DataError, match="write it in HU"):
         prepare(open_source(str(tmp_path)), tmp_path / "cache", SETTINGS, 0)
     assert not list((tmp_path / "cache" / "cases").glob("*"))
 

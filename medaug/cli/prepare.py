@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -20,6 +20,17 @@ def prepare(
     fov: Fov = None,
     center: Annotated[
         str | None, typer.Option(help="What a slice is centred on: body, label or image.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Those to take: pancreas,liver; pancreas+cancer makes one of two."),
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
     ] = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
@@ -45,7 +56,9 @@ def prepare(
     from medaug.data.cache import prepare as fill
     from medaug.workflow import cache_settings, plan
 
-    source = open_source(data, root)
+    wished = None if labels is None else [name.strip() for name in labels.split(",")]
+    said = cast(Literal["CT", "MR"] | None, modality)
+    source = open_source(data, root, labels=wished, modality=said, names=names)
     planned = plan(source, data, sized(size, fov, center, colour), cache=cache)
     settings = cache_settings(planned.config)
     if holdout is not None:

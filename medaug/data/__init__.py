@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from medaug import registry
-from medaug.errors import DataError
+from medaug.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from medaug.data.collections import Wanted
     from medaug.data.stored import CacheSettings
     from medaug.types import Case, Problem, Read
 
@@ -17,11 +18,14 @@ __all__ = ["Block", "Pictures", "Scans", "Source", "open_source"]
 
 
 class Scans(Protocol):
-    """A collection of CT scans, each a case with its label."""
+    """A collection of scans, each a case with its label; all CT, or all MR."""
 
     name: str
     kind: Literal["ct"]
-    labels: "Mapping[str, int]"
+    modality: Literal["CT", "MR"]
+
+    @property
+    def labels(self) -> "Mapping[str, int]": ...
 
     def cases(self) -> "tuple[list[Case], list[Problem]]":
         """The usable scans in name order, and the others with what is wrong."""
@@ -97,18 +101,50 @@ def default_root(name: str) -> Path:
     return Path("data") / name
 
 
-def open_source(data: str, root: Path | None = None) -> Source:
+def open_source(
+    data: str,
+    root: Path | None = None,
+    *,
+    labels: "Sequence[str] | None" = None,
+    modality: Literal["CT", "MR"] | None = None,
+    names: str | None = None,
+) -> Source:
     """Open a source by its name, or a folder by looking at it.
 
     Args:
         data: ``pancreas``, ``mnist``, ``fashion-mnist``, ``phantom``, or a path.
         root: where the data called by name is; `default_root` where None.
+        labels: those to take, by name; ``pancreas+cancer`` makes one label of two.
+        modality: what the scans are, where a folder does not say or holds both.
+        names: label names, by a collection of `medaug.data.collections.names` or a json file,
+            for label maps that carry none.
 
     Raises:
+        ConfigError: a label that is not there, or a wish that the files contradict.
         DataError: no such folder, an empty one, or nothing in it that is known.
     """
+    from medaug.data.collections import Collection, Wanted
+
+    if modality is not None and modality not in ("CT", "MR"):
+        raise ConfigError(f"modality {modality!r} is not known (known: CT, MR)")
+    source = _open(data, root, Wanted(modality, names))
+    if isinstance(source, Collection):
+        return source if labels is None else source.selecting(labels)
+    if names is not None:
+        raise ConfigError(
+            f"{data}: label names {names!r} were asked, and {source.name} has its own"
+        )
+    if modality is not None and (source.kind != "ct" or source.modality != modality):
+        raise ConfigError(f"{data}: modality {modality} was asked, and {source.name} has none")
+    if labels is not None and set(labels) != set(source.labels):
+        there = ", ".join(source.labels) or "none"
+        raise ConfigError(f"{data}: labels {', '.join(labels)} were asked (there: {there})")
+    return source
+
+
+def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
     if data not in registry.SOURCES or data == "nifti":
-        return _look(Path(data))
+        return _look(Path(data), wanted)
     place = default_root(data) if root is None else Path(root)
     make = registry.SOURCES[data].load()
     if data == "phantom":
@@ -122,31 +158,34 @@ def open_source(data: str, root: Path | None = None) -> Source:
     return cast(Source, make(place, data) if data.endswith("mnist") else make(place))
 
 
-def _look(path: Path) -> Source:
-    """The source that the folder ``path`` holds."""
+def _look(path: Path, wanted: "Wanted") -> Source:
+    """The source that ``path`` holds, a folder or one scan."""
+    from medaug.data import collections, idx, pancreas, pictures
+
+    if path.is_file() and (scan := collections.look(path, wanted)) is not None:
+        return scan
     if not path.is_dir():
         known = ", ".join(name for name in registry.SOURCES if name != "nifti")
         what = "a file, not a folder" if path.exists() else "no such folder"
         raise DataError(f"{path}: {what}, and not one of {known}")
     if not any(not p.name.startswith(".") for p in path.iterdir()):
         raise DataError(f"{path}: the folder is empty")
-    from medaug.data import collections, idx, pancreas, pictures
-
     if idx.looks_like(path):
         return idx.Idx(path, path.resolve().name)
     data_set = pictures.published(path)
     if data_set is not None:
         return data_set
-    if collections.looks_like(path):
-        return collections.NiftiFolder(path)
+    if (labelled := collections.labelled(path, wanted)) is not None:
+        return labelled
     if pancreas.looks_like(path):
         return pancreas.PancreasCT(path)
+    if (found := collections.look(path, wanted)) is not None:
+        return found
     photos = pictures.folder(path)
     if photos is not None:
         return photos
     raise DataError(
         f"{path}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
-        "NIfTI images with labels (imagesTr + labelsTr, images + labels, or case.nii.gz beside "
-        "case_label.nii.gz), idx files (train-images-idx3-ubyte, ...) and pictures (PNG, JPEG, "
-        "CIFAR-10 binaries)"
+        f"{collections.LOOKED_FOR}, idx files (train-images-idx3-ubyte, ...) and pictures (PNG, "
+        "JPEG, CIFAR-10 binaries)"
     )

@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from medaug import geometry
 from medaug.errors import DataError
+from medaug.modality import CT, Modality
 from medaug.types import HU, Affine, LabelMap
 
 SHELL_MM = 2.0
 SHIFT_MM = 10.0
 FEWEST_VOXELS = 200
 AFFINE_TOLERANCE = 1e-3
-_SOFT_TISSUE_HU = (-150, 250)
 
 
 def check_geometry(
@@ -54,11 +54,11 @@ def check_geometry(
         )
 
 
-def explained(values: HU, groups: LabelMap) -> float:
+def explained(values: HU, groups: LabelMap, modality: Modality = CT) -> float:
     """The share of the variance of ``values`` that lies between ``groups``; group 0 is left out."""
     kept = groups > 0
     group = groups[kept]
-    clipped = np.clip(values[kept], *_SOFT_TISSUE_HU).astype(np.float64)
+    clipped = np.clip(values[kept], *modality.tissue).astype(np.float64)
     count = np.bincount(group)
     sums = np.bincount(group, clipped)
     total = ((clipped - clipped.mean()) ** 2).sum()
@@ -112,11 +112,13 @@ def _candidates(
                 yield f"moved by {abs(by) * pitch:.0f} mm", groups, moved
 
 
-def weigh(image: HU, labels: LabelMap, affine: Affine) -> tuple[float, float, str] | None:
+def weigh(
+    image: HU, labels: LabelMap, affine: Affine, modality: Modality = CT
+) -> tuple[float, float, str] | None:
     """How well a label lies on its image as given, how well where else it lies best, and where.
 
     Args:
-        image: HU ``[x, y, z]``.
+        image: values ``[x, y, z]`` as ``modality`` stores them.
         labels: label ids on the same grid.
         affine: of the grid; only its spacing is used.
 
@@ -128,21 +130,21 @@ def weigh(image: HU, labels: LabelMap, affine: Affine) -> tuple[float, float, st
     if tight is None or np.count_nonzero(labels[tight]) < FEWEST_VOXELS:
         return None
     groups, box = _groups(labels, tight, affine)
-    given = explained(image[box], groups)
+    given = explained(image[box], groups, modality)
     best, name = max(
-        (explained(image[where], placed), name)
+        (explained(image[where], placed, modality), name)
         for name, placed, where in _candidates(groups, box, image.shape, affine)
     )
     return given, best, name
 
 
-def check_alignment(image: HU, labels: LabelMap, affine: Affine) -> None:
+def check_alignment(image: HU, labels: LabelMap, affine: Affine, modality: Modality = CT) -> None:
     """Refuse a label that lies better on its image when mirrored or moved, as `weigh` finds.
 
     Raises:
         DataError: some other placement explains more than the one given.
     """
-    weighed = weigh(image, labels, affine)
+    weighed = weigh(image, labels, affine, modality)
     if weighed is not None and weighed[1] > weighed[0]:
         given, best, name = weighed
         raise DataError(misplaced(given, best, name))

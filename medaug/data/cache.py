@@ -104,6 +104,8 @@ def prepare(
     if source.kind == "image":
         more = {"attributes": list(source.attributes), "listing": source.listing()}
         index |= {key: value for key, value in more.items() if value}
+    if source.kind == "ct":
+        index["modality"] = source.modality
     if before is not None:
         _check_same(cache, before, index)
     problems: list[Problem] = []
@@ -209,6 +211,7 @@ def _check_same(cache: Path, before: Mapping[str, Any], asked: Mapping[str, Any]
     pairs = {
         "source": (before["source"], asked["source"]),
         "labels": (before["labels"], asked["labels"]),
+        "modality": (before.get("modality", "CT"), asked.get("modality", "CT")),
         **{
             name: (before["settings"].get(name), asked["settings"].get(name))
             for name in asked["settings"] | before["settings"]
@@ -245,9 +248,8 @@ def _fill(
         count = 0
     if source.kind == "ct":
         assert settings.size is not None
-        cut = filling.Slice(
-            cache / "cases", source.labels, settings.size, settings.fov_mm, settings.center
-        )
+        how = settings.size, settings.fov_mm, settings.center, source.modality
+        cut = filling.Slice(cache / "cases", source.labels, *how)
         results = filling.outcomes(list(todo.values()), cut, count)
     else:
         blocks = [filling.Named(name, block) for name, block in todo.items()]

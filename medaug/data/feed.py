@@ -17,6 +17,7 @@ from medaug.data.gather import gather
 from medaug.data.tissues import TISSUES, layout
 from medaug.data.warp import field, is_still, warp, warp_ids
 from medaug.errors import ConfigError
+from medaug.modality import modality_of
 from medaug.seeds import generator
 from medaug.tensors import Batch, Shape
 
@@ -27,7 +28,8 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
     """The codec that ``data`` asks for over this cache's labels.
 
     Raises:
-        ConfigError: a label the cache does not have, or masks where it has none.
+        ConfigError: a label the cache does not have, masks where it has none, or a window or
+            tissues in HU for scans that are not in HU.
     """
     if cache.kind == "image":
         if data.masks in ("layout", "alone"):
@@ -36,6 +38,8 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
                 "pictures take none"
             )
         return PictureCodec(cache.channels)
+    if cache.modality != "CT":
+        _check_unitless(cache, data)
     wanted = data.labels if data.labels is not None else list(cache.labels)
     for name in wanted:
         if name not in cache.labels:
@@ -53,7 +57,24 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
             )
     if data.masks in ("layout", "alone") and not (chosen or filled):
         raise ConfigError(f"config data.masks: {data.masks} needs labels, and none are chosen")
-    return CTCodec(data.window_hu, chosen, data.masks, dict(TISSUES) if filled else {})
+    tissues = dict(TISSUES) if filled else {}
+    return CTCodec(data.window_hu, chosen, data.masks, tissues, cache.modality)
+
+
+def _check_unitless(cache: SliceCache, data: DataConfig) -> None:
+    """Refuse what only HU have a meaning for."""
+    low, high = modality_of(cache.modality).limits
+    if not low <= data.window_hu[0] < data.window_hu[1] <= high:
+        raise ConfigError(
+            f"config data.window_hu: {list(data.window_hu)}, and {cache.path} holds "
+            f"{cache.modality} in thousandths of each scan's range; take [0, 1000] or others from "
+            f"{low} to {high}"
+        )
+    if data.masks in ("layout", "alone") and data.tissues:
+        raise ConfigError(
+            f"config data.tissues: tissues are told by HU, and {cache.path} holds "
+            f"{cache.modality}; set data.tissues=false"
+        )
 
 
 def _must_vary(name: str, values: Tensor) -> None:
@@ -265,9 +286,10 @@ def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> 
 
 def _check_alike(cache: SliceCache, unlabeled: SliceCache) -> None:
     """Refuse scans without labels that were cut otherwise."""
-    for what in ("kind", "size", "fov_mm", "center"):
+    for what in ("kind", "modality", "size", "fov_mm", "center"):
         mine, theirs = (
-            c.kind if what == "kind" else getattr(c.settings, what) for c in (cache, unlabeled)
+            getattr(c if what in ("kind", "modality") else c.settings, what)
+            for c in (cache, unlabeled)
         )
         if mine != theirs:
             raise ConfigError(

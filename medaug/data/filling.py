@@ -25,6 +25,7 @@ from medaug.data.readers import LOSSY
 from medaug.data.slicing import as_item, pipeline
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
+from medaug.modality import modality_of
 from medaug.types import Affine, Case
 
 PART = ".part-"
@@ -136,15 +137,21 @@ class Slice(Transform):
     """Cuts and writes one case; whatever is wrong with it becomes its outcome."""
 
     def __init__(
-        self, cases: Path, labels: Mapping[str, int], size: int, fov_mm: float, center: str
+        self,
+        cases: Path,
+        labels: Mapping[str, int],
+        size: int,
+        fov_mm: float,
+        center: str,
+        modality: str = "CT",
     ) -> None:
         self.cases, self.labels = cases, dict(labels)
-        self.size, self.fov_mm, self.center = size, fov_mm, center
+        self.how = size, fov_mm, center, modality_of(modality)
 
     def __call__(self, data: Case) -> Outcome:
         """Run the pipeline on the files of ``data`` and write the result."""
         try:
-            cut = pipeline(data, self.labels, self.size, self.fov_mm, self.center)(as_item(data))
+            cut = pipeline(data, self.labels, *self.how)(as_item(data))
             image, label = cut["image"], cut["label"]
             arrays = {
                 name: volume.as_tensor()[0].numpy().transpose(2, 1, 0)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from monai.data import ImageReader
 
-from medaug.data.readers import LabelReader
+from medaug.data.readers import LabelReader, MasksReader
 from medaug.types import Marks
 
 
@@ -15,4 +15,7 @@ def reader_of(marks: Marks, known: Collection[int]) -> ImageReader:
         marks: of one scan.
         known: the ids that the result may hold besides 0.
     """
-    return LabelReader(known, marks.ids)
+    if marks.each is not None:
+        ids = marks.ids or {}
+        return MasksReader([ids.get(value, value) for value in marks.each])
+    return LabelReader(known, marks.ids, marks.strict)

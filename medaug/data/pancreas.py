@@ -45,6 +45,7 @@ class PancreasCT:
 
     name = "pancreas"
     kind: Literal["ct"] = "ct"
+    modality: Literal["CT", "MR"] = "CT"
     labels: Mapping[str, int] = {"pancreas": 1}
     duplicates: Mapping[str, str] = {"PANCREAS_0025": _DUPLICATE, "PANCREAS_0070": _DUPLICATE}
 

@@ -59,6 +59,7 @@ class Phantom:
 
     name = "phantom"
     kind: Literal["ct"] = "ct"
+    modality: Literal["CT", "MR"] = "CT"
     labels: Mapping[str, int] = {"pancreas": 1}
 
     def __init__(

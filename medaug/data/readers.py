@@ -3,7 +3,7 @@
 ``SeriesReader`` reads a CT series of DICOM files through SimpleITK, several times faster than
 MONAI's own readers, after the checks they all leave out: a slice missing or there twice, a
 truncated file, slices of two series.  ``VolumeReader`` and ``LabelReader`` read NIfTI files
-through MONAI's own reader.
+through MONAI's own reader, NRRD and MetaImage through SimpleITK.
 
 ``LoadImage`` swallows whatever a reader's ``read`` raises and tries the next reader, so the readers
 here do their work, and raise, in ``get_data``.
@@ -15,16 +15,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
-from nibabel.filebasedimages import ImageFileError
 
+from medaug.data.alignment import check_geometry
 from medaug.data.pixels import Place, decode
 from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
+from medaug.data.volumes import is_nifti, nifti_header, read_itk
 from medaug.errors import DataError
 from medaug.geometry import HU_RANGE
+from medaug.modality import CT, Modality, check_unitless, thousandths
 from medaug.types import Affine
 
 LOSSY = "lossy"
@@ -58,16 +59,27 @@ def _laid_out(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
     return laid_out
 
 
+def _stored(values: np.ndarray, modality: Modality) -> np.ndarray:
+    """``values`` [x, y, z] as a cache keeps them: int16 HU, or thousandths of the scan's range."""
+    if modality is CT:
+        return _laid_out(values, np.int16)
+    check_unitless(values)
+    return _laid_out(thousandths(values), np.int16)
+
+
 class SeriesReader(ImageReader):
-    """A DICOM series as int16 HU ``[x, y, z]`` with its RAS+ affine.
+    """A DICOM series as int16 ``[x, y, z]`` with its RAS+ affine.
 
     Args:
         checked: the files come in the order of `check_series`, which need not be run again.
         starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
+        modality: CT comes in HU, MR in thousandths of its own range.
     """
 
-    def __init__(self, checked: bool = False, starts_at: int | None = 1) -> None:
-        self.checked, self.starts_at = checked, starts_at
+    def __init__(
+        self, checked: bool = False, starts_at: int | None = 1, modality: Modality = CT
+    ) -> None:
+        self.checked, self.starts_at, self.modality = checked, starts_at, modality
 
     def verify_suffix(self, filename: Sequence[os.PathLike] | os.PathLike) -> bool:
         """Whether the files could be a series of DICOM slices."""
@@ -90,11 +102,11 @@ class SeriesReader(ImageReader):
         first, last, places = self._listed(img)
         values, syntaxes = decode(places)
         lossy = sorted(s.name for s in syntaxes if s.lossy)
-        hu = _laid_out(values.transpose(2, 1, 0), np.int16)
-        meta = _meta(series_affine(first, last, len(places)), hu.shape)
+        stored = _stored(values.transpose(2, 1, 0), self.modality)
+        meta = _meta(series_affine(first, last, len(places)), stored.shape)
         if lossy or first.lossy or last.lossy:
             meta[LOSSY] = ", ".join(lossy) or "an earlier, unnamed compression"
-        return hu, meta
+        return stored, meta
 
     def _listed(self, files: tuple[Path, ...]) -> tuple[Header, Header, list[Place]]:
         """The two ends of the series, and where its slices are, in their order."""
@@ -108,26 +120,8 @@ class SeriesReader(ImageReader):
         return headers[0], headers[-1], places
 
 
-def nifti_header(file: Path) -> nibabel.Nifti1Image:
-    """``file`` opened as a three-dimensional NIfTI image, its voxels not read.
-
-    Raises:
-        DataError: the file is not NIfTI, or not a volume.
-    """
-    try:
-        image = nibabel.load(file)
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
-        if isinstance(error, FileNotFoundError):
-            raise DataError(f"{file.name} is not there") from error
-        raise DataError(f"{file.name} is not a NIfTI file") from error
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise DataError(f"{file.name} has shape {shape}; a volume has three axes")
-    return image
-
-
-class _CheckedNibabelReader(NibabelReader):
-    """MONAI's NIfTI reader, reading late and telling a damaged file by name."""
+class _CheckedReader(NibabelReader):
+    """MONAI's NIfTI reader, reading late, telling a damaged file by name, and ITK's files too."""
 
     def __init__(self) -> None:
         super().__init__(squeeze_non_spatial_dims=True)
@@ -137,6 +131,9 @@ class _CheckedNibabelReader(NibabelReader):
         return Path(names[0])
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        if not is_nifti(img):
+            values, affine = read_itk(img)
+            return values, _meta(affine, values.shape)
         nifti_header(img)
         try:
             values, meta = super().get_data(super().read([img]))
@@ -145,27 +142,42 @@ class _CheckedNibabelReader(NibabelReader):
         return values, _meta(np.asarray(meta[MetaKeys.AFFINE], float), values.shape)
 
 
-class VolumeReader(_CheckedNibabelReader):
-    """A NIfTI image as int16 HU ``[x, y, z]``."""
+class VolumeReader(_CheckedReader):
+    """A volume file as int16 ``[x, y, z]``.
+
+    Args:
+        modality: CT comes in HU, fractions rounded; MR in thousandths of its own range.
+    """
+
+    def __init__(self, modality: Modality = CT) -> None:
+        super().__init__()
+        self.modality = modality
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the voxels; fractions of a HU are rounded."""
+        """Read the voxels."""
         values, meta = super().get_data(img)
-        return _laid_out(values, np.int16), meta
+        return _stored(values, self.modality), meta
 
 
-class LabelReader(_CheckedNibabelReader):
-    """A NIfTI label map as uint8 ``[x, y, z]``.
+class LabelReader(_CheckedReader):
+    """A label map as uint8 ``[x, y, z]``.
 
     Args:
         known: the ids that may occur besides 0.
         ids: which stored value becomes which id, others background; None keeps them as they are.
+        strict: a stored value that ``ids`` does not name is an error instead.
     """
 
-    def __init__(self, known: Collection[int], ids: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        known: Collection[int],
+        ids: Mapping[int, int] | None = None,
+        strict: bool = False,
+    ) -> None:
         super().__init__()
         self.known = {0, *known}
         self.ids = None if ids is None else dict(ids)
+        self.strict = strict
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Read the ids, whatever the type they are stored in.
@@ -174,20 +186,73 @@ class LabelReader(_CheckedNibabelReader):
             DataError: a value that is no known id.
         """
         values, meta = super().get_data(img)
+        if self.ids is not None and self.strict:
+            self._check(img, values, {0, *self.ids})
         if self.ids is not None:
             values = _renumbered(values, self.ids)
-        marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
-        for value in _distinct(values, marked):
-            if value not in self.known:
-                raise DataError(
-                    f"{img.name} holds the value {value:g}, known labels are "
-                    f"{', '.join(str(v) for v in sorted(self.known))}"
-                )
+        marked = self._check(img, values, self.known)
         labels = np.zeros(values.shape, np.uint8)
         if marked:
             held = slice(marked[0], marked[-1] + 1)
             labels[:, :, held] = _laid_out(values[:, :, held], np.uint8)
         return labels, meta
+
+    def _check(self, img: Path, values: np.ndarray, known: Collection[int]) -> list[int]:
+        """Refuse values that are not known; returns the slices that hold any."""
+        marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
+        for value in _distinct(values, marked):
+            if value not in known:
+                raise DataError(
+                    f"{img.name} holds the value {value:g}, known labels are "
+                    f"{', '.join(str(v) for v in sorted(known))}"
+                )
+        return marked
+
+
+class MasksReader(ImageReader):
+    """Binary masks, a file for each label, as one uint8 label map ``[x, y, z]``.
+
+    Where masks overlap, the later file covers the earlier one.
+
+    Args:
+        ids: of the files, in their order.
+    """
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def verify_suffix(self, filename: Sequence[os.PathLike] | os.PathLike) -> bool:
+        """Whether there is a file for each id."""
+        return not isinstance(filename, str | os.PathLike) and len(filename) == len(self.ids)
+
+    def read(self, data: Any, **kwargs: Any) -> tuple[Path, ...]:
+        """The files of the masks."""
+        return tuple(Path(name) for name in data)
+
+    def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the masks and lay them over each other.
+
+        Raises:
+            DataError: a mask that is not binary, or not on the grid of the first.
+        """
+        reader = _CheckedReader()
+        labels, first = np.empty(0, np.uint8), None
+        for file, id in zip(img, self.ids, strict=True):
+            values, meta = reader.get_data(file)
+            affine = meta[MetaKeys.AFFINE]
+            if first is None:
+                labels, first = np.zeros(values.shape, np.uint8), meta
+            check_geometry(labels.shape, first[MetaKeys.AFFINE], values.shape, affine)
+            inside = values != 0
+            if len(np.unique(values[inside])) > 1:
+                raise DataError(
+                    f"{file.name} is no binary mask: it holds values from "
+                    f"{values.min():g} to {values.max():g}"
+                )
+            labels[inside] = id
+        if first is None:
+            raise DataError("no mask was given")
+        return labels, first
 
 
 def _renumbered(values: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:

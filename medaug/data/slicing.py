@@ -1,6 +1,7 @@
 """From the files of a case to its slices, checked and canonical: one MONAI pipeline.
 
-    LoadImaged -> EnsureChannelFirstd -> CheckPaird -> Orientationd("RAS") -> Judged -> InPlaned
+    LoadImaged -> EnsureChannelFirstd -> CheckHUd -> CheckPaird -> Orientationd("RAS")
+        -> Judged -> InPlaned
 
 Volumes stay int16 and uint8 from file to slice; a 512 x 512 x 240 scan takes well under 1.5 GB.
 """
@@ -27,16 +28,22 @@ from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
 from medaug.data.readers import LOSSY, SeriesReader, VolumeReader
+from medaug.data.volumes import suffix
 from medaug.errors import ConfigError, DataError, MedaugError
+from medaug.modality import CT, Modality, check_hu
 from medaug.types import HU, Affine, Case, LabelMap
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
-CENTERS: dict[str, Callable[[np.ndarray, np.ndarray, Affine], tuple[float, float]]] = {
-    "body": lambda image, label, affine: geometry.body_center(image, affine),
-    "image": lambda image, label, affine: ((image.shape[0] - 1) / 2, (image.shape[1] - 1) / 2),
-    "label": lambda image, label, affine: (
-        geometry.label_center(label) or geometry.body_center(image, affine)
+Center = Callable[[np.ndarray, np.ndarray, Affine, Modality], tuple[float, float]]
+CENTERS: dict[str, Center] = {
+    "body": lambda image, label, affine, seen: geometry.body_center(image, affine, seen),
+    "image": lambda image, label, affine, seen: (
+        (image.shape[0] - 1) / 2,
+        (image.shape[1] - 1) / 2,
+    ),
+    "label": lambda image, label, affine, seen: (
+        geometry.label_center(label) or geometry.body_center(image, affine, seen)
     ),
 }
 
@@ -48,6 +55,22 @@ def _array(volume: MetaTensor) -> np.ndarray:
 
 def _affine(volume: MetaTensor) -> Affine:
     return np.asarray(volume.affine, dtype=np.float64)
+
+
+class CheckHUd(MapTransform):
+    """Refuses CT that is plainly not in HU; passes the others unchanged.
+
+    Raises:
+        DataError: neither air nor fat is in it.
+    """
+
+    def __init__(self, image: Hashable = "image") -> None:
+        super().__init__([image])
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the image."""
+        check_hu(_array(data[self.keys[0]]))
+        return dict(data)
 
 
 class CheckPaird(MapTransform):
@@ -92,16 +115,22 @@ class Judged(MapTransform):
     Args:
         case: the scan's id.
         labeled: whether the label says anything.
+        modality: of the image.
 
     Raises:
         DataError: the reason of every check that refuses the scan.
     """
 
     def __init__(
-        self, case: str, labeled: bool, image: Hashable = "image", label: Hashable = "label"
+        self,
+        case: str,
+        labeled: bool,
+        image: Hashable = "image",
+        label: Hashable = "label",
+        modality: Modality = CT,
     ) -> None:
         super().__init__([image, label])
-        self.case, self.labeled = case, labeled
+        self.case, self.labeled, self.modality = case, labeled, modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Judge the scan."""
@@ -109,7 +138,7 @@ class Judged(MapTransform):
         pixels, affine = _array(image), _affine(image)
         reduced = reduce(pixels, affine)
         marks = _array(label) if self.labeled else None
-        findings = battery(self.case, pixels, marks, affine, reduced)
+        findings = battery(self.case, pixels, marks, affine, reduced, self.modality)
         refused = [finding.reason for finding in findings if finding.verdict == "refused"]
         if refused:
             raise DataError("; also, ".join(refused))
@@ -126,6 +155,7 @@ class InPlaned(MapTransform):
         size: pixels along each side.
         fov_mm: length of each side.
         center: ``body``, ``image``, or ``label`` (the body's where a scan has no label).
+        modality: of the image.
     """
 
     def __init__(
@@ -135,23 +165,25 @@ class InPlaned(MapTransform):
         center: str,
         image: Hashable = "image",
         label: Hashable = "label",
+        modality: Modality = CT,
     ) -> None:
         super().__init__([image, label])
         if center not in CENTERS:
             raise ConfigError(f"center {center!r} is not known (known: {', '.join(CENTERS)})")
         self.size, self.fov_mm, self.center = size, fov_mm, CENTERS[center]
+        self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample the pair."""
         result = dict(data)
         image, label = (data[key] for key in self.keys)
         affine, pixels, marks = _affine(image), _array(image), _array(label)
-        where = self.center(pixels, marks, affine)
+        where = self.center(pixels, marks, affine, self.modality)
         window = (affine, where, self.fov_mm, self.size)
         kept = {key: value for key, value in image.meta.items() if key == LOSSY}
         placed = torch.from_numpy(geometry.window_affine(*window))
         for key, resampled in (
-            (self.keys[0], geometry.resample_image(pixels, *window)),
+            (self.keys[0], geometry.resample_image(pixels, *window, self.modality)),
             (self.keys[1], geometry.resample_labels(marks, *window)),
         ):
             volume = torch.from_numpy(resampled.transpose(2, 1, 0))[None]
@@ -172,38 +204,54 @@ def _load(key: str, reader: ImageReader) -> LoadImaged:
         plugin.setLevel(level)
 
 
-def loading(case: Case, labels: Mapping[str, int]) -> list[Callable[..., Any]]:
+def loading(
+    case: Case, labels: Mapping[str, int], modality: Modality = CT
+) -> list[Callable[..., Any]]:
     """The transforms from `as_item` of ``case`` to its RAS image and label on one grid.
 
     DICOM files must come in slice order, checked, as sources list them.
     """
-    is_dicom = case.image[0].suffix.lower() == ".dcm"
-    load = [_load("image", SeriesReader(checked=True) if is_dicom else VolumeReader())]
+    reader: ImageReader = VolumeReader(modality)
+    if not suffix(case.image[0]):
+        reader = SeriesReader(checked=True, modality=modality)
+    load = [_load("image", reader)]
     if case.label is None:
         paired = [EnsureChannelFirstd("image", channel_dim="no_channel"), EmptyLabeld()]
     else:
         load.append(_load("label", reader_of(case.label, labels.values())))
         first = EnsureChannelFirstd(["image", "label"], channel_dim="no_channel")
         paired = [first, CheckPaird()]
+    if modality is CT:
+        paired.insert(1, CheckHUd())
     return [*load, *paired, Orientationd(["image", "label"], axcodes="RAS", labels=_RAS)]
 
 
 def pipeline(
-    case: Case, labels: Mapping[str, int], size: int, fov_mm: float, center: str
+    case: Case,
+    labels: Mapping[str, int],
+    size: int,
+    fov_mm: float,
+    center: str,
+    modality: Modality = CT,
 ) -> Compose:
     """The transforms from `as_item` of ``case`` to its resampled image and label."""
-    judged = Judged(case.id, case.label is not None)
-    return Compose([*loading(case, labels), judged, InPlaned(size, fov_mm, center)])
+    judged = Judged(case.id, case.label is not None, modality=modality)
+    placed = InPlaned(size, fov_mm, center, modality=modality)
+    return Compose([*loading(case, labels, modality), judged, placed])
 
 
-def load(case: Case, labels: Mapping[str, int]) -> tuple[HU, LabelMap | None, Affine]:
-    """A case's HU and label ids ``[x, y, z]`` in RAS order, and their affine; nothing is judged.
+def load(
+    case: Case, labels: Mapping[str, int], modality: Modality = CT
+) -> tuple[HU, LabelMap | None, Affine]:
+    """A case's stored values and label ids ``[x, y, z]`` in RAS order, and their affine.
+
+    Nothing is judged.
 
     Raises:
         DataError: a file cannot be read, or image and label are not on one grid.
     """
     try:
-        data = Compose(loading(case, labels))(as_item(case))
+        data = Compose(loading(case, labels, modality))(as_item(case))
     except RuntimeError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, MedaugError):

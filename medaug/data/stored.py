@@ -3,7 +3,8 @@
     cache/
       cache.json                   version, settings, split, what is in it; written first and last
       cases/PANCREAS_0001/
-        image.npy                  (z, y, x) int16 HU, or uint8 levels; (z, y, x, 3) where RGB
+        image.npy                  (z, y, x) int16 HU, MR in thousandths, or uint8 levels;
+                                   (z, y, x, 3) where RGB
         label.npy                  (z, y, x) uint8, CT only
         classes.npy                (z,) unsigned, pictures in classes only
         attributes.npy             (z, attributes) bool, pictures with attributes only
@@ -130,7 +131,7 @@ class CachedCase:
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:
-        """Slices (z, y, x): int16 HU, or uint8 levels, (z, y, x, 3) where RGB."""
+        """Slices (z, y, x): int16 HU, MR in thousandths, or uint8 levels, (z, y, x, 3) if RGB."""
         return np.load(self.path / "image.npy", mmap_mode="r")
 
     @cached_property
@@ -165,6 +166,7 @@ class SliceCache:
         fingerprint: a hash of all that training can see in it.
         split: ids of the cases under ``train``, ``heldout`` and, of some pictures, ``validation``.
         attributes: names of what each picture has or has not.
+        modality: ``CT`` in HU or ``MR`` in thousandths of each scan's range; see `medaug.modality`.
     """
 
     path: Path
@@ -177,6 +179,7 @@ class SliceCache:
     split: dict[str, list[str]]
     cases: dict[str, CachedCase]
     attributes: tuple[str, ...] = ()
+    modality: str = "CT"
 
     @property
     def size(self) -> int:
@@ -187,6 +190,16 @@ class SliceCache:
     def channels(self) -> int:
         """3 where its pictures are RGB, else 1."""
         return 3 if next(iter(self.cases.values())).image.ndim == 4 else 1
+
+    @property
+    def content(self) -> str:
+        """What the slices are, as runs and outputs say it: ``ct``, ``mr`` or ``image``."""
+        return "mr" if self.modality == "MR" else self.kind
+
+    @property
+    def holds(self) -> str:
+        """The same in words: CT, MR or pictures."""
+        return "pictures" if self.kind == "image" else self.modality
 
     @classmethod
     def open(cls, path: Path) -> "SliceCache":
@@ -219,6 +232,7 @@ class SliceCache:
             split=index["split"],
             cases=cases,
             attributes=tuple(index.get("attributes", ())),
+            modality=index.get("modality", "CT"),
         )
 
 
@@ -254,6 +268,8 @@ def fingerprint(
     seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
     if index.get("attributes"):
         seen["attributes"] = index["attributes"]
+    if index.get("modality", "CT") != "CT":
+        seen["modality"] = index["modality"]
     canonical = json.dumps([seen, digests, split], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

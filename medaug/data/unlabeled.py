@@ -1,4 +1,4 @@
-"""Scans that nobody labelled: every NIfTI file and every DICOM series below a folder."""
+"""Scans that nobody labelled: every volume file and every DICOM series below a folder."""
 
 import hashlib
 import re
@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from medaug.data.readers import nifti_header
 from medaug.data.series import check_series, read_header, walk
+from medaug.data.volumes import stem, suffix, volume_header
 from medaug.errors import DataError
 from medaug.types import Case, Problem
-
-_SUFFIXES = (".nii", ".nii.gz")
 
 
 def digest(identifier: str) -> str:
@@ -29,6 +27,7 @@ class Unlabeled:
 
     Args:
         root: the folder.
+        modality: of the series that are taken, and what volume files are taken to be.
 
     Attributes:
         places: the folder of each DICOM series below ``root``, for the user's screen alone; known
@@ -42,8 +41,8 @@ class Unlabeled:
     kind: Literal["ct"] = "ct"
     labels: Mapping[str, int] = {}
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, modality: Literal["CT", "MR"] = "CT") -> None:
+        self.root, self.modality = Path(root), modality
         self.places: dict[str, str] = {}
         if not self.root.is_dir():
             what = "a file, not a folder" if self.root.exists() else "no such folder"
@@ -57,10 +56,10 @@ class Unlabeled:
         """
         cases, problems = [], []
         for folder, names in walk(self.root):
-            for file in (folder / name for name in names if name.endswith(_SUFFIXES)):
+            for file in (folder / name for name in names if suffix(Path(name))):
                 id = self._id(file)
                 try:
-                    nifti_header(file)
+                    volume_header(file)
                     cases.append(Case(id, (file,)))
                 except DataError as error:
                     problems.append(Problem(id, str(error)))
@@ -74,12 +73,12 @@ class Unlabeled:
         return cases, problems
 
     def _series(self, folder: Path, files: list[Path]) -> tuple[Case | None, Problem | None]:
-        """The series right in ``folder``, or what is wrong with it; neither where it is no CT."""
+        """The series right in ``folder``, or what is wrong with it; neither of another modality."""
         place = str(folder.relative_to(self.root))
         id = f"scan-{digest(place)}"
         try:
             header = read_header(files[0])
-            if header.modality not in ("", "CT"):
+            if (header.modality or "CT") != self.modality:
                 return None, None
             id = f"scan-{digest(header.series or place)}"
             if id in self.places and self.places[id] != place:
@@ -90,6 +89,5 @@ class Unlabeled:
             return None, Problem(id, f"{place}: {error}")
 
     def _id(self, path: Path) -> str:
-        inside = str(path.relative_to(self.root)) if path != self.root else path.name
-        bare = inside.removesuffix(".gz").removesuffix(".nii")
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", bare)
+        inside = path.relative_to(self.root) if path != self.root else Path(path.name)
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(inside.with_name(stem(inside))))

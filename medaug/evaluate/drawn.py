@@ -33,7 +33,8 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
         ConfigError: a run of pictures or of masks alone, or a number out of range.
     """
     if generator.kind != "ct":
-        raise ConfigError(f"{run}: draws pictures; the report is about CT slices")
+        what = "MR" if generator.kind == "mr" else "pictures"
+        raise ConfigError(f"{run}: draws {what}; the report is about CT slices")
     depends = generator.depends_on("latent", uncertainty)
     generator.generate(n, seed, uncertainty)  # refuses numbers out of range before anything is done
     data = generator.settings.data

@@ -116,8 +116,8 @@ def real_slices(
     Raises:
         CacheError: the cache holds no CT, or the split no such slice.
     """
-    if cache.kind != "ct":
-        raise CacheError(f"{cache.path}: holds pictures; the report is about CT slices")
+    if cache.content != "ct":
+        raise CacheError(f"{cache.path}: holds {cache.holds}; the report is about CT slices")
     names = {k: v for k, v in cache.labels.items() if labels is None or k in labels}
     images, marks, cases, heights, spacing = [], [], [], [], None
     for case_id in cache.split[split]:

@@ -1,4 +1,4 @@
-"""A folder of NIfTI images by any tool, with masks or without, as synthetic slices of a report.
+"""A folder of images by any tool, with masks or without, as synthetic slices of a report.
 
 With masks the layouts are those of `medaug.data.collections`.  Without, the images are those of
 ``imagesTr``, of ``images``, or of the folder itself.  An image may be a slice or a volume, in any
@@ -17,14 +17,16 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medaug.data import collections
+from medaug.data.marks import reader_of
+from medaug.data.volumes import is_nifti, read_itk, stem, volumes
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
 from medaug.geometry import spacing
-from medaug.types import Case
+from medaug.types import Case, Marks
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -42,7 +44,10 @@ def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
     cases, labels = _cases(folder)
     if labels and not (folder / "dataset.json").is_file():
         names = {id: name for name, id in known.items()}
-        labels = {names.get(id, name): id for name, id in labels.items()}
+        labels = {
+            names.get(id, name) if name == f"label_{id}" else name: id
+            for name, id in labels.items()
+        }
     digest = hashlib.sha256()
     for case in cases:
         for path in (*case.image, *(case.label.files if case.label else ())):
@@ -65,8 +70,8 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}")
-    if collections.looks_like(folder):
-        source = collections.NiftiFolder(folder)
+    source = collections.labelled(folder)
+    if source is not None:
         cases, problems = source.cases()
         if problems:
             raise DataError(f"{folder}: {len(problems)} cases cannot be used; first {problems[0]}")
@@ -79,9 +84,9 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
         return cases, source.labels
     places = [place for place in (folder / "imagesTr", folder / "images", folder) if place.is_dir()]
     for place in places:
-        found = sorted(p for p in place.glob("*.nii*") if not p.name.startswith("."))
+        found = volumes(place)
         if found:
-            return [Case(path.name.partition(".nii")[0], (path,)) for path in found], {}
+            return [Case(stem(path), (path,)) for path in found], {}
     files = [p for place in places for p in place.iterdir() if p.is_file()]
     pictures = [p for p in files if p.suffix.lower() in PICTURES]
     if pictures:
@@ -104,7 +109,7 @@ def _load(
         frame.check(case.image[0], image.shape, (x_mm, y_mm))
         lowest = min(lowest, float(image.min()))
         step = z_mm if len(image) > 1 else step
-        kept.add(case.id, image, None if case.label is None else _mask(case.label.files[0], image))
+        kept.add(case.id, image, None if case.label is None else _mask(case.label, labels))
     if lowest >= 0:
         raise DataError(
             f"{folder}: no value below 0 in any of its images, so these are not HU, in which fat "
@@ -116,10 +121,11 @@ def _load(
 def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """An image as (z, y, x) in RAS+ order, and its spacing along x, y, z."""
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        image = nibabel.load(path) if is_nifti(path) else SpatialImage(*read_itk(path))
+        image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+        raise DataError(f"{path}: not a readable image file ({error})") from error
     trailing = [n for n in values.shape[3:] if n != 1]
     if values.ndim < 2 or trailing:
         raise DataError(f"{path}: a slice or a volume is wanted, got the shape {values.shape}")
@@ -129,10 +135,12 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     return np.ascontiguousarray(volume.T), spacing(np.asarray(image.affine))
 
 
-def _mask(path: Path, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    values, _ = _read(path)
-    if values.shape != image.shape:
-        raise DataError(f"{path}: has the shape {values.shape}, its image {image.shape} (z, y, x)")
-    if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():
-        raise DataError(f"{path}: label ids are whole numbers from 0 to 255")
-    return values.astype(np.uint8)
+def _mask(marks: Marks, labels: Mapping[str, int]) -> npt.NDArray[np.uint8]:
+    """A label map as (z, y, x) in RAS+ order; its grid was checked to be its image's."""
+    reader = reader_of(marks, labels.values())
+    try:
+        values, meta = reader.get_data(reader.read(marks.files))
+    except DataError as error:
+        raise DataError(f"{marks.files[0]}: {error}") from error
+    turned = nibabel.as_closest_canonical(SpatialImage(values, meta["affine"]))
+    return np.ascontiguousarray(np.asarray(turned.dataobj, np.uint8).T)

@@ -38,7 +38,8 @@ def open_synthesised(folder: Path) -> Synthetic:
     about = json.loads((folder / "run.json").read_text())
     form = str(about["settings"]["format"])
     if about["kind"] != "ct":
-        raise DataError(f"{folder}: holds pictures; the report is about CT slices")
+        what = "MR" if about["kind"] == "mr" else "pictures"
+        raise DataError(f"{folder}: holds {what}; the report is about CT slices")
     if form == "png":
         raise DataError(
             f"{folder}: PNG holds 256 grey levels and no HU; write the same samples with "

@@ -53,8 +53,8 @@ class Frame:
         Raises:
             CacheError: pictures, nobody held out or in training, or a label that it does not have.
         """
-        if cache.kind != "ct":
-            raise CacheError(f"{cache.path}: holds pictures; the report is about CT slices")
+        if cache.content != "ct":
+            raise CacheError(f"{cache.path}: holds {cache.holds}; the report is about CT slices")
         for split, how in (("train", "for training"), ("heldout", "held out")):
             if not cache.split[split]:
                 raise CacheError(

@@ -36,7 +36,7 @@ def check_fit(generator: Generator, cache: SliceCache) -> None:
     condition = declared(cache, generator.settings.data)
     there = {name: cache.labels.get(name) for name in generator.labels}
     for what, found, wanted in (
-        ("kind", cache.kind, generator.kind),
+        ("kind", cache.content, generator.kind),
         ("size", cache.size, generator.size),
         ("channels", cache.channels, generator.channels),
         ("labels", there, generator.labels),

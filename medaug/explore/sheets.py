@@ -211,6 +211,7 @@ def _reconstructions(
     seen = real.images.astype(np.float64)
     unit = "grey_levels"
     if isinstance(generator.codec, CTCodec):
-        seen, unit = seen.clip(*generator.codec.window_hu), "hu"
+        seen = seen.clip(*generator.codec.window_hu)
+        unit = "hu" if generator.kind == "ct" else "thousandths"
     error = float(np.abs(seen - again.images).mean())
     return [_line(real), _line(again)], {f"mean_absolute_error_{unit}": round(error, 3)}

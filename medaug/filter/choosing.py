@@ -38,7 +38,8 @@ def filter_of(
     """
     reason = ""
     if kind != "ct":
-        reason = "the filter judges CT, and this run draws pictures"
+        what = "MR" if kind == "mr" else "pictures"
+        reason = f"the filter judges CT, and this run draws {what}"
     elif masks == "alone":
         reason = "the filter judges images, and this run draws masks alone"
     if not reason:
@@ -56,7 +57,7 @@ def filter_of(
         reason = f"{run}: the slices it was trained on are not at hand, and the filter needs them"
     if required:
         raise ConfigError(f"{reason}; leave --filter out")
-    if kind == "ct":
+    if kind != "image":
         print(f"not filtered: {reason}", file=sys.stderr)
     return None
 

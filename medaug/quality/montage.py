@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from medaug import geometry
 from medaug.data.checks import Reduced
+from medaug.modality import CT
 from medaug.types import HU, Affine, LabelMap
 
-WINDOW_HU = (-160, 240)
 PIXEL_MM = 2.5
 AXIAL = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Heights of the axial slices in the scan, the feet at 0."""
@@ -19,7 +19,11 @@ Picture = npt.NDArray[np.uint8]
 
 
 def montage(
-    image: HU, labels: LabelMap | None, affine: Affine, reduced: Reduced
+    image: HU,
+    labels: LabelMap | None,
+    affine: Affine,
+    reduced: Reduced,
+    window: tuple[float, float] = CT.window,
 ) -> list[tuple[str, Picture]]:
     """Named pictures (h, w, 3) as a radiologist hangs them: front and head up, right on the left.
 
@@ -28,6 +32,7 @@ def montage(
         labels: ids on the same grid; their outline is drawn.
         affine: of the grid.
         reduced: block means of the image; the outline of the body in it is drawn.
+        window: values shown from black to white.
     """
     pitch = geometry.spacing(affine)
     body = reduced.body.repeat(reduced.block[0], 0).repeat(reduced.block[1], 1)
@@ -43,8 +48,8 @@ def montage(
         kept = [pitch[a] for a in range(3) if a != axis]
         steps = [_indices(n, p) for n, p in zip(np.delete(image.shape, axis), kept, strict=True)]
         lines = [(body, _BODY)] if labels is None else [(body, _BODY), (labels, _LABEL)]
-        grey = np.clip(np.take(image, at, axis)[np.ix_(*steps)], *WINDOW_HU).astype(float)
-        grey = (grey - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]) * 255
+        grey = np.clip(np.take(image, at, axis)[np.ix_(*steps)], *window).astype(float)
+        grey = (grey - window[0]) / (window[1] - window[0]) * 255
         picture = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
         for marked, colour in lines:
             inside = np.take(marked, at, axis)[np.ix_(*steps)] > 0

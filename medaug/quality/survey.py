@@ -17,6 +17,7 @@ from medaug.data.filling import nameless
 from medaug.data.slicing import load
 from medaug.data.twins import Known, others, told, twins
 from medaug.errors import DataError
+from medaug.modality import modality_of
 from medaug.progress import progress
 from medaug.quality.montage import Picture, montage
 from medaug.types import Case, Problem
@@ -68,22 +69,22 @@ class Judged:
 class _Look:
     """Loads and judges one case."""
 
-    def __init__(self, labels: Mapping[str, int]) -> None:
-        self.labels = dict(labels)
+    def __init__(self, labels: Mapping[str, int], modality: str) -> None:
+        self.labels, self.modality = dict(labels), modality_of(modality)
 
     def __call__(self, case: Case) -> tuple[Judged, Known | None]:
         try:
-            image, labels, affine = load(case, self.labels)
+            image, labels, affine = load(case, self.labels, self.modality)
         except DataError as error:
             files = Finding(case.id, "files", "refused", str(error))
             return Judged(case.id, (files,), kept={"files": nameless(case, str(error))}), None
         reduced = reduce(image, affine)
         found = [Finding(case.id, "files", "ok")]
-        found += battery(case.id, image, labels, affine, reduced)
+        found += battery(case.id, image, labels, affine, reduced, self.modality)
         digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         shape = " x ".join(str(n) for n in image.shape)
         pitch = " x ".join(f"{p:.3g}" for p in geometry.spacing(affine))
-        pictures = tuple(montage(image, labels, affine, reduced))
+        pictures = tuple(montage(image, labels, affine, reduced, self.modality.window))
         judged = Judged(case.id, tuple(found), f"{shape}, {pitch} mm", pictures)
         return judged, Known(digest, likeness(reduced))
 
@@ -107,7 +108,7 @@ def survey(
     judged = [_unread(problem) for problem in problems]
     scans: dict[str, Known] = {}
     loader = DataLoader(
-        Dataset(cases, _Look(source.labels)),
+        Dataset(cases, _Look(source.labels, source.modality)),
         num_workers=workers,
         batch_size=None,
         collate_fn=_only,

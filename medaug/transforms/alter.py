@@ -16,6 +16,7 @@ from medaug.data.slicing import CENTERS
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.geometry import HU_RANGE, resample_image, resample_labels, spacing, window_affine
+from medaug.modality import CT
 from medaug.transforms.donors import Donor
 from medaug.transforms.grids import canonical, covered, linear, nearest, turn, turned, turned_affine
 from medaug.transforms.scan import fitting
@@ -85,7 +86,7 @@ class _Window:
         marks = np.zeros(self.image.shape, np.uint8) if self.label is None else self.label
         self.marks = np.asarray(marks).astype(np.uint8)
         fov_mm = spacing(generator.affine)[0] * generator.size
-        center = CENTERS[generator.settings.data.center](self.hu, self.marks, self.affine)
+        center = CENTERS[generator.settings.data.center](self.hu, self.marks, self.affine, CT)
         self.place = (self.affine, center, fov_mm, generator.size)
 
     @classmethod

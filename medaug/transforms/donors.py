@@ -16,8 +16,9 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from medaug.data.collections import NiftiFolder, looks_like
-from medaug.data.readers import LabelReader, VolumeReader
+from medaug.data.collections import labelled, open_collection
+from medaug.data.marks import reader_of
+from medaug.data.readers import VolumeReader
 from medaug.errors import ConfigError, DataError
 from medaug.seeds import derive
 from medaug.transforms.grids import label_middle, onto
@@ -142,7 +143,7 @@ def check_donors(source: str) -> None:
     try:
         key_file(path)
     except DataError as error:
-        if not (path.is_dir() and looks_like(path)):
+        if not path.is_dir() or labelled(path) is None:
             raise DataError(f"{error}, or a folder of images and labels as nnU-Net's") from error
 
 
@@ -188,7 +189,9 @@ class _Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        source = NiftiFolder(root)
+        source = open_collection(root)
+        if source.modality != "CT":
+            raise DataError(f"{root}: holds {source.modality}, and what is mixed in is CT in HU")
         self._ids = list(source.labels.values())
         self._cases, problems = source.cases()
         if not self._cases:
@@ -214,7 +217,10 @@ class _Folder:
     def _read(self, case: Case) -> Donor:
         try:
             image, meta = VolumeReader().get_data(case.image[0])
-            label, _ = LabelReader(self._ids).get_data(case.label)
+            label = None
+            if case.label is not None:
+                reader = reader_of(case.label, self._ids)
+                label, _ = reader.get_data(reader.read(case.label.files))
         except DataError as error:
             raise DataError(f"{self._root}: case {case.id}: {error}") from error
         return Donor(image[None], label, np.asarray(meta["affine"], np.float64))

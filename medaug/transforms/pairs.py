@@ -179,7 +179,7 @@ class _Written:
             raise DataError(f"{folder}: not a folder written by medaug synthesize") from error
         if not self._rows:
             raise DataError(f"{folder}: its manifest lists no samples; finish medaug synthesize")
-        if form == "png" and run["kind"] == "ct":
+        if form == "png" and run["kind"] != "image":
             raise DataError(
                 f"{folder}: holds PNG pictures, which have no HU; write it with --format nifti"
             )

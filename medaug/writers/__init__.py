@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medaug.errors import ConfigError
+from medaug.modality import MR
 from medaug.registry import WRITERS, lookup
 from medaug.types import Sample
 
@@ -41,13 +42,15 @@ class Writer(Protocol):
 
 
 def open_writer(name: str, kind: str = "ct") -> tuple[str, Writer]:
-    """The writer called ``name`` and its name; ``auto`` takes NIfTI for CT and PNG for pictures.
+    """The writer called ``name`` and its name; ``auto`` takes NIfTI for scans and PNG for pictures.
 
     Raises:
         ConfigError: no such format, one whose packages are not installed, or one not for ``kind``.
     """
     if name == "auto":
-        name = "nifti" if kind == "ct" else "png"
+        name = "png" if kind == "image" else "nifti"
     if name == "dicom" and kind != "ct":
-        raise ConfigError("format dicom is for CT, and these samples are pictures; take png")
-    return name, lookup(WRITERS, name, "format").load()()
+        what, other = ("MR", "nifti") if kind == "mr" else ("pictures", "png")
+        raise ConfigError(f"format dicom is for CT, and these samples are {what}; take {other}")
+    make = lookup(WRITERS, name, "format").load()
+    return name, make(MR.window) if (name, kind) == ("png", "mr") else make()

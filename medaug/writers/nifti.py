@@ -1,6 +1,6 @@
-"""NIfTI in the layout of nnU-Net v2: in register, HU and mm, z = 1 for a slice.
+"""NIfTI in the layout of nnU-Net v2: in register, HU (MR: thousandths) and mm, z = 1 for a slice.
 
-    imagesTr/syn_000000_0000.nii.gz             (x, y, z) int16 HU, or uint8 grey levels
+    imagesTr/syn_000000_0000.nii.gz             (x, y, z) int16 HU or uint8 grey levels
     labelsTr/syn_000000.nii.gz                  (x, y, z) uint8 label ids
     uncertainty/syn_000000_std.nii.gz           (x, y, z) float32, the image's unit
     uncertainty/syn_000000_entropy.nii.gz       (x, y, z) float32 bits
@@ -33,6 +33,7 @@ SUFFIX = ".nii.gz"
 _DAMAGED = (ImageFileError, HeaderDataError, WrapStructError)
 DESCRIPTION = "synthetic, made by medaug; not a patient"
 SCANNER = 1
+CHANNELS = {"ct": "CT", "mr": "MR", "image": "grey"}
 
 
 class Nifti:
@@ -79,7 +80,7 @@ class Nifti:
     def about(self, kind: str, labels: Mapping[str, int], count: int) -> dict[str, bytes]:
         """See ``Writer.about``."""
         content = {
-            "channel_names": {"0": "CT" if kind == "ct" else "grey"},
+            "channel_names": {"0": CHANNELS[kind]},
             "labels": {"background": 0, **labels},
             "numTraining": count,
             "file_ending": SUFFIX,

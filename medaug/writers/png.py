@@ -29,12 +29,21 @@ Grey = npt.NDArray[np.uint8]
 
 
 class Png:
-    """8-bit PNG files."""
+    """8-bit PNG files.
+
+    Args:
+        window: what becomes 0 and 255, of scans.
+    """
+
+    def __init__(self, window: tuple[float, float] = WINDOW_HU) -> None:
+        self.window = window
 
     def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
         """See ``Writer.files``."""
         ct = sample.image.dtype != np.uint8
-        arrays: dict[str, tuple[str, Grey]] = {"image": (f"images/{case}", grey(sample.image))}
+        arrays: dict[str, tuple[str, Grey]] = {
+            "image": (f"images/{case}", grey(sample.image, self.window))
+        }
         if sample.label is not None:
             arrays["label"] = (f"labels/{case}", sample.label)
         if len(sample.alternatives):
@@ -42,7 +51,10 @@ class Png:
             if sample.entropy is not None:
                 bits = _rounded(sample.entropy * 255)
                 arrays["entropy"] = (f"uncertainty/{case}_entropy", bits)
-            arrays["samples"] = (f"uncertainty/{case}_samples", grey(sample.alternatives))
+            arrays["samples"] = (
+                f"uncertainty/{case}_samples",
+                grey(sample.alternatives, self.window),
+            )
             if sample.alternative_labels is not None:
                 arrays["masks"] = (f"uncertainty/{case}_masks", sample.alternative_labels)
         return {
@@ -52,7 +64,7 @@ class Png:
 
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``; CT comes back as the grey levels that were written."""
-        turn = upright if row["kind"] == "ct" else np.asarray
+        turn = np.asarray if row["kind"] == "image" else upright
         image = turn(_decode(folder / row["image"]))
         label = turn(_decode(folder / row["label"])) if row["label"] else None
         std = turn(_decode(folder / row["std"])) if row["std"] else np.zeros_like(image)

@@ -14,6 +14,7 @@ from medaug.data.checks.masks import check_masks
 from medaug.data.checks.orientation import check_orientation
 from medaug.data.checks.reduced import Reduced, reduce
 from medaug.data.checks.slices import check_slices
+from medaug.modality import CT, Modality
 from medaug.types import HU, Affine, LabelMap
 
 __all__ = ["CHECKS", "Finding", "Reduced", "Verdict", "battery", "reduce", "worst"]
@@ -43,7 +44,7 @@ def battery(
     labels: LabelMap | None,
     affine: Affine,
     reduced: Reduced | None = None,
-    hounsfield: bool = True,
+    modality: Modality = CT,
 ) -> list[Finding]:
     """Every check that a single scan in memory can pass, in the order of `CHECKS`.
 
@@ -53,12 +54,13 @@ def battery(
         labels: ids on the same grid, or None.
         affine: of the grid.
         reduced: the scan's block means, where they are at hand.
-        hounsfield: False for other modalities, whose values tell neither air nor bone.
+        modality: of the image; only HU tell air and bone.
 
     Returns:
         One finding for each check that applies.  What has no Hounsfield units, or no air around
         the body, is not asked where its body lies.
     """
+    hounsfield = modality is CT
     found = {"grid": check_grid(affine)}
     if hounsfield:
         found["intensity"] = check_intensity(image)
@@ -71,12 +73,14 @@ def battery(
         found["orientation"] = check_orientation(reduced)
     if labels is not None:
         found["masks"] = check_masks(labels, reduced if body else None)
-        found["alignment"] = _alignment(image, labels, affine)
+        found["alignment"] = _alignment(image, labels, affine, modality)
     return [Finding(case, check, *said) for check, said in found.items()]
 
 
-def _alignment(image: HU, labels: LabelMap, affine: Affine) -> tuple[Verdict, str]:
-    weighed = weigh(image, labels, affine)
+def _alignment(
+    image: HU, labels: LabelMap, affine: Affine, modality: Modality
+) -> tuple[Verdict, str]:
+    weighed = weigh(image, labels, affine, modality)
     if weighed is None:
         return "ok", ""
     given, best, name = weighed

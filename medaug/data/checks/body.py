@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medaug.geometry import BODY_HU
+from medaug.modality import CT
 
 COUCH_HU = -700
 """Outside the body, what is denser is couch, mattress or clothes; foam has about -950 HU."""
@@ -19,7 +19,7 @@ _BESIDE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[None, No
 
 def find_body(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """The body in block means ``[x, y, z]``; all False where nothing is dense."""
-    dense = hu > BODY_HU
+    dense = hu > CT.body
     walled = np.pad(dense, ((1, 1), (1, 1), (0, 0)), mode="edge")
     opened = ndimage.binary_opening(walled, _CORE)[1:-1, 1:-1]
     pieces, count = ndimage.label(opened)

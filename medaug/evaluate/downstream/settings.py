@@ -81,8 +81,10 @@ def resolve_study(cache: SliceCache, *layers: Mapping[str, Any]) -> StudyConfig:
     Raises:
         ConfigError: an unknown key, a value that is not accepted, or a cache of pictures.
     """
-    if cache.kind != "ct":
-        raise ConfigError(f"{cache.path}: a downstream study needs CT slices, this has pictures")
+    if cache.content != "ct":
+        raise ConfigError(
+            f"{cache.path}: a downstream study needs CT slices, this has {cache.holds}"
+        )
     known = cache.settings
     asked: dict[str, Any] = {
         "data": {
