@@ -29,12 +29,14 @@ class Scans(Protocol):
 
 
 class Block(Protocol):
-    """Pictures that become one case of a cache; ``side`` is theirs in the split."""
+    """Pictures from ``files`` that become one case of a cache; ``side`` is theirs in the split."""
 
     @property
     def side(self) -> str: ...
     @property
     def names(self) -> "Sequence[str]": ...
+    @property
+    def files(self) -> "Sequence[Path]": ...
 
     def read(self) -> "Read":
         """Decode them.

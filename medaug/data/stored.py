@@ -9,11 +9,13 @@
         attributes.npy             (z, attributes) bool, pictures with attributes only
         case.json                  affine, labelled pixels per slice, a hash of each file; what is
                                    doubtful, and a likeness that tells the scan under another name
+        source.json                hashes of what it was cut from, see `medaug.data.changes`
 
 A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
 The files depend on the source and the settings alone, byte for byte: not on the workers, not on
-interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id; reasons
-why a scan was refused are kept without the names of its files.
+interruptions; only source.json knows of the times of the source's files.  Nothing of a patient is
+kept but the voxels, the geometry and the case's id; reasons why a scan was refused are kept without
+the names of its files.
 """
 
 import hashlib
