@@ -21,7 +21,7 @@ the names of its files.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,10 @@ class CachedCase:
     left_out: Mapping[int, str] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
     likeness: Sequence[Sequence[int]] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the arrays, which whoever unpickles this maps anew."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:
