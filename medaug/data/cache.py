@@ -25,7 +25,7 @@ from medaug.data.stored import (
 )
 from medaug.data.twins import Known, identity, others, told, twins
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import held, write_json
+from medaug.files import held, remove_parts, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -134,6 +134,7 @@ def prepare(
     other = before is None or not before["complete"] or before["expected"] != sorted(work)
     if todo or other or apart:
         with held(cache):
+            remove_parts(cache)
             write_json(cache / INDEX, index | {"complete": False})
             for outcome in _fill(source, cache, settings, todo, changed, workers, len(there)):
                 if outcome.stop:
