@@ -1,8 +1,11 @@
 """What changes in a source under the same name is noticed, named and cut anew."""
 
 import os
+import shutil
 import struct
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from medaug.data import filling, open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.idx import Idx
 from medaug.data.pancreas import PancreasCT
+from medaug.data.stored import read_index
 from medaug.errors import DataError
 from tests.conftest import miniature, write_label
 from tests.test_cache import tree
@@ -115,6 +119,31 @@ def test_what_fails_now_leaves_nothing_of_the_old(source, cache):
     assert [p.case for p in report.failed] == [SECOND]
     assert SECOND not in SliceCache.open(cache).cases
     assert {path.name for path in (cache / "cases").iterdir()} == {"PANCREAS_0001", "PANCREAS_0003"}
+
+
+def test_killed_while_it_cuts_anew_it_goes_on(source, cache, tmp_path):
+    """Whatever moment: each case is the old one or the new one, never a part of either."""
+    for number in (1, 2, 3):
+        mask = miniature(number)[1]
+        mask[:, :, :5] = 0
+        write_label(source.root / LABELS / f"label{number:04d}.nii.gz", mask)
+    again(source, tmp_path / "fresh")
+    cut_short = 0
+    for attempt, delay in enumerate((0.0, 0.01, 0.03, 0.06, 0.1)):
+        folder = tmp_path / f"cut{attempt}"
+        shutil.copytree(cache, folder)
+        process = get_context("fork").Process(target=again, args=(source, folder, 2))
+        process.start()
+        deadline = time.monotonic() + 30
+        while read_index(folder)["complete"] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        cut_short += not read_index(folder)["complete"]
+        again(source, folder)
+        assert tree(folder) == tree(tmp_path / "fresh")
+    assert cut_short > 0
 
 
 def test_files_that_change_while_they_are_read_are_refused(source, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`SliceDataset` hands out what the cache holds, where it lies, in any process."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -277,6 +278,21 @@ def test_photographs_come_in_three_planes_with_their_attributes(tmp_path):
     assert item["attributes"].tolist() == case.attributes[z].tolist()
     batch = next(iter(DataLoader(data, 4)))
     assert batch["attributes"].shape == (4, case.attributes.shape[1])
+
+
+def test_the_snippet_of_the_page_runs(phantom_cache, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    (snippet,) = re.findall(r"```python\n(from medaug.data.*?)```", page, re.S)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "pancreas-128px-400mm").symlink_to(phantom_cache)
+    monkeypatch.chdir(tmp_path)
+    told = {}
+    exec(snippet, told)
+    assert told["images"].shape == told["labels"].shape
+    assert -1.5 < told["images"].min() < told["images"].max() < 1.5
+    table = page.partition("| key |")[2].partition("\n\n")[0]
+    keys = {key for cell in re.findall(r"^\| (`.*?) \|", table, re.M) for key in cell.split(", ")}
+    assert {f"`{key}`" for key in told["heldout"][9]} == keys - {"`class`", "`attributes`"}
 
 
 def test_it_is_found_lazily() -> None:
