@@ -22,7 +22,7 @@ from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.part import part
 from medaug.errors import CacheError, ConfigError, DataError
 from tests import photographs
-from tests.conftest import write_label
+from tests.conftest import miniature, write_label
 from tests.test_changes import write_idx
 
 
@@ -33,18 +33,16 @@ def opened(phantom_cache: Path) -> SliceCache:
 
 @pytest.fixture(scope="module")
 def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scans with two labels, none in the lowest slices."""
+    """Two scans with two labels, the two halves of one organ."""
     root = tmp_path_factory.mktemp("organs")
-    hu, mask = np.full((40, 40, 8), -1000, np.int16), np.zeros((40, 40, 8), np.uint8)
-    hu[8:32, 8:32] = 40
-    hu[10:14, 12:22, 3:], mask[10:14, 12:22, 3:] = 150, 1
-    hu[20:29, 20:23, 5:], mask[20:29, 20:23, 5:] = 200, 2
     (root / "imagesTr").mkdir()
-    for name in ("a", "b"):
+    for number, name in enumerate(("a", "b"), 1):
+        hu, mask = miniature(number)
+        mask[:, :, 8:] *= 2
         write_label(root / "imagesTr" / f"{name}_0000.nii.gz", hu)
         write_label(root / "labelsTr" / f"{name}.nii.gz", mask)
-    (root / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1, "spleen": 2}}')
-    settings = CacheSettings(size=32, fov_mm=240, center="image", holdout=0)
+    (root / "dataset.json").write_text('{"labels": {"background": 0, "head": 1, "tail": 2}}')
+    settings = CacheSettings(size=32, fov_mm=300, holdout=0)
     prepare(open_source(str(root)), root / "cache", settings, 0)
     return root / "cache"
 
@@ -99,18 +97,20 @@ def test_what_is_handed_out_may_be_written_to(phantom_cache):
 
 
 def test_labels_are_chosen_by_name_and_keep_their_ids(organs):
-    both, spleen = SliceDataset(organs), SliceDataset(organs, labels=["spleen"])
-    assert (both.labels, spleen.labels) == ({"liver": 1, "spleen": 2}, {"spleen": 2})
+    both, tail = SliceDataset(organs), SliceDataset(organs, labels=["tail"])
+    assert (both.labels, tail.labels) == ({"head": 1, "tail": 2}, {"tail": 2})
     assert set(torch.cat([item["label"] for item in both]).unique().tolist()) == {0, 1, 2}
-    for all_, one in zip(both, spleen, strict=True):
+    for all_, one in zip(both, tail, strict=True):
         assert torch.equal(one["label"], torch.where(all_["label"] == 2, 2, 0))
-    assert not SliceDataset(organs, labels=[])[7]["label"].any()
+    assert any(item["label"].any() for item in tail)
+    assert not any(item["label"].any() for item in SliceDataset(organs, labels=[]))
 
 
-@pytest.mark.parametrize(("labels", "slices"), [(None, 5), (["liver"], 5), (["spleen"], 3)])
-def test_slices_that_show_too_little_are_left_out(organs, labels, slices):
+@pytest.mark.parametrize("labels", [None, ["head"], ["tail"]])
+def test_slices_that_show_too_little_are_left_out(organs, labels):
     shown = SliceDataset(organs, labels=labels, min_label_pixels=5)
-    assert len(shown) == 2 * slices
+    every = SliceDataset(organs, labels=labels)
+    assert 4 < len(shown) == sum(int(i["label"].count_nonzero() >= 5) for i in every) < len(every)
     assert all(item["label"].count_nonzero() >= 5 for item in shown)
     bare = SliceDataset(organs, labels=labels, min_label_pixels=5, label=False)
     assert [bare.place(i) for i in range(len(bare))] == [shown.place(i) for i in range(len(shown))]
@@ -128,13 +128,13 @@ def test_scans_without_a_label_come_only_without(opened, tmp_path):
 def test_what_the_cache_does_not_have_is_refused(organs, opened, tmp_path):
     with pytest.raises(ConfigError, match=r"^split: 'test', accepted are train, heldout, all$"):
         SliceDataset(organs, "test")
-    with pytest.raises(ConfigError, match=r"^labels: 'heart' is not in .*there: liver, spleen\)$"):
+    with pytest.raises(ConfigError, match=r"^labels: 'heart' is not in .*there: head, tail\)$"):
         SliceDataset(organs, labels=["heart"])
-    with pytest.raises(ConfigError, match=r"^labels: 'liver', accepted is a list such as \['liv"):
-        SliceDataset(organs, labels="liver")
+    with pytest.raises(ConfigError, match=r"^labels: 'head', accepted is a list such as \['head"):
+        SliceDataset(organs, labels="head")
     with pytest.raises(DataError, match=r"no slice with a label of split heldout is there$"):
         SliceDataset(organs, "heldout")
-    with pytest.raises(DataError, match=r"of split train shows at least 999 pixels of liver, spl"):
+    with pytest.raises(DataError, match=r"of split train shows at least 999 pixels of head, tail"):
         SliceDataset(organs, min_label_pixels=999)
     with pytest.raises(CacheError, match="no such folder; make one with medaug prepare"):
         SliceDataset(tmp_path / "nothing")
@@ -147,11 +147,11 @@ def test_a_pickle_holds_no_pixels(phantom_cache):
     data = SliceDataset(phantom_cache)
     before = data[5]  # maps the files
     pickled = pickle.dumps(data)
-    assert len(pickled) < 5000 < data[5]["image"].nbytes * len(data)
+    assert len(pickled) < 0.1 * data[5]["image"].nbytes * len(data)
     assert same(pickle.loads(pickled)[5], before)
     case = SliceCache.open(phantom_cache).cases[data.cases[0]]
     assert len(case.image) > 10
-    assert len(pickle.dumps(case)) < 3000
+    assert len(pickle.dumps(case)) < 0.1 * case.image.nbytes
 
 
 def noisy(item: dict) -> dict:
@@ -290,7 +290,7 @@ def test_the_snippet_of_the_page_runs(phantom_cache, tmp_path, monkeypatch):
     exec(snippet, told)
     assert told["images"].shape == told["labels"].shape
     assert -1.5 < told["images"].min() < told["images"].max() < 1.5
-    table = page.partition("| key |")[2].partition("\n\n")[0]
+    table = page.partition("## The cache as")[2].partition("| key |")[2].partition("\n\n")[0]
     keys = {key for cell in re.findall(r"^\| (`.*?) \|", table, re.M) for key in cell.split(", ")}
     assert {f"`{key}`" for key in told["heldout"][9]} == keys - {"`class`", "`attributes`"}
 
