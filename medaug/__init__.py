@@ -20,13 +20,14 @@ _HOME = {
     "synthesize": "medaug.synthesis",
 }
 
-_MODULES = {"monai": "medaug.monai", "torchio": "medaug.torchio"}
+_MODULES = {"data": "medaug.data", "monai": "medaug.monai", "torchio": "medaug.torchio"}
 
 __all__ = [
     "Generator",
     "MedaugError",
     "Sample",
     "__version__",
+    "data",
     "download",
     "fit",
     "monai",

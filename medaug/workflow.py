@@ -241,6 +241,8 @@ def _filled(
     if isinstance(source, SliceCache):
         return source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
     prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
+    for name, what in prepared.changed.items():
+        print(f"cut anew: {name}: {what}", file=sys.stderr)
     for problem in prepared.failed:
         print(f"left out: {problem}", file=sys.stderr)
     return SliceCache.open(planned.cache), prepared

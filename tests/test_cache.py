@@ -109,7 +109,7 @@ def test_bytes_do_not_depend_on_workers(source, cache, tmp_path):
         prepare(source, tmp_path / name, SETTINGS, workers)
     trees = [tree(tmp_path / name) for name in ("none", "two", "default")]
     assert trees[0] == trees[1] == trees[2]
-    assert len(trees[0]) == 1 + 5 * 3
+    assert len(trees[0]) == 1 + 5 * 4
 
 
 def test_nothing_of_a_patient_is_kept_but_the_id(source, cache, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
+from medaug.data.cache import SliceCache
 from medaug.splits import SPLITS
 from tests.test_nnunet import stems, verified
 
@@ -59,6 +60,7 @@ def seen(picture: Path) -> np.ndarray:
 
 def test_each_says_what_it_shows_and_how_to_run_it() -> None:
     tested = {"monai_training", "nnunet_handover", "own_masks", "pictures", "torchio_training"}
+    tested |= {"cache_monai", "cache_torchio"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
     for name in tested:
         text = (EXAMPLES / f"{name}.py").read_text()
@@ -84,6 +86,25 @@ def test_monai(tmp_path: Path) -> None:
     verified(tmp_path / "slices")
     drawn, all_ = map(int, re.search(r"^(\d+) of (\d+) slices seen", printed, re.M).groups())
     assert 0.3 < drawn / all_ < 0.7
+
+
+def test_cache_in_monai(tmp_path: Path) -> None:
+    printed = run("cache_monai", tmp_path)
+    assert learns(printed, 60)
+    assert int(re.search(r"^(\d+) training slices of PANCREAS", printed, re.M)[1]) > 10
+    assert 0.1 < float(re.search(r"Dice on PANCREAS_0001: ([\d.]+)", printed)[1]) < 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_in_torchio(tmp_path: Path, phantom_cache: Path) -> None:
+    printed = run("cache_torchio", tmp_path, "--batches", 12, "--cache", phantom_cache)
+    assert learns(printed, 12)
+    z, case, height = re.search(r"slice (\d+) of (\w+), at ([-\d.]+) mm", printed).groups()
+    affine = SliceCache.open(phantom_cache).cases[case].affine
+    assert float(height) == round(float((affine @ [0, 0, int(z), 1])[2]), 1)
+    assert "shape: (1, 32, 32, 1); " in printed
+    assert "orientation: RAS+" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_nnunet(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def prepare(
     places = getattr(source, "places", {})
     for problem in report.doubtful:
         say(f"doubtful: {problem}{_where(places, problem.case)}")
+    for name, what in report.changed.items():
+        say(f"cut anew: {name}: {what}")
     for problem in report.failed:
         say(f"failed: {problem}{_where(places, problem.case)}")
     for name, note in report.notes.items():
@@ -88,6 +90,7 @@ def prepare(
         "excluded": report.excluded,
         "doubtful": [str(problem) for problem in report.doubtful],
         "notes": report.notes,
+        "changed": report.changed,
         "slices": slices,
         "split": opened.split,
         "seconds": round(report.seconds, 3),

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from medaug import registry
 from medaug.errors import ConfigError, DataError
@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from medaug.data.collections import Wanted
+    from medaug.data.dataset import SliceDataset
     from medaug.data.stored import CacheSettings
     from medaug.types import Case, Problem, Read
 
-__all__ = ["Block", "Pictures", "Scans", "Source", "open_source"]
+__all__ = ["Block", "Pictures", "Scans", "SliceDataset", "Source", "open_source"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SliceDataset":  # loads torch
+        from medaug.data.dataset import SliceDataset
+
+        return SliceDataset
+    raise AttributeError(f"module 'medaug.data' has no attribute {name!r}")
 
 
 class Scans(Protocol):
@@ -33,12 +42,14 @@ class Scans(Protocol):
 
 
 class Block(Protocol):
-    """Pictures that become one case of a cache; ``side`` is theirs in the split."""
+    """Pictures from ``files`` that become one case of a cache; ``side`` is theirs in the split."""
 
     @property
     def side(self) -> str: ...
     @property
     def names(self) -> "Sequence[str]": ...
+    @property
+    def files(self) -> "Sequence[Path]": ...
 
     def read(self) -> "Read":
         """Decode them.

@@ -4,14 +4,14 @@ What a cache is, and how it is read, is in `medaug.data.stored`.
 """
 
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medaug.data import Block, Source
+from medaug.data import Block, Source, changes
 from medaug.data.splitting import split_patients
 from medaug.data.stored import (
     INDEX,
@@ -25,7 +25,7 @@ from medaug.data.stored import (
 )
 from medaug.data.twins import Known, identity, others, told, twins
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import held, write_json
+from medaug.files import held, remove_parts, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -46,6 +46,7 @@ class PrepareReport:
         excluded: scans left out by name, with the reason.
         doubtful: scans that are in the cache, with what is doubtful about them.
         notes: what to know of scans written now, such as lossy compression.
+        changed: cases cut anew, now done or failed, with what had changed in the source.
     """
 
     cache: Path
@@ -56,6 +57,7 @@ class PrepareReport:
     seconds: float
     doubtful: list[Problem] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -66,6 +68,8 @@ def prepare(
     apart_from: Sequence[Path] = (),
 ) -> PrepareReport:
     """Slice every case of ``source`` into ``cache``, or go on where an earlier call stopped.
+
+    A case whose files in the source have changed since is cut anew.
 
     Args:
         source: from `medaug.data.open_source`.
@@ -124,14 +128,17 @@ def prepare(
     apart = others(apart_from)
     index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
+    changed = _changed(cache, {id: work[id] for id in there})
+    there = [id for id in there if id not in changed]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
     notes: dict[str, str] = {}
-    changed = before is None or not before["complete"] or before["expected"] != sorted(work)
-    if todo or changed or apart:
+    other = before is None or not before["complete"] or before["expected"] != sorted(work)
+    if todo or other or apart:
         with held(cache):
+            remove_parts(cache)
             write_json(cache / INDEX, index | {"complete": False})
-            for outcome in _fill(source, cache, settings, todo, workers, len(there)):
+            for outcome in _fill(source, cache, settings, todo, changed, workers, len(there)):
                 if outcome.stop:
                     raise OutputError(outcome.stop)
                 if outcome.failed:
@@ -165,6 +172,7 @@ def prepare(
             for check, reason in case.doubts.items()
         ],
         notes=dict(sorted(notes.items())),
+        changed=changed,
     )
 
 
@@ -190,15 +198,38 @@ def _remove_twins(
     cache: Path, index: Mapping[str, Any], apart: Mapping[str, Known]
 ) -> dict[str, str]:
     """Remove the cases that are the same scan as another one; why, by id."""
+    from medaug.data import filling
+
     if index["kind"] != "ct":
         return {}
     cases = {id: read_case(cache, id, index["kind"]) for id in index["expected"]}
     first = [id for side in index["split"].values() for id in side]
     scans = {id: identity(case) for id, case in cases.items() if case is not None}
     found = twins(scans, first, apart)
-    for id in found:
-        shutil.rmtree(cache / "cases" / id)
+    filling.discard(cache / "cases", found)
     return {id: told(other) for id, other in found.items()}
+
+
+def _changed(cache: Path, there: Mapping[str, Any]) -> dict[str, str]:
+    """The cases whose source is not what they were cut from, with what has changed."""
+    cases = cache / "cases"
+    moved = [id for id, item in there.items() if changes.moved(cases / id, item)]
+    if not moved:
+        return {}
+    found = {}
+    with progress("compare", len(moved), "cases") as bar:
+        for id in moved:
+            found[id] = changes.since(cases / id, there[id])
+            bar.advance(note=id)
+    _keep_times(cache, {id: there[id] for id in moved if not found[id]})
+    return {id: why for id, why in found.items() if why}
+
+
+def _keep_times(cache: Path, same: Mapping[str, Any]) -> None:
+    """Spare the next call the comparison, where this one may write."""
+    with suppress(OutputError), held(cache):
+        for id, item in same.items():
+            changes.keep(cache / "cases" / id, item)
 
 
 def _nothing_usable(name: str, problems: Sequence[Problem]) -> str:
@@ -236,6 +267,7 @@ def _fill(
     cache: Path,
     settings: CacheSettings,
     todo: Mapping[str, Any],
+    changed: Iterable[str],
     workers: int | None,
     there: int,
 ) -> Iterator["Outcome"]:
@@ -243,6 +275,7 @@ def _fill(
     from medaug.data import filling
 
     filling.remove_leftovers(cache / "cases")
+    filling.discard(cache / "cases", changed)
     count = min(_cores() if workers is None else workers, _cores(), len(todo))
     if workers is None and count == 1:
         count = 0

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import Transform
 
-from medaug.data import Block
+from medaug.data import Block, changes
 from medaug.data.checks.likeness import packed
 from medaug.data.readers import LOSSY
 from medaug.data.slicing import as_item, pipeline
@@ -54,6 +54,7 @@ def write_case(
     labels: Mapping[str, int],
     left_out: Mapping[int, str] | None = None,
     notes: Mapping[str, Any] | None = None,
+    source: Mapping[str, str | None] | None = None,
 ) -> None:
     """Write a case to ``folder``, which appears whole or not at all.
 
@@ -64,6 +65,7 @@ def write_case(
         labels: name to id of what ``arrays["label"]`` may hold.
         left_out: see `CachedCase`.
         notes: what ``case.json`` says beside what training sees; the digest leaves it out.
+        source: what it was made of, see `medaug.data.changes`.
 
     Raises:
         OutputError: the disk is full or cannot be written.
@@ -93,9 +95,11 @@ def write_case(
             canonical = json.dumps(content, sort_keys=True)
             content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
             content |= dict(notes or {})
-            with (part / "case.json").open("wb") as stream:
-                stream.write((json.dumps(content, sort_keys=True) + "\n").encode())
-                _sync(stream)
+            for name, told in (("case.json", content), (changes.RECORD, source)):
+                if told is not None:
+                    with (part / name).open("wb") as stream:
+                        stream.write((json.dumps(told, sort_keys=True) + "\n").encode())
+                        _sync(stream)
             try:
                 part.rename(folder)
             except OSError:
@@ -133,6 +137,14 @@ def remove_leftovers(cases: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def discard(cases: Path, ids: Iterable[str]) -> None:
+    """Remove cases, each whole or not at all."""
+    for id in ids:
+        going = cases / f"{PART}{id}-old"
+        (cases / id).rename(going)
+        shutil.rmtree(going, ignore_errors=True)
+
+
 class Slice(Transform):
     """Cuts and writes one case; whatever is wrong with it becomes its outcome."""
 
@@ -151,6 +163,7 @@ class Slice(Transform):
     def __call__(self, data: Case) -> Outcome:
         """Run the pipeline on the files of ``data`` and write the result."""
         try:
+            seen = changes.stamp(data)
             cut = pipeline(data, self.labels, *self.how)(as_item(data))
             image, label = cut["image"], cut["label"]
             arrays = {
@@ -164,7 +177,9 @@ class Slice(Transform):
                 "doubts": {finding.check: finding.reason for finding in cut["findings"]},
                 "likeness": packed(cut["likeness"]),
             }
-            write_case(self.cases / data.id, arrays, affine, self.labels, notes=notes)
+            source = changes.record(data, seen)
+            where = self.cases / data.id
+            write_case(where, arrays, affine, self.labels, notes=notes, source=source)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
             return _outcome(data.id, error, data)
         lossy = image.meta.get(LOSSY)
@@ -188,6 +203,7 @@ class Develop(Transform):
     def __call__(self, data: Named) -> Outcome:
         """Read the block and write it under its name."""
         try:
+            seen = changes.stamp(data.block)
             found = data.block.read()
             arrays: dict[str, npt.NDArray[Any] | None] = {
                 "image": found.images,
@@ -195,7 +211,8 @@ class Develop(Transform):
                 "attributes": found.attributes,
             }
             there = {key: array for key, array in arrays.items() if array is not None}
-            write_case(self.cases / data.name, there, np.eye(4), {}, found.left_out)
+            source = changes.record(data.block, seen)
+            write_case(self.cases / data.name, there, np.eye(4), {}, found.left_out, source=source)
         except Exception as error:  # as above
             return _outcome(data.name, error)
         return Outcome(data.name)

@@ -88,6 +88,7 @@ class IdxBlock:
     images: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.uint8]
     size: int | None
+    files: tuple[Path, ...]
 
     @property
     def names(self) -> list[str]:
@@ -135,10 +136,12 @@ class Idx:
     def blocks(self, settings: CacheSettings) -> dict[str, IdxBlock]:
         """Each part as one case."""
         sides = {"train": "train", "test": "heldout"}
-        return {
-            part: IdxBlock(sides[part], images, classes, settings.size)
-            for part, (images, classes) in self.parts().items()
-        }
+        made = {}
+        for part, (images, classes) in self.parts().items():
+            found = [find(self.root, part, what) for what in ("images", "labels")]
+            files = tuple(file for file in found if file is not None)
+            made[part] = IdxBlock(sides[part], images, classes, settings.size, files)
+        return made
 
     def parts(self) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
         """Pictures (n, y, x) and class ids (n,) of ``train`` and ``test``.

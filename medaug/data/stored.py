@@ -10,17 +10,19 @@
         attributes.npy             (z, attributes) bool, pictures with attributes only
         case.json                  affine, labelled pixels per slice, a hash of each file; what is
                                    doubtful, and a likeness that tells the scan under another name
+        source.json                hashes of what it was cut from, see `medaug.data.changes`
 
 A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
 The files depend on the source and the settings alone, byte for byte: not on the workers, not on
-interruptions.  Nothing of a patient is kept but the voxels, the geometry and the case's id; reasons
-why a scan was refused are kept without the names of its files.
+interruptions; only source.json knows of the times of the source's files.  Nothing of a patient is
+kept but the voxels, the geometry and the case's id; reasons why a scan was refused are kept without
+the names of its files.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,10 @@ class CachedCase:
     left_out: Mapping[int, str] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
     likeness: Sequence[Sequence[int]] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the arrays, which whoever unpickles this maps anew."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
     def image(self) -> npt.NDArray[Any]:

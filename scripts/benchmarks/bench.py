@@ -15,6 +15,8 @@ SHORT = 3
 ROWS = {
     "demo": "scripts/demo, installed already: wall time",
     "prepare": "a real scan into the cache against SimpleITK reading it; a worker's memory",
+    "preparing": "prepare as scans are added: time and memory; killed at random moments",
+    "access": "random slices from the cache against MONAI's data sets, on the real scans",
     "wait": "share of training time spent waiting for data",
     "train": "training speed against a bare loop of the same networks, losses and batch",
     "synthesize": "what writing adds to generating; memory as n grows",

@@ -86,6 +86,11 @@ class CifarBlock:
     def names(self) -> list[str]:
         return [f"{self.path.name} {place}" for place in range(RECORDS)]
 
+    @property
+    def files(self) -> list[Path]:
+        """The batch."""
+        return [self.path]
+
     def read(self) -> Read:
         """All of its pictures; grey ones are luma (ITU-R BT.601)."""
         records = _records(self.path)

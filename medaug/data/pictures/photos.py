@@ -48,6 +48,11 @@ class PhotoBlock:
     channels: int
     crop: int | None
 
+    @property
+    def files(self) -> list[Path]:
+        """What the pictures are read from."""
+        return [self.root / name for name in self.names]
+
     def read(self) -> Read:
         """Every picture that can be decoded, and why each other cannot.
 
