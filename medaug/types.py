@@ -39,10 +39,12 @@ class Marks:
         files: what holds them.
         ids: which value in the files becomes which id; others become background.  None keeps
             every value as it is, and a value that is no label's id is an error.
+        scan: the files of the scan in slice order, where they are needed to place the labels.
     """
 
     files: tuple[Path, ...]
     ids: Mapping[int, int] | None = None
+    scan: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Sources of scans and pictures, opened by name or by looking at a folder."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -113,7 +114,7 @@ def open_source(data: str, root: Path | None = None) -> Source:
     make = registry.SOURCES[data].load()
     if data == "phantom":
         return cast(Source, make(place))
-    if not place.is_dir():
+    if not place.is_dir() and not (data == "pancreas" and zipfile.is_zipfile(place)):
         looked = "" if root is not None else " (nor $MEDAUG_DATA set to a folder that has it)"
         raise DataError(
             f"{data}: no folder {place}{looked}; get the data with medaug download {data} "
@@ -123,24 +124,26 @@ def open_source(data: str, root: Path | None = None) -> Source:
 
 
 def _look(path: Path) -> Source:
-    """The source that the folder ``path`` holds."""
+    """The source that the folder or zip archive ``path`` holds."""
+    from medaug.data import archives, collections, idx, pancreas, pictures
+
+    if archives.is_archive(path):
+        return pancreas.PancreasCT(path)
     if not path.is_dir():
         known = ", ".join(name for name in registry.SOURCES if name != "nifti")
         what = "a file, not a folder" if path.exists() else "no such folder"
         raise DataError(f"{path}: {what}, and not one of {known}")
     if not any(not p.name.startswith(".") for p in path.iterdir()):
         raise DataError(f"{path}: the folder is empty")
-    from medaug.data import collections, idx, pancreas, pictures
-
     if idx.looks_like(path):
         return idx.Idx(path, path.resolve().name)
     data_set = pictures.published(path)
     if data_set is not None:
         return data_set
-    if collections.looks_like(path):
-        return collections.NiftiFolder(path)
     if pancreas.looks_like(path):
         return pancreas.PancreasCT(path)
+    if collections.looks_like(path):
+        return collections.NiftiFolder(path)
     photos = pictures.folder(path)
     if photos is not None:
         return photos

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from monai.data import ImageReader
 
 from medaug.data.readers import LabelReader
+from medaug.data.segmentation import SegmentationReader
 from medaug.types import Marks
 
 
@@ -15,4 +16,6 @@ def reader_of(marks: Marks, known: Collection[int]) -> ImageReader:
         marks: of one scan.
         known: the ids that the result may hold besides 0.
     """
+    if marks.files[0].suffix.lower() == ".dcm":
+        return SegmentationReader(known, marks.ids, marks.scan)
     return LabelReader(known, marks.ids)

@@ -21,6 +21,7 @@ from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
 from nibabel.filebasedimages import ImageFileError
 
+from medaug.data.archives import on_disk
 from medaug.data.pixels import Place, decode
 from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
 from medaug.errors import DataError
@@ -87,8 +88,9 @@ class SeriesReader(ImageReader):
         Raises:
             DataError: the series is not complete, or a file cannot be decoded.
         """
-        first, last, places = self._listed(img)
-        values, syntaxes = decode(places)
+        with on_disk(img) as files:
+            first, last, places = self._listed(files)
+            values, syntaxes = decode(places)
         lossy = sorted(s.name for s in syntaxes if s.lossy)
         hu = _laid_out(values.transpose(2, 1, 0), np.int16)
         meta = _meta(series_affine(first, last, len(places)), hu.shape)
@@ -115,7 +117,8 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
         DataError: the file is not NIfTI, or not a volume.
     """
     try:
-        image = nibabel.load(file)
+        with on_disk([file]) as (local,):
+            image = nibabel.load(local)
     except (ImageFileError, OSError, EOFError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error
@@ -137,6 +140,10 @@ class _CheckedNibabelReader(NibabelReader):
         return Path(names[0])
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        with on_disk([img]) as (file,):
+            return self._decoded(file)
+
+    def _decoded(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
         nifti_header(img)
         try:
             values, meta = super().get_data(super().read([img]))
