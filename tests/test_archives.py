@@ -66,6 +66,8 @@ def test_files_are_listed_read_and_put_on_disk(tmp_path, temporary):
         assert [f.read_bytes() for f in local] == [b"a" * 9, b"plain", b"t"]
         assert [f.name for f in local] == ["a.txt", "plain", "top"]
         assert local[1] == files[1]
+        with on_disk([files[0], files[0]]) as twice:
+            assert twice[0] == twice[1]
         (held,) = temporary.iterdir()
         assert stat.S_IMODE(held.stat().st_mode) == 0o700
     assert list(temporary.iterdir()) == []

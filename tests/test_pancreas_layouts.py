@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -406,6 +407,21 @@ def test_a_packed_label_that_differs_is_named(tmp_path):
         "PANCREAS_0007: 2 labels that differ, labels/label0007.nii.gz, old.zip/label0007.nii.gz; "
         "keep one"
     ]
+
+
+def test_every_row_of_the_page_names_a_test_and_every_layout_has_a_row():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    section = page.split("## Pancreas-CT\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[-2].strip() for line in section.splitlines() if line.startswith("| ")]
+    named = [row.strip("`") for row in rows if row.startswith("`test_")]
+    assert len(named) == len(rows) - 2
+    layouts = {f"test_layout[{make.__name__}]" for make in LAYOUTS}
+    assert layouts <= set(named)
+    here = Path(__file__)
+    text = here.read_text() + here.with_name("test_segmentation.py").read_text()
+    mentioned = set(re.findall(r"`(test_\w+)`", section))
+    for name in mentioned | set(named) - layouts:
+        assert f"def {name}(" in text, name
 
 
 @pytest.mark.real

@@ -81,7 +81,7 @@ class PancreasCT:
             raise DataError(
                 f"{self.root}: no Pancreas-CT scans in it{told}; get the collection from {PAGE}"
             )
-        if not found.labels:
+        if not found.labels and not found.segs:
             self._look_beside(found)
         self.excluded = {id: why for id, why in self.duplicates.items() if id in found.scans}
         cases = []
@@ -137,7 +137,7 @@ class PancreasCT:
         """Enter the labels in the first folder or archive beside ``root`` that has any.
 
         Raises:
-            DataError: there are none, and no DICOM SEG either.
+            DataError: there are none.
         """
         beside = []
         if not self.root.name.lower().startswith("label"):
@@ -151,8 +151,6 @@ class PancreasCT:
                 _note_labels(found, folder, names)
             if found.labels:
                 return
-        if found.segs:
-            return
         for archive, reason in found.refused.items():
             if "label" in archive.name.lower():
                 raise DataError(f"{archive}: {reason}")

@@ -18,7 +18,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 
 from medaug.data.archives import on_disk, opened
-from medaug.data.series import AGAIN, read_header, series_affine
+from medaug.data.series import AGAIN, read_header, series_affine, tolerant
 from medaug.errors import DataError
 from medaug.types import Affine, LabelMap
 
@@ -48,7 +48,7 @@ def segments(file: Path) -> Segments:
         DataError: not a DICOM SEG.
     """
     try:
-        with opened(file) as stream:
+        with tolerant(), opened(file) as stream:
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER)
         names = {int(s.SegmentNumber): _name(s) for s in data.SegmentSequence}
         referenced = data.get("ReferencedSeriesSequence") or [pydicom.Dataset()]
@@ -99,7 +99,7 @@ class SegmentationReader(ImageReader):
                 beyond the scan, drawn on another slice than it lies on, or there twice; segments
                 overlap, or hold probabilities.
         """
-        if len(self.scan) < 2:
+        if len(set(self.scan)) < max(2, len(self.scan)):
             raise DataError(f"{img.name} needs its scan as one file for each slice")
         first, last = read_header(self.scan[0]), read_header(self.scan[-1])
         affine = series_affine(first, last, len(self.scan))
@@ -160,13 +160,14 @@ class _Placement:
             along = np.array(groups["PlaneOrientationSequence"].ImageOrientationPatient, float)
             down_mm, right_mm = (float(v) for v in groups["PixelMeasuresSequence"].PixelSpacing)
             columns, rows = int(data.Columns), int(data.Rows)
+            into = np.linalg.inv(affine)
+            start = into[:3, :3] @ _TO_RAS @ position + into[:3, 3]
+            right, down = (
+                into[:3, :3] @ _TO_RAS @ step
+                for step in (along[:3] * right_mm, along[3:] * down_mm)
+            )
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise DataError(f"{what} has no position or size in its header") from error
-        into = np.linalg.inv(affine)
-        start = into[:3, :3] @ _TO_RAS @ position + into[:3, 3]
-        right, down = (
-            into[:3, :3] @ _TO_RAS @ step for step in (along[:3] * right_mm, along[3:] * down_mm)
-        )
         whole = np.rint(start)
         steps = np.rint([right, down])
         off = max(
@@ -204,9 +205,24 @@ def _parsed(file: Path) -> Any:
     except ImportError as error:
         raise DataError(f"{file.name} is a DICOM SEG; {EXTRA}") from error
     try:
-        return highdicom.seg.segread(file)
+        with tolerant():
+            return highdicom.seg.Segmentation.from_dataset(_with_thickness(file), copy=False)
     except Exception as error:  # a malformed file can make a parser raise anything
         raise DataError(f"{file.name} is not a whole DICOM segmentation; {AGAIN}") from error
+
+
+def _with_thickness(file: Path) -> pydicom.Dataset:
+    """The file with a slice thickness, which highdicom asks for and nothing here depends on.
+
+    Scans without one, as those of Pancreas-CT, hand the want down to what is drawn on them.
+    """
+    data = pydicom.dcmread(file)
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in data.get(name) or ():
+            for measures in group.get("PixelMeasuresSequence") or ():
+                if not measures.get("SliceThickness"):
+                    measures.SliceThickness = 1.0
+    return data
 
 
 def _groups(data: pydicom.Dataset, number: int) -> dict[str, pydicom.Dataset]:
