@@ -357,7 +357,7 @@ def test_a_truncated_last_scan_is_named(tmp_path):
         file.unlink()
     files[8].write_bytes(files[8].read_bytes()[:2000])
     assert problems(tmp_path) == [
-        "PANCREAS_0063: 1-009.dcm is truncated: 1310 bytes left for 3840 bytes of pixels; "
+        "PANCREAS_0063: 1-009.dcm is truncated: 1302 bytes left for 3840 bytes of pixels; "
         "download the series again"
     ]
 

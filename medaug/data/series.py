@@ -68,17 +68,14 @@ DAMAGE = (
 def walk(root: Path, refused: dict[Path, str] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Folders below ``root`` in name order with their file names, hidden ones left out.
 
-    Args:
-        root: a folder, or a zip archive where ``refused`` is given.
-        refused: where given, zip archives are walked like folders, and those that cannot be read
-            are entered here with the reason.
+    Given ``refused``, zip archives are walked like folders, ``root`` too; it takes those that
+    cannot be read, with the reason.
     """
     if refused is not None and archives.is_archive(root):
         yield from archives.folders(root, refused)
-    for place, folders, names in os.walk(root, followlinks=True):
-        folder = Path(place)
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder, names = Path(place), sorted(n for n in files if not n.startswith("."))
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        names = sorted(n for n in names if not n.startswith("."))
         yield folder, names
         if refused is not None:
             for archive in filter(archives.is_archive, (folder / name for name in names)):
