@@ -212,6 +212,16 @@ def test_a_size_that_lies_is_damage_not_a_flood(tmp_path, temporary):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", [0x20, 0x40])
+def test_patched_and_strongly_encrypted_files_are_damage(tmp_path, flag):
+    archive = pack(tmp_path / "a.zip", {"x": b"x" * 99})
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\1\2") + 8] |= flag
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="x is damaged in its archive"), on_disk([archive / "x"]):
+        pass
+
+
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path, temporary):
     archive = pack(tmp_path / "a.zip", {"x": b"x"})
     left = temporary / "medaug-scan-abc"

@@ -112,7 +112,11 @@ def opened(file: Path) -> Iterator[BinaryIO]:
         return
     archive, info = _member(file)
     try:
-        with archive.file.open(info) as packed:
+        packed = archive.file.open(info)
+    except _UNREADABLE as error:
+        raise DataError(f"{file.name} is damaged in its archive; {_AGAIN}") from error
+    try:
+        with packed:
             yield cast(BinaryIO, packed)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise DataError(f"{file.name} is damaged in its archive; {_AGAIN}") from error
