@@ -50,6 +50,8 @@ def _file(path: Path) -> dict[str, Any]:
         return _nifti(path)
     if path.suffix == ".dcm":
         return _source(path.parent, None, (), 0)
+    if path.suffix.lower() == ".zip":
+        return _source(path, None, (), 0)
     return _weights(path)
 
 

@@ -43,12 +43,14 @@ class Marks:
         strict: a value that ``ids`` does not name is an error too.
         each: the value of each file, where every file is a binary mask of one label; a later file
             covers an earlier one where they overlap.  None: the one file is a label map.
+        scan: the files of the scan in slice order, where they are needed to place the labels.
     """
 
     files: tuple[Path, ...]
     ids: Mapping[int, int] | None = None
     strict: bool = False
     each: tuple[int, ...] | None = None
+    scan: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -189,12 +189,12 @@ def refused(message: str):
     return pytest.raises(DataError, match=f"^{re.escape(message)}$")
 
 
-def test_packed_labels_are_told(collection):
+def test_labels_in_a_broken_archive_are_told(collection):
     root = collection(1)
     shutil.rmtree(labels_of(root))
     archive = root / "TCIA_pancreas_labels-02-05-2017.zip"
     archive.write_bytes(b"PK")
-    with refused(f"{archive}: the labels are still packed; unpack them there"):
+    with refused(f"{archive}: {archive.name} is not a whole zip archive; download it again"):
         PancreasCT(root).cases()
 
 
@@ -274,7 +274,8 @@ def test_real_scans_are_found(real_pancreas):
 def test_real_labels_are_accepted_as_they_lie_and_refused_otherwise(real_pancreas, number):
     case = PancreasCT(real_pancreas).cases()[0][number]
     hu, meta = SeriesReader(checked=True).get_data(case.image)
-    mask, _ = LabelReader([1]).get_data(case.label)
+    assert case.label is not None
+    mask, _ = LabelReader([1]).get_data(case.label.files[0])
     check_alignment(hu, mask, meta["affine"])
     for turned in FLIPS.values():
         with pytest.raises(DataError, match=r"^label lies better on the image "):
@@ -287,7 +288,7 @@ def test_a_real_label_of_another_patient_is_refused(real_pancreas):
     assert first.label is not None
     assert second.label is not None
     hu, meta = SeriesReader(checked=True).get_data(first.image)
-    mask = np.asanyarray(nibabel.load(second.label).dataobj).astype(np.uint8)
+    mask = np.asanyarray(nibabel.load(second.label.files[0]).dataobj).astype(np.uint8)
     with pytest.raises(DataError, match=r"^label lies better on the image "):
         check_alignment(hu[:, :, : mask.shape[2]], mask, meta["affine"])
 

@@ -269,5 +269,6 @@ def test_the_source_lists_its_cases_as_the_real_one_does(root: Path) -> None:
     assert [c.id for c in cases] == ["PANCREAS_0001", "PANCREAS_0002"]
     assert [len(c.image) for c in cases] == [SHAPE[2]] * 2
     assert cases[0].image[0].name == "1-001.dcm"
-    assert cases[1].label == root / LABEL.format(2)
+    assert cases[1].label is not None
+    assert cases[1].label.files == (root / LABEL.format(2),)
     assert [c.id for c in Phantom(root, 1, 7, SHAPE, SPACING).cases()[0]] == ["PANCREAS_0001"]

@@ -1,6 +1,7 @@
 """Sources of scans and pictures, opened by name or by looking at a folder."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -160,7 +161,7 @@ def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
     make = registry.SOURCES[data].load()
     if data == "phantom":
         return cast(Source, make(place))
-    if not place.is_dir():
+    if not place.is_dir() and not (data == "pancreas" and zipfile.is_zipfile(place)):
         looked = "" if root is not None else " (nor $MEDAUG_DATA set to a folder that has it)"
         raise DataError(
             f"{data}: no folder {place}{looked}; get the data with medaug download {data} "
@@ -170,9 +171,11 @@ def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
 
 
 def _look(path: Path, wanted: "Wanted") -> Source:
-    """The source that ``path`` holds, a folder or one scan."""
-    from medaug.data import collections, idx, pancreas, pictures
+    """The source that ``path`` holds: a folder, a zip archive, or one scan."""
+    from medaug.data import archives, collections, idx, pancreas, pictures
 
+    if archives.is_archive(path):
+        return pancreas.PancreasCT(path)
     if path.is_file() and (scan := collections.look(path, wanted)) is not None:
         return scan
     if not path.is_dir():
@@ -186,11 +189,9 @@ def _look(path: Path, wanted: "Wanted") -> Source:
     data_set = pictures.published(path)
     if data_set is not None:
         return data_set
-    if (labelled := collections.labelled(path, wanted)) is not None:
-        return labelled
     if pancreas.looks_like(path):
         return pancreas.PancreasCT(path)
-    if (found := collections.look(path, wanted)) is not None:
+    if (found := collections.labelled(path, wanted) or collections.look(path, wanted)) is not None:
         return found
     photos = pictures.folder(path)
     if photos is not None:

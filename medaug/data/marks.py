@@ -5,6 +5,7 @@ from collections.abc import Collection
 from monai.data import ImageReader
 
 from medaug.data.readers import LabelReader, MasksReader
+from medaug.data.segmentation import SegmentationReader
 from medaug.types import Marks
 
 
@@ -18,4 +19,6 @@ def reader_of(marks: Marks, known: Collection[int]) -> ImageReader:
     if marks.each is not None:
         ids = marks.ids or {}
         return MasksReader([ids.get(value, value) for value in marks.each])
+    if marks.files[0].suffix.lower() == ".dcm":
+        return SegmentationReader(known, marks.ids, marks.scan)
     return LabelReader(known, marks.ids, marks.strict)

@@ -3,26 +3,28 @@
 Roth et al. 2016, Data From Pancreas-CT (Version 2), The Cancer Imaging Archive,
 doi 10.7937/K9/TCIA.2016.tNB1kqBU.  Folders named PANCREAS_0001 and so on are found at any depth,
 quotes around their names notwithstanding; without them, every folder of DICOM files is asked for
-its PatientID.  Labels are found by their number, below the same folder or beside it.
+its PatientID.  Labels are found by their number, below the same folder or beside it.  Zip archives
+are read like folders.  The labels that the Imaging Data Commons serves as DICOM SEG are taken where
+a scan has no NIfTI label.
 """
 
-import filecmp
+import gzip
+import hashlib
 import re
+import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from medaug.data import archives, manifest
 from medaug.data.alignment import check_geometry
+from medaug.data.glance import SEGMENTATION, Part, parts
 from medaug.data.readers import nifti_header
-from medaug.data.series import (
-    Header,
-    check_series,
-    dicom_files,
-    read_header,
-    series_affine,
-    walk,
-)
+from medaug.data.segmentation import EXTRA, segments
+from medaug.data.series import AGAIN, Header, check_series, series_affine, walk
 from medaug.errors import DataError
 from medaug.types import Case, Marks, Problem
 
@@ -30,14 +32,27 @@ PAGE = "https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU"
 _PATIENT = re.compile(r"PANCREAS_\d{4}")
 _LABEL = re.compile(r"(?:label|pancreas_)(\d{4})\D*\.nii(?:\.gz)?", re.IGNORECASE)
 _DUPLICATE = "the same scan as PANCREAS_0002, cropped differently; withdrawn by the collection"
+_ORGAN = "pancreas"
+
+
+@dataclass
+class _Found:
+    """What a walk over a folder has come upon, by patient."""
+
+    scans: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
+    segs: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    labels: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    refused: dict[Path, str] = field(default_factory=dict)
 
 
 class PancreasCT:
     """The collection below ``root``, paired by patient number.
 
     Args:
-        root: a folder with the series and the labels at any depth, or one with a folder of
-            labels beside it.
+        root: a folder with the series and the labels at any depth, or one with a folder or a zip
+            archive of labels beside it; or a zip archive of such a folder.
 
     Attributes:
         excluded: scans left out by name, with the reason; known once `cases` has run.
@@ -46,13 +61,13 @@ class PancreasCT:
     name = "pancreas"
     kind: Literal["ct"] = "ct"
     modality: Literal["CT", "MR"] = "CT"
-    labels: Mapping[str, int] = {"pancreas": 1}
+    labels: Mapping[str, int] = {_ORGAN: 1}
     duplicates: Mapping[str, str] = {"PANCREAS_0025": _DUPLICATE, "PANCREAS_0070": _DUPLICATE}
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self.excluded: dict[str, str] = {}
-        if not self.root.is_dir():
+        if not self.root.is_dir() and not archives.is_archive(self.root):
             raise DataError(f"{self.root}: no such folder")
 
     def cases(self) -> tuple[list[Case], list[Problem]]:
@@ -61,112 +76,200 @@ class PancreasCT:
         Raises:
             DataError: no scans, or no labels, anywhere below ``root``.
         """
-        found, problems = self._scans()
-        if not found and not problems:
+        found = self._found()
+        if not found.scans and not found.problems:
+            told = "".join(f"; {reason}" for reason in list(found.refused.values())[:1])
             raise DataError(
-                f"{self.root}: no Pancreas-CT scans in it; get the collection from {PAGE}"
+                f"{self.root}: no Pancreas-CT scans in it{told}; get the collection from {PAGE}"
             )
-        labels = self._labels()
-        self.excluded = {id: why for id, why in self.duplicates.items() if id in found}
+        if not found.labels and not found.segs:
+            self._look_beside(found)
+        self.excluded = {id: why for id, why in self.duplicates.items() if id in found.scans}
         cases = []
-        for id in sorted(found.keys() - self.excluded.keys()):
+        problems = found.problems + [Problem(a.name, why) for a, why in found.refused.items()]
+        for id in sorted(found.scans.keys() - self.excluded.keys()):
             try:
-                cases.append(self._case(id, found[id], labels.get(id, [])))
+                cases.append(_case(id, found))
             except DataError as error:
                 problems.append(Problem(id, str(error)))
         return cases, sorted(problems, key=lambda p: p.case)
 
-    def _scans(self) -> tuple[dict[str, list[Path]], list[Problem]]:
-        """Folders of DICOM files by patient, and those that name two patients."""
-        found: dict[str, list[Path]] = defaultdict(list)
-        problems = []
-        for folder, names in walk(self.root):
-            files = [n for n in names if n.lower().endswith(".dcm")]
-            if not files:
+    def _found(self) -> _Found:
+        found = _Found()
+        for folder, names in walk(self.root, found.refused):
+            _note_labels(found, folder, names)
+            if manifest.NAME in names:
+                found.counts.update(manifest.image_counts(folder / manifest.NAME))
+            series = [name for name in names if name.lower().endswith(".dcm")]
+            if series:
+                self._note_series(found, folder, series)
+        return found
+
+    def _note_series(self, found: _Found, folder: Path, names: Sequence[str]) -> None:
+        """Enter the DICOM series of a folder under the patients that their headers name."""
+        named = _patient_folder(folder, self.root)
+        try:
+            series = parts(folder, names)
+        except DataError as error:
+            if named is None:
+                found.problems.append(Problem(folder.name, f"{error}; {AGAIN}"))
+            else:
+                files = tuple(folder / name for name in names)
+                found.scans[named].append(Part(folder, files))
+            return
+        for part in series:
+            if part.modality not in ("", "CT", SEGMENTATION):
                 continue
-            named = _patient_folder(folder, self.root)
-            try:
-                header = read_header(folder / files[0])
-            except DataError as error:
-                if named is None:
-                    problems.append(Problem(folder.name, str(error)))
-                else:
-                    found[named].append(folder)
-                continue
-            if header.modality not in ("", "CT"):
-                continue
-            if named is not None and named != header.patient:
-                problems.append(
+            if named is not None and named != part.patient:
+                found.problems.append(
                     Problem(
                         named,
                         f"the folder is named {named}, the DICOM headers in it say "
-                        f"{header.patient or 'nothing'}; keep the right one",
+                        f"{part.patient or 'nothing'}; keep the right one",
                     )
                 )
-            elif _PATIENT.fullmatch(header.patient):
-                found[header.patient].append(folder)
-        return dict(found), problems
+            elif _PATIENT.fullmatch(part.patient):
+                if part.modality == SEGMENTATION:
+                    found.segs[part.patient].extend(part.files)
+                else:
+                    found.scans[part.patient].append(part)
 
-    def _labels(self) -> dict[str, list[Path]]:
-        """Label files by patient.
+    def _look_beside(self, found: _Found) -> None:
+        """Enter the labels in the first folder or archive beside ``root`` that has any.
 
         Raises:
             DataError: there are none.
         """
-        places = [self.root]
+        beside = []
         if not self.root.name.lower().startswith("label"):
-            places += sorted(
-                p for p in self.root.parent.glob("*") if p.is_dir() and "label" in p.name.lower()
-            )
-        for place in places:
-            files: dict[str, list[Path]] = defaultdict(list)
-            archive = None
-            for folder, names in walk(place):
-                for name in names:
-                    if match := _LABEL.fullmatch(name):
-                        files[f"PANCREAS_{match[1]}"].append(folder / name)
-                    elif name.lower().endswith(".zip") and "label" in name.lower():
-                        archive = folder / name
-            if files:
-                return dict(files)
-            if archive is not None:
-                raise DataError(f"{archive}: the labels are still packed; unpack them there")
+            beside = [
+                path
+                for path in sorted(self.root.resolve().parent.glob("*"))
+                if "label" in path.name.lower() and (path.is_dir() or archives.is_archive(path))
+            ]
+        for place in beside:
+            for folder, names in walk(place, found.refused):
+                _note_labels(found, folder, names)
+            if found.labels:
+                return
+        for archive, reason in found.refused.items():
+            if "label" in archive.name.lower():
+                raise DataError(f"{archive}: {reason}")
         raise DataError(
             f"{self.root}: scans, but no labels (label0001.nii.gz, ...) below it or in a folder "
             f"beside it; get them from {PAGE}"
         )
 
-    def _case(self, id: str, folders: list[Path], labels: list[Path]) -> Case:
-        if len(folders) > 1:
-            raise DataError(f"{len(folders)} series in {_names(folders)}; keep one")
-        if not labels:
-            raise DataError(f"no label{id[-4:]}.nii.gz was found for it")
-        if not all(filecmp.cmp(labels[0], other, shallow=False) for other in labels[1:]):
-            raise DataError(f"{len(labels)} labels that differ, {_names(labels)}; keep one")
-        headers = check_series(dicom_files(folders[0]))
-        patient = headers[0].patient
-        if patient != id:
-            raise DataError(f"the DICOM headers say {patient}, the folder {id}; keep the right one")
-        label = nifti_header(labels[0])
-        check_geometry(
-            _shape(headers),
-            series_affine(headers[0], headers[-1], len(headers)),
-            tuple(int(n) for n in label.shape[:3]),
-            label.affine,
+
+def _note_labels(found: _Found, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if match := _LABEL.fullmatch(name):
+            found.labels[f"PANCREAS_{match[1]}"].append(folder / name)
+
+
+def _case(id: str, found: _Found) -> Case:
+    """The scan ``id`` with its label, checked by their headers."""
+    scan = _only_series(found.scans[id])
+    label = _only_label(found.labels[id]) if id in found.labels else None
+    if label is None and id not in found.segs:
+        raise DataError(f"no label{id[-4:]}.nii.gz was found for it")
+    headers = check_series(scan.files)
+    first = headers[0]
+    if first.patient != id:
+        raise DataError(
+            f"the DICOM headers say {first.patient}, the folder {id}; keep the right one"
         )
-        return Case(id, tuple(h.file for h in headers), Marks((labels[0],)))
+    listed = found.counts.get(first.series, len(headers))
+    files = tuple(h.file for h in headers)
+    if label is None:
+        marks = _segmented(found.segs[id], first, files)
+    else:
+        header = nifti_header(label)
+        check_geometry(
+            (first.columns, first.rows, len(headers)),
+            series_affine(first, headers[-1], len(headers)),
+            tuple(int(n) for n in header.shape[:3]),
+            header.affine,
+        )
+        marks = Marks((label,))
+    if listed != len(headers):
+        raise DataError(
+            f"{manifest.NAME} lists {listed} images for the series, {len(headers)} are there; "
+            f"{AGAIN}"
+        )
+    return Case(id, files, marks)
+
+
+def _only_series(scans: list[Part]) -> Part:
+    """The one series of a patient; a packed copy of an unpacked one does not count."""
+    unpacked = {part.series for part in scans if archives.split(part.files[0]) is None}
+    kept = [
+        part
+        for part in scans
+        if archives.split(part.files[0]) is None or part.series not in unpacked
+    ]
+    if len(kept) > 1:
+        raise DataError(f"{len(kept)} series in {_names([p.folder for p in kept])}; keep one")
+    return kept[0]
+
+
+def _only_label(labels: list[Path]) -> Path:
+    """The one label of a patient, an unpacked one first; copies must be equal."""
+    if len(labels) > 1 and len({_digest(label) for label in labels}) > 1:
+        raise DataError(f"{len(labels)} labels that differ, {_names(labels)}; keep one")
+    return min(labels, key=lambda label: archives.split(label) is not None)
+
+
+def _digest(label: Path) -> str:
+    """Of what ``label`` holds, compressed or not."""
+    with archives.opened(label) as stream:
+        if not label.name.lower().endswith(".gz"):
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        try:
+            with gzip.open(stream) as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{label.name} is not a NIfTI file") from error
+
+
+def _segmented(files: list[Path], first: Header, scan: tuple[Path, ...]) -> Marks:
+    """The pancreas in the one DICOM SEG of a scan that has it.
+
+    Raises:
+        DataError: no SEG of this series has a pancreas, or several have; no highdicom.
+    """
+    if find_spec("highdicom") is None:
+        raise DataError(f"its only label is a DICOM SEG; {EXTRA}")
+    others, chosen = [], []
+    for file in sorted(files):
+        told = segments(file)
+        organ = [number for number, name in told.names.items() if _ORGAN in name.lower()]
+        if told.scan and told.scan != first.series:
+            others.append(f"{file.name} was drawn on another series")
+        elif organ:
+            chosen.append(Marks((file,), dict.fromkeys(organ, 1), scan=scan))
+        else:
+            others.append(f"{file.name} holds {'; '.join(told.names.values()) or 'no segment'}")
+    if len(chosen) > 1:
+        raise DataError(
+            f"{len(chosen)} DICOM SEG of the pancreas, {_names([m.files[0] for m in chosen])}; "
+            "keep one"
+        )
+    if not chosen:
+        raise DataError(f"no DICOM SEG has its pancreas: {others[0]}")
+    return chosen[0]
 
 
 def looks_like(root: Path) -> bool:
-    """Whether ``root`` holds Pancreas-CT scans in some layout."""
-    for folder, names in walk(root):
+    """Whether ``root``, a folder or a zip archive, holds Pancreas-CT scans in some layout."""
+    for folder, names in walk(root, {}):
         files = [n for n in names if n.lower().endswith(".dcm")]
         if not files:
             continue
         if _patient_folder(folder, root) is not None:
             return True
         try:
-            if _PATIENT.fullmatch(read_header(folder / files[0]).patient):
+            if any(_PATIENT.fullmatch(part.patient) for part in parts(folder, files)):
                 return True
         except DataError:
             continue
@@ -176,7 +279,7 @@ def looks_like(root: Path) -> bool:
 def _patient_folder(folder: Path, root: Path) -> str | None:
     """The patient that ``folder`` or a folder above it, up to ``root``, is named after."""
     for part in (folder, *folder.parents):
-        name = part.name.strip("\"'")
+        name = part.name.removesuffix(archives.SUFFIX).strip("\"'")
         if _PATIENT.fullmatch(name):
             return name
         if part == root:
@@ -184,9 +287,5 @@ def _patient_folder(folder: Path, root: Path) -> str | None:
     return None
 
 
-def _shape(headers: list[Header]) -> tuple[int, int, int]:
-    return headers[0].columns, headers[0].rows, len(headers)
-
-
-def _names(paths: list[Path]) -> str:
-    return ", ".join(sorted(str(Path(p.parent.name) / p.name) for p in paths))
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(sorted({str(Path(p.parent.name) / p.name) for p in paths}))

@@ -20,6 +20,7 @@ from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
 
 from medaug.data.alignment import check_geometry
+from medaug.data.archives import on_disk
 from medaug.data.pixels import Place, decode
 from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
 from medaug.data.volumes import is_nifti, nifti_header, read_itk
@@ -99,8 +100,9 @@ class SeriesReader(ImageReader):
         Raises:
             DataError: the series is not complete, or a file cannot be decoded.
         """
-        first, last, places = self._listed(img)
-        values, syntaxes = decode(places)
+        with on_disk(img) as files:
+            first, last, places = self._listed(files)
+            values, syntaxes = decode(places)
         lossy = sorted(s.name for s in syntaxes if s.lossy)
         stored = _stored(values.transpose(2, 1, 0), self.modality)
         meta = _meta(series_affine(first, last, len(places)), stored.shape)
@@ -131,6 +133,10 @@ class _CheckedReader(NibabelReader):
         return Path(names[0])
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        with on_disk([img]) as (file,):
+            return self._decoded(file)
+
+    def _decoded(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
         if not is_nifti(img):
             values, affine = read_itk(img)
             return values, _meta(affine, values.shape)

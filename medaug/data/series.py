@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from medaug.data import frames
+from medaug.data import archives, frames
 from medaug.data.syntaxes import SYNTAXES, readable
 from medaug.errors import DataError
 from medaug.types import Affine
@@ -65,11 +65,21 @@ DAMAGE = (
 """What pydicom and SimpleITK raise on damaged files."""
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below ``root`` in name order with their file names, hidden ones left out."""
-    for folder, folders, names in os.walk(root, followlinks=True):
+def walk(root: Path, refused: dict[Path, str] | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Folders below ``root`` in name order with their file names, hidden ones left out.
+
+    Given ``refused``, zip archives are walked like folders, ``root`` too; it takes those that
+    cannot be read, with the reason.
+    """
+    if refused is not None and archives.is_archive(root):
+        yield from archives.folders(root, refused)
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder, names = Path(place), sorted(n for n in files if not n.startswith("."))
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield Path(folder), sorted(n for n in names if not n.startswith("."))
+        yield folder, names
+        if refused is not None:
+            for archive in filter(archives.is_archive, (folder / name for name in names)):
+                yield from archives.folders(archive, refused)
 
 
 def dicom_files(folder: Path) -> list[Path]:
@@ -140,8 +150,8 @@ def read_headers(file: Path) -> list[Header]:
         DataError: not DICOM, truncated, or not an image slice with a position.
     """
     try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
+        with archives.opened(file) as stream:
+            size = archives.size(file)
             if size == 0:
                 raise EOFError
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from medaug.data.archives import on_disk
 from medaug.errors import DataError
 from medaug.types import Affine
 
@@ -79,7 +80,8 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
         DataError: the file is not NIfTI, or not a volume.
     """
     try:
-        image = nibabel.load(file)
+        with on_disk([file]) as (local,):
+            image = nibabel.load(local)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error

@@ -1,0 +1,449 @@
+"""Pancreas-CT in every layout people have opens to the same slices; docs/data.md lists these."""
+
+import csv
+import gzip
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from medaug.data import open_source
+from medaug.data.cache import CacheSettings, SliceCache, prepare
+from medaug.data.pancreas import PancreasCT
+from medaug.errors import DataError
+from tests.conftest import SHAPE, miniature, write_label, write_series
+
+ID = "PANCREAS_0007"
+SETTINGS = CacheSettings(size=32, fov_mm=240, holdout=0.0)
+HEADER = (
+    "Series UID",
+    "Collection",
+    "3rd Party Analysis",
+    "Data Description URI",
+    "Subject ID",
+    "Study UID",
+    "Study Description",
+    "Study Date",
+    "Series Description",
+    "Manufacturer",
+    "Modality",
+    "SOP Class Name",
+    "SOP Class UID",
+    "Number of Images",
+    "File Size",
+    "File Location",
+    "Download Timestamp",
+)
+UID = "1.2.826.0.1.7.0.1"
+
+
+def metadata(folder: Path, images: int, uid: str = UID) -> None:
+    """Write ``metadata.csv`` as the Retriever does."""
+    row = dict.fromkeys(HEADER, "") | {
+        "Series UID": uid,
+        "Subject ID": ID,
+        "Number of Images": str(images),
+        "File Location": rf".\Pancreas-CT\{ID}",
+    }
+    with (folder / "metadata.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, HEADER)
+        writer.writeheader()
+        writer.writerow(row)
+
+
+def scan(folder: Path, name: str = "1-{:03d}.dcm") -> list[Path]:
+    """Write the scan of patient 7 as TCIA's tools leave it, with what they leave beside it."""
+    files = write_series(folder, ID, miniature(7)[0], name=name)
+    (folder / "LICENSE").write_text("CC BY 3.0")
+    (folder / "._1-001.dcm").write_bytes(b"\0\5\26\7")
+    return files
+
+
+def label(path: Path) -> None:
+    write_label(path, miniature(7)[1])
+
+
+def zipped(folder: Path, archive: Path) -> None:
+    """Pack ``folder`` as ``archive`` and remove it."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, path.relative_to(folder))
+        packed.writestr("__MACOSX/._label0007.nii.gz", b"\0\5\26\7")
+    shutil.rmtree(folder)
+
+
+def retriever(root: Path) -> None:
+    study = root / f"manifest-1599750808610/Pancreas-CT/{ID}/11-24-2015-PANCREAS0007-Pancreas-18957"
+    scan(study / "Pancreas-99667")
+    metadata(study.parents[2], SHAPE[2])
+    (study.parents[2] / "LICENSE").write_text("CC BY 3.0")
+    label(root / "TCIA_pancreas_labels-02-05-2017" / "label0007.nii.gz")
+
+
+def older_names(root: Path) -> None:
+    """File order is not slice order: 000000.dcm is slice 11."""
+    files = scan(root / "Pancreas-CT" / ID / "study" / "series", "a{:06d}.dcm")
+    for k, file in enumerate(files):
+        file.rename(file.with_name(f"{(k * 3 + 2) % SHAPE[2]:06d}.dcm"))
+    label(root / "labels" / "label0007.nii.gz")
+
+
+def older_downloader(root: Path) -> None:
+    scan(root / "DOI" / ID / "1.2.826.0.1.7.0.2" / UID)
+    label(root / "Labels" / "label0007.nii.gz")
+
+
+def quoted(root: Path) -> None:
+    scan(root / '"Pancreas-CT"' / f'"{ID}"' / "'study'" / '"series"')
+    label(root / '"TCIA_pancreas_labels-02-05-2017"' / "label0007.nii.gz")
+
+
+def no_patient_folder(root: Path) -> None:
+    scan(root / UID)
+    label(root / "Pancreas-CT-Label" / "label0007.nii.gz")
+
+
+def mirror(root: Path) -> None:
+    """As repacked on Kaggle: plain NIfTI labels, and a label whose scan is not there."""
+    scan(root / "images" / ID)
+    label(root / "labels" / "label0007.nii")
+    label(root / "labels" / "label0063.nii")
+
+
+def one_folder(root: Path) -> None:
+    """Slices of two patients and their labels side by side."""
+    scan(root / "all", "a{:03d}.dcm")
+    write_series(root / "other", "PANCREAS_0025", miniature(25)[0], name="b{:03d}.dcm")
+    for file in (root / "other").iterdir():
+        file.rename(root / "all" / file.name)
+    (root / "other").rmdir()
+    label(root / "all" / "label0007.nii.gz")
+
+
+def nested_labels(root: Path) -> None:
+    scan(root / ID)
+    name = "TCIA_pancreas_labels-02-05-2017"
+    label(root / name / name / "label0007.nii.gz")
+
+
+def label_folders(root: Path) -> None:
+    """Some unpackers make a folder of each file."""
+    scan(root / ID)
+    label(root / "label" / "label0007.nii" / "label0007.nii")
+
+
+def both_forms(root: Path) -> None:
+    """The label unpacked beside its packed self."""
+    scan(root / ID)
+    label(root / "labels" / "label0007.nii.gz")
+    packed = (root / "labels" / "label0007.nii.gz").read_bytes()
+    (root / "labels" / "label0007.nii").write_bytes(gzip.decompress(packed))
+
+
+def zipped_labels(root: Path) -> None:
+    scan(root / "Pancreas-CT" / ID)
+    name = "TCIA_pancreas_labels-02-05-2017"
+    label(root / "packed" / name / "label0007.nii.gz")
+    zipped(root / "packed", root / f"{name}.zip")
+
+
+def zipped_series(root: Path) -> None:
+    """As the REST interface gives them: one archive for each series, no folder in it."""
+    scan(root / "packed")
+    zipped(root / "packed", root / f"{UID}.zip")
+    label(root / "labels" / "label0007.nii.gz")
+
+
+def zipped_patient(root: Path) -> None:
+    scan(root / "packed" / "study" / "series")
+    zipped(root / "packed", root / f"{ID}.zip")
+    label(root / "labels" / "label0007.nii.gz")
+
+
+def kept_archives(root: Path) -> None:
+    """Unpacked by hand, and the archives kept."""
+    zipped_series(root)
+    scan(root / UID)
+    label(root / "packed" / "label0007.nii.gz")
+    zipped(root / "packed", root / "TCIA_pancreas_labels-02-05-2017.zip")
+
+
+def one_archive(root: Path) -> None:
+    retriever(root / "packed")
+    zipped(root / "packed", root / "everything.zip")
+
+
+def archives_in_an_archive(root: Path) -> None:
+    zipped_series(root / "packed")
+    label(root / "packed" / "l" / "label0007.nii.gz")
+    zipped(root / "packed" / "l", root / "packed" / "TCIA_pancreas_labels-02-05-2017.zip")
+    shutil.rmtree(root / "packed" / "labels")
+    zipped(root / "packed", root / "everything.zip")
+
+
+LAYOUTS: list[Callable[[Path], None]] = [
+    retriever,
+    older_names,
+    older_downloader,
+    quoted,
+    no_patient_folder,
+    mirror,
+    one_folder,
+    nested_labels,
+    label_folders,
+    both_forms,
+    zipped_labels,
+    zipped_series,
+    zipped_patient,
+    kept_archives,
+    one_archive,
+    archives_in_an_archive,
+]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """The slices of patient 7 as a plain folder gives them."""
+    root = tmp_path_factory.mktemp("plain")
+    scan(root / ID)
+    label(root / "label0007.nii.gz")
+    return sliced(root)
+
+
+def sliced(root: Path, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of patient 7 in the cache made of ``root``."""
+    source = open_source(str(root))
+    assert isinstance(source, PancreasCT)
+    cache = root.with_name(f"{root.name}-cache")
+    report = prepare(source, cache, SETTINGS, workers)
+    assert report.failed == []
+    assert report.done == [ID]
+    case = SliceCache.open(cache).cases[ID]
+    assert case.label is not None
+    return np.array(case.image), np.array(case.label)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda make: make.__name__)
+def test_layout(tmp_path, layout, expected):
+    root = tmp_path / "data"
+    layout(root)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    image, marks = sliced(root)
+    np.testing.assert_array_equal(image, expected[0])
+    np.testing.assert_array_equal(marks, expected[1])
+    assert marks.any()
+    cache = tmp_path / "data-cache"
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if cache not in (p, *p.parents)}
+    assert after == before, "something was written beside the user's files"
+
+
+def test_one_archive_opens_by_its_own_path(tmp_path, medaug):
+    one_archive(tmp_path / "data")
+    (tmp_path / "data" / "everything.zip").rename(tmp_path / "scans.zip")
+    archive = tmp_path / "scans.zip"
+    for named in ((archive,), ("pancreas", "--root", archive)):
+        assert medaug("prepare", *named, "--dry-run", "--json").json["cases"] == [ID]
+    assert medaug("prepare", archive, "--size", 32, "--json").json["done"] == [ID]
+    told = medaug("inspect", archive, "--json").json
+    assert (told["name"], told["cases"]) == ("pancreas", [ID])
+
+
+def test_zipped_labels_may_lie_beside_the_scans(tmp_path):
+    zipped_labels(tmp_path / "data")
+    cases, found = PancreasCT(tmp_path / "data" / "Pancreas-CT").cases()
+    assert [c.id for c in cases] == [ID]
+    assert found == []
+
+
+def test_archives_are_read_by_workers(tmp_path, expected):
+    """Processes forked off after the archive was opened do not share its place in the file."""
+    root = tmp_path / "data"
+    archives_in_an_archive(root)
+    image, marks = sliced(root, workers=1)
+    np.testing.assert_array_equal(image, expected[0])
+    np.testing.assert_array_equal(marks, expected[1])
+
+
+def test_eighty_scans_beside_eighty_two_labels(tmp_path):
+    """Numbers pair them; the two labels of withdrawn scans are no matter."""
+    for number in set(range(1, 83)) - {25, 70}:
+        hu, _ = miniature(number, (8, 8, 3))
+        write_series(
+            tmp_path / "Pancreas-CT" / f"PANCREAS_{number:04d}", f"PANCREAS_{number:04d}", hu
+        )
+    for number in range(1, 83):
+        write_label(
+            tmp_path / "labels" / f"label{number:04d}.nii.gz", miniature(number, (8, 8, 3))[1]
+        )
+    source = PancreasCT(tmp_path)
+    cases, found = source.cases()
+    assert len(cases) == 80
+    assert found == []
+    assert source.excluded == {}
+    assert all(c.label and c.label.files[0].name == f"label{c.id[-4:]}.nii.gz" for c in cases)
+
+
+@pytest.mark.parametrize("pitch", [0.5, 0.7, 1.00000012])
+def test_the_odd_spacings(tmp_path, pitch):
+    """One scan has slices every 0.5 mm, one every 0.7 mm, others float noise."""
+    hu, mask = miniature(7)
+    write_series(tmp_path / "data" / ID, ID, hu, (6.0, 6.0, pitch))
+    write_label(tmp_path / "data" / "label0007.nii.gz", mask, (6.0, 6.0, round(pitch, 3)))
+    sliced(tmp_path / "data")
+    case = SliceCache.open(tmp_path / "data-cache").cases[ID]
+    assert case.affine[2, 2] == pytest.approx(pitch, abs=1e-6)
+    assert len(case.image) == SHAPE[2]
+
+
+def test_padding_becomes_air(tmp_path):
+    """Nine of the scans carry -2048 outside the scanner's circle."""
+    hu, mask = miniature(7)
+    x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE[:2]), indexing="ij")
+    outside = x**2 + y**2 > 1
+    for name, value in (("padded", -2048), ("air", -1024)):
+        filled = np.where(outside[:, :, None], value, hu).astype(np.int16)
+        write_series(tmp_path / name / ID, ID, filled)
+        write_label(tmp_path / name / "label0007.nii.gz", mask)
+    padded, air = (sliced(tmp_path / name)[0] for name in ("padded", "air"))
+    assert padded.min() == -1024
+    np.testing.assert_array_equal(padded, air)
+
+
+def problems(root: Path) -> list[str]:
+    return [str(problem) for problem in PancreasCT(root).cases()[1]]
+
+
+def test_metadata_tells_that_the_end_is_missing(tmp_path):
+    """Neither end of a series can be missed by its numbers where the label is as short."""
+    hu, mask = miniature(7)
+    write_series(tmp_path / ID, ID, hu[:, :, :-2])
+    write_label(tmp_path / "label0007.nii.gz", mask[:, :, :-2])
+    assert problems(tmp_path) == []
+    metadata(tmp_path, SHAPE[2])
+    assert problems(tmp_path) == [
+        "PANCREAS_0007: metadata.csv lists 16 images for the series, 14 are there; "
+        "download the series again"
+    ]
+    metadata(tmp_path, SHAPE[2], "1.2.3")
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\0",
+        b"Series UID,Number of Images\n1.2.826.0.1.7.0.1,many\n",
+        b"Series UID,Number of Images\n1.2.826.0.1.7.0.1\n",
+        b'"' * 200_000,
+    ],
+)
+def test_metadata_that_says_nothing_is_passed_over(tmp_path, content):
+    retriever(tmp_path)
+    next(tmp_path.rglob("metadata.csv")).write_bytes(content)
+    assert problems(tmp_path) == []
+
+
+def test_a_truncated_last_scan_is_named(tmp_path):
+    """One mirror ends in the middle of a scan."""
+    mirror(tmp_path)
+    files = write_series(tmp_path / "images" / "PANCREAS_0063", "PANCREAS_0063", miniature(63)[0])
+    for file in files[9:]:
+        file.unlink()
+    files[8].write_bytes(files[8].read_bytes()[:2000])
+    assert problems(tmp_path) == [
+        "PANCREAS_0063: 1-009.dcm is truncated: 1302 bytes left for 3840 bytes of pixels; "
+        "download the series again"
+    ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mirrored_label_is_caught_packed_or_not(tmp_path, packed):
+    root = tmp_path / "data"
+    scan(root / ID)
+    write_label(root / "l" / "label0007.nii.gz", miniature(7)[1][::-1])
+    if packed:
+        zipped(root / "l", root / "labels.zip")
+    with pytest.raises(DataError, match=r"label lies better on the image mirrored left to right"):
+        prepare(open_source(str(root)), tmp_path / "cache", SETTINGS, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mirrored_scan_is_caught_packed_or_not(tmp_path, packed):
+    root = tmp_path / "data"
+    write_series(root / "s" / ID, ID, np.ascontiguousarray(miniature(7)[0][:, ::-1]))
+    label(root / "label0007.nii.gz")
+    if packed:
+        zipped(root / "s", root / "scans.zip")
+    with pytest.raises(DataError, match=r"label lies better on the image mirrored front to back"):
+        prepare(open_source(str(root)), tmp_path / "cache", SETTINGS, 0)
+
+
+def test_another_series_of_a_patient_is_named_though_packed(tmp_path):
+    scan(tmp_path / ID)
+    label(tmp_path / "label0007.nii.gz")
+    for file in scan(tmp_path / "other"):
+        data = pydicom.dcmread(file)
+        data.SeriesInstanceUID = "1.2.826.0.1.7.0.9"
+        data.save_as(file)
+    zipped(tmp_path / "other", tmp_path / "other.zip")
+    root = tmp_path.name
+    assert problems(tmp_path) == [
+        f"PANCREAS_0007: 2 series in {root}/PANCREAS_0007, {root}/other.zip; keep one"
+    ]
+
+
+def test_a_packed_label_that_differs_is_named(tmp_path):
+    scan(tmp_path / ID)
+    label(tmp_path / "labels" / "label0007.nii.gz")
+    write_label(tmp_path / "l" / "label0007.nii.gz", miniature(8)[1])
+    zipped(tmp_path / "l", tmp_path / "old.zip")
+    assert problems(tmp_path) == [
+        "PANCREAS_0007: 2 labels that differ, labels/label0007.nii.gz, old.zip/label0007.nii.gz; "
+        "keep one"
+    ]
+
+
+def test_every_row_of_the_page_names_a_test_and_every_layout_has_a_row():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    section = page.split("## Pancreas-CT\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[-2].strip() for line in section.splitlines() if line.startswith("| ")]
+    named = [row.strip("`") for row in rows if row.startswith("`test_")]
+    assert len(named) == len(rows) - 2
+    layouts = {f"test_layout[{make.__name__}]" for make in LAYOUTS}
+    assert layouts <= set(named)
+    here = Path(__file__)
+    text = here.read_text() + here.with_name("test_segmentation.py").read_text()
+    mentioned = set(re.findall(r"`(test_\w+)`", section))
+    for name in mentioned | set(named) - layouts:
+        assert f"def {name}(" in text, name
+
+
+@pytest.mark.real
+def test_real_scans_packed_and_unpacked_give_the_same_slices(real_pancreas, tmp_path):
+    """The label archive as TCIA ships it, and each series as the REST interface packs it."""
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for folder in sorted(real_pancreas.glob("Pancreas-CT/*")):
+        with zipfile.ZipFile(
+            packed / f"{folder.name}.zip", "w", zipfile.ZIP_DEFLATED, True, 1
+        ) as z:
+            for file in sorted(folder.rglob("*.dcm")):
+                z.write(file, file.name)
+    with zipfile.ZipFile(packed / "TCIA_pancreas_labels-02-05-2017.zip", "w") as z:
+        for file in sorted(real_pancreas.rglob("label*.nii.gz")):
+            z.write(file, f"TCIA_pancreas_labels-02-05-2017/{file.name}")
+    digests = []
+    for name, root in (("plain", real_pancreas), ("packed", packed)):
+        report = prepare(
+            open_source(str(root)), tmp_path / name / "cache", CacheSettings(size=64), 0
+        )
+        assert report.done == ["PANCREAS_0001", "PANCREAS_0002"]
+        cache = SliceCache.open(tmp_path / name / "cache")
+        digests.append({id: case.digest for id, case in cache.cases.items()})
+    assert digests[0] == digests[1]
