@@ -12,7 +12,15 @@ from medaug.errors import DownloadError, MedaugError
 from medaug.files import explaining
 
 _BLOCK = 2**20
-_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+)
 _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SPECIAL = {stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}
 
