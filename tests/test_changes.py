@@ -4,6 +4,7 @@ import os
 import shutil
 import struct
 import time
+import zipfile
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -70,6 +71,26 @@ def test_a_replaced_label_is_cut_anew(source, cache, tmp_path, workers):
     assert differing(cache, before) == {"cache.json", *files}
     again(source, tmp_path / "fresh")
     assert tree(cache) == tree(tmp_path / "fresh")
+    assert again(source, cache).changed == {}
+
+
+def test_a_label_replaced_in_an_archive_is_noticed(source, cache, tmp_path):
+    packed, labels = source.root / f"{LABELS}.zip", source.root / LABELS
+
+    def pack() -> None:
+        with zipfile.ZipFile(packed, "w") as archive:
+            for file in sorted(labels.iterdir()):
+                archive.write(file, file.name)
+
+    pack()
+    labels.rename(tmp_path / LABELS)
+    labels = tmp_path / LABELS
+    assert again(source, cache).changed == {}
+    mask = miniature(2)[1]
+    mask[:, : int(np.argwhere(mask).mean(axis=0)[1])] = 0
+    write_label(labels / "label0002.nii.gz", mask)
+    pack()
+    assert again(source, cache).changed == {SECOND: "its label changed"}
     assert again(source, cache).changed == {}
 
 

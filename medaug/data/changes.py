@@ -9,14 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from medaug.data import Block
+from medaug.data import Block, archives
 from medaug.errors import DataError
 from medaug.files import write_json
 from medaug.types import Case
 
 RECORD = "source.json"
+_BLOCK_BYTES = 2**20
 
 Item = Case | Block
 
@@ -103,9 +104,13 @@ def _ids(item: Item) -> list[tuple[int, int]] | None:
 
 
 def _facts(file: Path) -> tuple[int, int] | None:
-    """Size and time; None for a file that is not there, such as a picture that is only listed."""
+    """Size and time of a file, or of the archive it is in.
+
+    None for a file that is not there, such as a picture that is only listed.
+    """
+    packed = archives.split(file)
     try:
-        status = file.stat()
+        status = (file if packed is None else packed[0]).stat()
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
@@ -114,10 +119,17 @@ def _facts(file: Path) -> tuple[int, int] | None:
 def _digests(files: Iterable[Path]) -> Iterable[bytes]:
     for file in files:
         try:
-            with file.open("rb") as stream:
-                yield hashlib.file_digest(stream, "sha256").digest()
+            with archives.opened(file) as stream:
+                yield _digest(stream)
         except FileNotFoundError:
             yield b"gone"
+
+
+def _digest(stream: BinaryIO) -> bytes:
+    total = hashlib.sha256()
+    while block := stream.read(_BLOCK_BYTES):
+        total.update(block)
+    return total.digest()
 
 
 def _hash(parts: Iterable[bytes]) -> str:
