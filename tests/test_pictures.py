@@ -389,12 +389,12 @@ def test_bytes_do_not_depend_on_workers_or_interruptions(tmp_path, monkeypatch):
     prepare(source, tmp_path / "b", settings, 2)
     write, written = filling.write_case, []
 
-    def full(*arguments):
+    def full(*arguments, **named):
         if len(written) % 3 == 2:
             written.append("")
             raise OutputError("full")
         written.append(arguments)
-        write(*arguments)
+        write(*arguments, **named)
 
     monkeypatch.setattr(filling, "write_case", full)
     for _ in range(3):

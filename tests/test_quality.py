@@ -374,11 +374,7 @@ def test_real_series_with_damage_are_refused_by_their_headers(
         ("dcm_qa_ct/GE_tilt_variable_spacing", "mm apart"),
         ("dicom2nifti-failing/sliceincrement/001", "mm apart"),
         ("dicom2nifti-failing/notavolume/001", "at one position"),
+        ("dicom2nifti-failing/gantrytilting/001", "the gantry was tilted by 14.0 degrees"),
     ):
         with pytest.raises(DataError, match=reason):
             check_series((odd / folder).glob("*.dcm"), None)
-    tilted = check_series((odd / "dicom2nifti-failing/gantrytilting/001").glob("*.dcm"), None)
-    image, _, affine = load(Case("tilted", tuple(h.file for h in tilted)), {})
-    found = {f.check: f for f in battery("tilted", image, None, affine)}
-    assert found["grid"].verdict == "refused"
-    assert found["grid"].reason.startswith("the gantry was tilted by 14.0 degrees")

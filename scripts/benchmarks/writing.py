@@ -44,6 +44,7 @@ class Replay:
             generator.labels,
         )
         self.config, self.block_size = generator.config, generator.block_size
+        self.channels, self.privacy = generator.channels, generator.privacy
         self.fix, self.depends_on = generator.fix, generator.depends_on
         self.uncertainty_of = generator.uncertainty_of
 
