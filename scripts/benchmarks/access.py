@@ -30,7 +30,14 @@ from monai.data import (
     PersistentDataset,
     ShuffleBuffer,
 )
-from monai.transforms import CastToTyped, Compose, RandSpatialCropd, SqueezeDimd, Transposed
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    RandSpatialCropd,
+    SelectItemsd,
+    SqueezeDimd,
+    Transposed,
+)
 from prepare import unpack
 from results import Claim, asked, report
 from torch.utils.data import RandomSampler
@@ -59,7 +66,8 @@ def loaders(cache: SliceCache, cases: list[Case], scratch: Path) -> Loaders:
     """By name, what makes a loader of at least so many slices with so many workers."""
     settings = cache.settings
     assert settings.size is not None
-    volume = pipeline(cases[0], cache.labels, settings.size, settings.fov_mm, settings.center)
+    cut = pipeline(cases[0], cache.labels, settings.size, settings.fov_mm, settings.center)
+    volume = Compose([*cut.transforms, SelectItemsd(KEYS)])
     files = [as_item(case) for case in cases]
     one = RandSpatialCropd(KEYS, (-1, -1, 1), random_size=False)
     drawn = PersistentDataset(
