@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from medaug.data.series import Header, dicom_files, read_header, walk
+from medaug.data.series import DAMAGE, Header, dicom_files, read_header, walk
 from medaug.downloads.http import Client
 from medaug.errors import DataError, DownloadError
 from medaug.files import explaining
@@ -141,7 +141,7 @@ def _series_of(file: Path) -> str:
     try:
         content = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[_SERIES])
         return str(content.get(_SERIES) or "")
-    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, NotImplementedError):
+    except (InvalidDicomError, *DAMAGE):
         return ""
 
 

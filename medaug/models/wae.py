@@ -4,6 +4,7 @@ A deterministic encoder of images with a little noise on them; the squared error
 reconstruction; a first share of the run in which the encoder alone matches the prior's moments.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -65,9 +66,9 @@ class WAE(Autoencoder):
             return [Turn(self.match_moments)]
         return self.match_codes()
 
+    @abstractmethod
     def match_codes(self) -> Sequence[Turn]:
         """The turns after the first share."""
-        raise NotImplementedError
 
     def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {"encoder": (self.encoder,), "decoder": (self.decoder,)}

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from medaug import geometry
 from medaug.data.checks.finding import Verdict
 from medaug.data.checks.reduced import Reduced
 from medaug.types import LabelMap
@@ -15,12 +16,13 @@ def check_masks(labels: LabelMap, reduced: Reduced | None) -> tuple[Verdict, str
 
     ``reduced`` is their image's, or None where its body cannot be told.
     """
-    where = np.nonzero(labels)
-    if not len(where[0]):
+    box = geometry.bounding_box(labels)
+    if box is None:
         return "refused", "the label map is empty; leave it away if nobody labelled the scan"
     if reduced is None:
         return "ok", ""
     body = reduced.body
+    where = [n + s.start for n, s in zip(np.nonzero(labels[box]), box, strict=True)]
     x, y = (
         np.minimum(places // block, size - 1)
         for places, block, size in zip(where, reduced.block, body.shape, strict=False)
