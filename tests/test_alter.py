@@ -17,6 +17,7 @@ from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.monai import RandSynthesisd
+from medaug.synthesis import synthesize
 from medaug.torchio import RandomSynthesis, Synthesis
 from medaug.train import fit
 from medaug.transforms.alter import Address, redraw
@@ -24,8 +25,8 @@ from medaug.transforms.subjects import arrays
 from tests.conftest import TINY
 from tests.test_models import LAYOUT, make
 from tests.test_monai import KEYS
-from tests.test_synthesize import Toy, synthesize
 from tests.test_torchio import same
+from tests.toy import Toy
 
 SHAPE, SPACING = (70, 60, 5), (5.0, 6.0, 9.0)
 

@@ -20,7 +20,8 @@ import torch
 from medaug.data import open_source
 from medaug.data.cache import SliceCache
 from medaug.evaluate.masks import Masks
-from tests.test_synthesize import Toy, synthesize
+from medaug.synthesis import synthesize
+from tests.toy import Toy
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "benchmarks"

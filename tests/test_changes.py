@@ -20,7 +20,7 @@ from medaug.data.pancreas import PancreasCT
 from medaug.data.stored import read_index
 from medaug.errors import DataError
 from tests.conftest import miniature, write_label
-from tests.test_cache import tree
+from tests.trees import tree
 
 SETTINGS = CacheSettings(size=32, fov_mm=300.0, holdout=0.34)
 LABELS = "TCIA_pancreas_labels-02-05-2017"
@@ -48,14 +48,14 @@ def again(source, cache, workers=0):
 
 
 def differing(cache: Path, before: dict[str, str]) -> set[str]:
-    now = tree(cache)
+    now = tree(cache, ".lock")
     assert now.keys() == before.keys()
     return {name for name in now if now[name] != before[name]}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_replaced_label_is_cut_anew(source, cache, tmp_path, workers):
-    before, old = tree(cache), SliceCache.open(cache)
+    before, old = tree(cache, ".lock"), SliceCache.open(cache)
     whole = old.cases[SECOND].label_pixels["pancreas"].sum()
     mask = miniature(2)[1]
     mask[:, : int(np.argwhere(mask).mean(axis=0)[1])] = 0
@@ -70,7 +70,7 @@ def test_a_replaced_label_is_cut_anew(source, cache, tmp_path, workers):
     files = {f"cases/{SECOND}/{name}" for name in ("case.json", "label.npy", "source.json")}
     assert differing(cache, before) == {"cache.json", *files}
     again(source, tmp_path / "fresh")
-    assert tree(cache) == tree(tmp_path / "fresh")
+    assert tree(cache, ".lock") == tree(tmp_path / "fresh", ".lock")
     assert again(source, cache).changed == {}
 
 
@@ -105,7 +105,7 @@ def test_one_bit_of_a_scan_is_noticed(source, cache):
 
 def test_new_times_alone_redo_nothing(source, cache, monkeypatch):
     """As after a copy or a second download."""
-    before = tree(cache)
+    before = tree(cache, ".lock")
     for file in source.root.rglob("*.*"):
         os.utime(file, ns=(1, 1))
     report = again(source, cache)
@@ -163,7 +163,7 @@ def test_killed_while_it_cuts_anew_it_goes_on(source, cache, tmp_path):
         process.join()
         cut_short += not read_index(folder)["complete"]
         again(source, folder)
-        assert tree(folder) == tree(tmp_path / "fresh")
+        assert tree(folder, ".lock") == tree(tmp_path / "fresh", ".lock")
     assert cut_short > 0
 
 
@@ -183,10 +183,10 @@ def test_files_that_change_while_they_are_read_are_refused(source, tmp_path, mon
 
 
 def test_a_damaged_record_is_cut_anew(source, cache):
-    before = tree(cache)
+    before = tree(cache, ".lock")
     (cache / "cases" / SECOND / "source.json").write_text("{")
     assert again(source, cache).changed == {SECOND: "its source.json is damaged"}
-    assert tree(cache) == before
+    assert tree(cache, ".lock") == before
 
 
 def test_a_case_without_a_record_is_taken_as_it_is(source, cache):

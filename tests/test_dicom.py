@@ -22,8 +22,9 @@ from medaug.synthesis import synthesize
 from medaug.types import Sample
 from medaug.writers import open_writer
 from medaug.writers.dicom import Dicom, affine_of
-from tests.test_synthesize import Toy, tree
 from tests.test_writers import AFFINE, LPS_TO_RAS, row, sample, written
+from tests.toy import Toy
+from tests.trees import tree
 
 LABELS = {"pancreas": 1, "my tumour \\ größer": 3, "portal_vein": 7}
 TURN = np.deg2rad(12)

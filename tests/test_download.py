@@ -23,7 +23,7 @@ from medaug.errors import ConfigError, DownloadError, OutputError
 from medaug.files import held
 from tests import web as w
 from tests.conftest import Medaug
-from tests.test_cache import small_disk
+from tests.disks import small_disk
 from tests.test_idx import idx_bytes
 
 FOLDER = "TCIA_pancreas_labels-02-05-2017"

@@ -15,7 +15,8 @@ from medaug.generator import Generator
 from medaug.synthesis import synthesize
 from medaug.train import fit
 from tests.conftest import TINY
-from tests.test_synthesize import Toy, tree
+from tests.toy import Toy
+from tests.trees import tree
 
 
 class Bright:

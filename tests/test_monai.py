@@ -31,8 +31,9 @@ from medaug.monai import (
     RandLabelContrastd,
     RandSynthesisd,
 )
-from tests.test_synthesize import Toy, synthesize
+from medaug.synthesis import synthesize
 from tests.test_torchio_rivals import AFFINE, SHAPE, arrays
+from tests.toy import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 

@@ -18,7 +18,8 @@ from medaug.ignoring import IgnoreAbove
 from medaug.splits import nnunet_splits
 from medaug.synthesis import plan, synthesize
 from medaug.types import Sample
-from tests.test_synthesize import Toy, finish, start, tree
+from tests.toy import Toy, finish, start
+from tests.trees import tree
 
 LPS_TO_RAS = np.diag([-1, -1, 1])
 

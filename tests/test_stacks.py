@@ -37,8 +37,9 @@ from medaug.synthesis import plan, synthesize
 from medaug.train import fit
 from medaug.transforms.pairs import open_pairs
 from tests.conftest import TINY
-from tests.test_synthesize import Toy, tree
 from tests.test_writers import LPS_TO_RAS
+from tests.toy import Toy
+from tests.trees import tree
 
 STACK = 20
 """More than the 16 slices that are decoded at once."""

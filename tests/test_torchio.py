@@ -12,8 +12,9 @@ import torchio as tio
 from torch.utils.data import DataLoader
 
 from medaug.errors import ConfigError, DataError
+from medaug.synthesis import synthesize
 from medaug.torchio import RandomSynthesis, Synthesis
-from tests.test_synthesize import Toy, synthesize
+from tests.toy import Toy
 
 HU = torch.float32
 

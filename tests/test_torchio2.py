@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from medaug.errors import ConfigError, DataError
-from tests.test_synthesize import Toy, synthesize
+from medaug.synthesis import synthesize
+from tests.toy import Toy
 
 tio = pytest.importorskip("torchio", minversion="2.0.0a1")
 

@@ -12,6 +12,7 @@ import torch
 import torchio as tio
 
 from medaug.errors import ConfigError, DataError
+from medaug.synthesis import synthesize
 from medaug.torchio import (
     CarveMix,
     CopyPaste,
@@ -22,7 +23,7 @@ from medaug.torchio import (
     RandomCutMix,
     RandomLabelContrast,
 )
-from tests.test_synthesize import Toy, synthesize
+from tests.toy import Toy
 
 SHAPE = (14, 12, 6)
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])

@@ -11,10 +11,11 @@ import torch
 import torchio as tio
 
 from medaug.errors import ConfigError, DataError
+from medaug.synthesis import synthesize
 from medaug.torchio import RandomSynthesis, Synthesis
 from medaug.transforms import pairs
-from tests.test_synthesize import Toy, synthesize
 from tests.test_torchio import contents, same, subject
+from tests.toy import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 

@@ -20,7 +20,8 @@ def test_every_transform_is_in_the_table() -> None:
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.test_synthesize import Toy, synthesize
+    from medaug.synthesis import synthesize
+    from tests.toy import Toy
 
     monkeypatch.chdir(tmp_path)
     synthesize(Toy(), 2, tmp_path / "nifti", uncertainty=1)
