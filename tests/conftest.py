@@ -1,12 +1,14 @@
 """Miniature scans in the real on-disk layout, and the real files where they are at hand."""
 
+import importlib
 import json
 import os
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import nibabel
@@ -16,6 +18,8 @@ import pytest
 import torch
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
+
+from tests import web as served
 
 torch.set_num_threads(1)  # the networks of the tests are too small to share
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -118,6 +122,14 @@ def collection(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """The folder of a whole series."""
+    folder = tmp_path / "series"
+    write_series(folder, "PANCREAS_0001", miniature(1)[0])
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -242,3 +254,69 @@ def medaug(
         return Result(code, *capsys.readouterr())
 
     return run
+
+
+BENCHMARKS = Path(__file__).parents[1] / "scripts" / "benchmarks"
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a benchmark row as it sees itself when it runs: its neighbours are top-level."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.fixture
+def results(row: Callable[[str], Any]) -> ModuleType:
+    """The module by which benchmark rows report."""
+    return row("results")
+
+
+@pytest.fixture
+def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of an evaluation's parts as `tests.report_parts` has it."""
+    from medaug.evaluate.families import FAMILIES
+    from tests import report_parts
+
+    for name in list(FAMILIES):
+        monkeypatch.delitem(FAMILIES, name)
+    for name in ("fidelity", "privacy"):
+        monkeypatch.setitem(FAMILIES, name, getattr(report_parts, name))
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on the loopback is asked directly, whatever this machine is set to."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def nbia(phantom_root: Path) -> served.Nbia:
+    """The phantom patients as NBIA serves them."""
+    return served.nbia(phantom_root)
+
+
+@pytest.fixture
+def web(nbia: served.Nbia) -> Iterator[served.Web]:
+    with served.serving(nbia.web()) as web:
+        yield web
+
+
+@pytest.fixture(scope="session")
+def whole(nbia: served.Nbia, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a download without any trouble leaves."""
+    from medaug.downloads import download
+    from tests.downloading import settings
+    from tests.trees import tree
+
+    root = tmp_path_factory.mktemp("whole") / "pancreas"
+    with served.serving(nbia.web()) as web:
+        report = download("pancreas", root, True, settings(web, nbia))
+    assert report.failed == {}
+    return tree(root)

@@ -1,7 +1,6 @@
 """A cache holds what its source says, and another than was asked for is refused."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.pancreas import PancreasCT
 from medaug.data.pictures.scaling import resize_pictures
 from medaug.data.splitting import split_patients
-from medaug.errors import CacheError, ConfigError, DataError
+from medaug.errors import CacheError, ConfigError
 from tests.conftest import SHAPE, SPACING, miniature
+from tests.refusals import refused
 from tests.trees import tree
 
 SETTINGS = CacheSettings(size=32, fov_mm=300.0)
-
-
-def refused(kind: type[Exception], message: str):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
 
 
 @pytest.fixture
@@ -107,22 +103,22 @@ def test_a_cache_of_another_version_is_refused(source, cache):
     message = (
         f"{cache}: the cache has version 99, this medaug reads 1; delete it and prepare it again"
     )
-    with refused(CacheError, message):
+    with refused(message, CacheError):
         SliceCache.open(cache)
-    with refused(CacheError, message):
+    with refused(message, CacheError):
         prepare(source, cache, SETTINGS, workers=0)
 
 
 def test_what_is_no_cache_is_refused(source, cache, tmp_path):
-    with refused(CacheError, f"{cache}: no such folder; make one with medaug prepare"):
+    with refused(f"{cache}: no such folder; make one with medaug prepare", CacheError):
         SliceCache.open(cache)
     cache.mkdir()
     (cache / "notes.txt").write_text("")
-    with refused(CacheError, f"{cache}: not a slice cache; make one with medaug prepare"):
+    with refused(f"{cache}: not a slice cache; make one with medaug prepare", CacheError):
         SliceCache.open(cache)
-    with refused(CacheError, f"{cache}: holds files but no slice cache; choose an empty folder"):
+    with refused(f"{cache}: holds files but no slice cache; choose an empty folder", CacheError):
         prepare(source, cache, SETTINGS)
-    with refused(CacheError, f"{cache / 'notes.txt'}: a file, not a folder"):
+    with refused(f"{cache / 'notes.txt'}: a file, not a folder", CacheError):
         prepare(source, cache / "notes.txt", SETTINGS)
 
 
@@ -131,7 +127,7 @@ def test_a_damaged_index_is_refused(cache, content):
     cache.mkdir()
     (cache / "cache.json").write_text(content)
     with refused(
-        CacheError, f"{cache}: cache.json is damaged; delete the cache and prepare it again"
+        f"{cache}: cache.json is damaged; delete the cache and prepare it again", CacheError
     ):
         SliceCache.open(cache)
 
@@ -142,9 +138,9 @@ def test_a_truncated_array_is_refused(source, cache):
     whole = file.stat().st_size
     file.write_bytes(file.read_bytes()[:1000])
     with refused(
-        CacheError,
         f"{file}: holds 1000 bytes, should hold {whole}; delete {file.parent} and run the same "
         "prepare command again",
+        CacheError,
     ):
         SliceCache.open(cache)
 
@@ -164,8 +160,8 @@ def test_other_settings_are_refused(source, cache, name):
     value, told = OTHER[name]
     before = tree(cache, ".lock")
     with refused(
-        CacheError,
         f"{cache}: the cache was made with {name} {told}; give the same, or another cache folder",
+        CacheError,
     ):
         prepare(source, cache, replace(SETTINGS, **{name: value}), workers=0)
     assert tree(cache, ".lock") == before
@@ -175,9 +171,9 @@ def test_another_source_is_refused(source, cache):
     prepare(source, cache, SETTINGS, workers=0)
     source.name = "phantom"
     with refused(
-        CacheError,
         f"{cache}: the cache was made with source pancreas, asked for phantom; "
         "give the same, or another cache folder",
+        CacheError,
     ):
         prepare(source, cache, SETTINGS, workers=0)
 
@@ -194,13 +190,13 @@ def test_another_source_is_refused(source, cache):
     ],
 )
 def test_settings_out_of_range_are_refused(source, cache, change, message):
-    with refused(ConfigError, message):
+    with refused(message, ConfigError):
         prepare(source, cache, replace(SETTINGS, **change))
     assert not cache.exists()
 
 
 def test_negative_workers_are_refused(source, cache):
-    with refused(ConfigError, "workers: -1, accepted are 0 and more"):
+    with refused("workers: -1, accepted are 0 and more", ConfigError):
         prepare(source, cache, SETTINGS, workers=-1)
 
 
@@ -208,9 +204,8 @@ def test_nothing_usable_is_an_error(collection, cache):
     source = PancreasCT(collection(1))
     next(source.root.glob("**/1-003.dcm")).unlink()
     with refused(
-        DataError,
         "pancreas: none of its 1 scans can be used; the first: "
-        "PANCREAS_0001: slice 3 of 16 is missing; download the series again",
+        "PANCREAS_0001: slice 3 of 16 is missing; download the series again"
     ):
         prepare(source, cache, SETTINGS)
 
@@ -250,9 +245,9 @@ def test_pictures(real_data, cache, tmp_path):
     # the settings that pictures do not use may differ
     assert prepare(source, cache, CacheSettings(size=None, fov_mm=200.0)).done == []
     with refused(
-        CacheError,
         f"{cache}: the cache was made with size None, asked for 32; "
         "give the same, or another cache folder",
+        CacheError,
     ):
         prepare(source, cache, CacheSettings(size=32))
 

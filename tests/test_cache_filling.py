@@ -21,7 +21,8 @@ from medaug.errors import CacheError, OutputError
 from medaug.files import held
 from tests.conftest import miniature, write_label
 from tests.disks import small_disk
-from tests.test_cache import SETTINGS, refused
+from tests.refusals import refused
+from tests.test_cache import SETTINGS
 from tests.trees import tree
 
 
@@ -101,9 +102,9 @@ def test_a_half_written_cache_is_refused(source, cache):
     for name in ("PANCREAS_0001", "PANCREAS_0004"):
         shutil.rmtree(cache / "cases" / name)
     with refused(
-        CacheError,
         f"{cache}: the cache is half-written: 3 of 5 cases; "
         "run the same prepare command again to finish it",
+        CacheError,
     ):
         SliceCache.open(cache)
     report = prepare(source, cache, SETTINGS, workers=0)
@@ -161,7 +162,7 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
         filling, "_write_array", lambda path, array: write(Path("/dev/full"), array)
     )
     folder = tmp_path / "cases" / "a"
-    with refused(OutputError, f"{folder}: {FULL}"):
+    with refused(f"{folder}: {FULL}", OutputError):
         filling.write_case(folder, {"image": array}, np.eye(4), {})
     assert list((tmp_path / "cases").iterdir()) == []
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,8 @@ import pytest
 from medaug.data import open_source
 from medaug.data.collections import Collection, open_collection
 from medaug.data.pancreas import PancreasCT
-from medaug.errors import DataError
 from tests.conftest import miniature, write_label
-
-
-def refused(message: str):
-    return pytest.raises(DataError, match=f"^{re.escape(message)}$")
+from tests.refusals import refused
 
 
 def write_pair(image: Path, label: Path | None, seed: int) -> None:

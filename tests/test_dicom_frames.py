@@ -1,6 +1,5 @@
 """Enhanced CT, many slices in one file, reads as the same series slice by slice would."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +22,10 @@ from medaug.data.unlabeled import Unlabeled
 from medaug.errors import DataError
 from tests.conftest import SHAPE, miniature, write_label, write_patient, write_series
 from tests.enhanced import enhanced, rescale, save
+from tests.refusals import refused
 
 HU = np.clip(miniature(1)[0], -1024, None)
 SHUFFLED = [int(i) for i in np.random.default_rng(3).permutation(SHAPE[2])]
-
-
-def refused(message: str):
-    """Expect a DataError with exactly this message."""
-    return pytest.raises(DataError, match=f"^{re.escape(message)}$")
 
 
 def by_z(values: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """idx files are read by what their header announces, and refused where it is not what they hold."""
 
 import gzip
-import re
 import struct
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from medaug.data import open_source
 from medaug.data.idx import Idx, read_idx
-from medaug.errors import DataError
+from tests.refusals import refused
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -29,10 +28,6 @@ def digits(tmp_path: Path) -> Path:
         (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     return folder
-
-
-def refused(message: str):
-    return pytest.raises(DataError, match=f"^{re.escape(message)}$")
 
 
 def test_the_four_files_are_two_parts(digits):

@@ -1,6 +1,5 @@
 """The collection is found in every layout people have, and what cannot be used is said exactly."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from medaug.data.pancreas import PAGE, PancreasCT
 from medaug.data.readers import LabelReader, SeriesReader
 from medaug.errors import DataError
 from tests.conftest import SHAPE, SPACING, miniature, write_label, write_patient, write_series
+from tests.refusals import refused
 
 AFFINE = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
 
@@ -183,10 +183,6 @@ def test_a_scan_in_two_places_is_named(collection):
         f"PANCREAS_0042: 2 series in {series.parent.name}/Pancreas-99667, "
         f"{series.parent.name}/again; keep one"
     ]
-
-
-def refused(message: str):
-    return pytest.raises(DataError, match=f"^{re.escape(message)}$")
 
 
 def test_labels_in_a_broken_archive_are_told(collection):

@@ -1,7 +1,6 @@
 """A series that is whole is read right; one that is not is refused in one exact sentence."""
 
 import gzip
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,28 +15,9 @@ from monai.transforms import LoadImaged
 from medaug.data.readers import LabelReader, SeriesReader, VolumeReader, nifti_header
 from medaug.data.series import check_series, dicom_files
 from medaug.errors import DataError
-from tests.conftest import SHAPE, SPACING, miniature, write_label, write_series
-
-
-@pytest.fixture
-def series(tmp_path: Path) -> Path:
-    """The folder of a whole series."""
-    folder = tmp_path / "series"
-    write_series(folder, "PANCREAS_0001", miniature(1)[0])
-    return folder
-
-
-def refused(message: str):
-    """Expect a DataError with exactly this message."""
-    return pytest.raises(DataError, match=f"^{re.escape(message)}$")
-
-
-def edit(file: Path, **values) -> None:
-    """Change attributes of a DICOM file."""
-    data = pydicom.dcmread(file)
-    for name, value in values.items():
-        setattr(data, name, value)
-    data.save_as(file)
+from tests.conftest import SHAPE, SPACING, miniature, write_label
+from tests.refusals import refused
+from tests.series import edit
 
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
