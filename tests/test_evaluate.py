@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from PIL import Image
 
 from medaug.config import resolve_evaluate
@@ -18,20 +16,14 @@ from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.evaluate import evaluate, parts
 from medaug.evaluate.families import FAMILIES, Subject
 from medaug.evaluate.pipeline import SCHEMA, gather, plan
-from medaug.evaluate.setting import Setting, settle
+from medaug.evaluate.setting import settle
 from medaug.generator import Generator
 from medaug.synthesis import synthesize
 from tests import report_parts
 from tests.conftest import Medaug
+from tests.evaluated import foreign_folder, nifti, settled
 
-
-@pytest.fixture(autouse=True)
-def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of parts as these tests have it."""
-    for name in list(FAMILIES):
-        monkeypatch.delitem(FAMILIES, name)
-    for name in ("fidelity", "privacy"):
-        monkeypatch.setitem(FAMILIES, name, getattr(report_parts, name))
+pytestmark = pytest.mark.usefixtures("two_parts")
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +35,15 @@ def made(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _settle(synthetic: Path | None, against: Path | None, run: Path | None = None) -> Setting:
-    return settle(run, synthetic, against, 12, 0, 2, resolve_evaluate({}), "cpu")
-
-
-def _nifti(path: Path, array: np.ndarray, mm: tuple[float, float, float]) -> None:
-    """Write [z, y, x] in RAS+ order as a tool of another axis habit would."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    turned = array.T[::-1, ::-1]
-    nibabel.save(nibabel.Nifti1Image(turned, np.diag([-mm[0], -mm[1], mm[2], 1.0])), path)
-
-
 @pytest.fixture
 def foreign(phantom_cache: Path, tmp_path: Path) -> Path:
-    """The held-out patient's scan by another tool, in nnU-Net's layout, with other label ids."""
-    cache = SliceCache.open(phantom_cache)
-    case = cache.cases[cache.split["heldout"][0]]
-    assert case.label is not None
-    folder = tmp_path / "foreign"
-    label = np.where(case.label > 0, 7, 0).astype(np.uint8)
-    _nifti(folder / "imagesTr" / "a_0000.nii.gz", np.array(case.image), case.spacing_mm)
-    _nifti(folder / "labelsTr" / "a.nii.gz", label, case.spacing_mm)
-    names = {"background": 0, **dict.fromkeys(cache.labels, 7)}
-    (folder / "dataset.json").write_text(json.dumps({"labels": names}))
-    return folder
+    return foreign_folder(SliceCache.open(phantom_cache), tmp_path / "foreign")
 
 
 def test_our_own_folder_is_read_as_it_was_drawn(
     made: Path, tiny_run: Path, phantom_cache: Path, tmp_path: Path
 ) -> None:
-    setting = _settle(made, phantom_cache)
+    setting = settled(made, phantom_cache)
     evidence = gather(setting, tmp_path)
     drawn = list(Generator.from_pretrained(tiny_run, "cpu").generate(20, 0, 3))
     low, high = setting.frame.window_hu
@@ -95,7 +66,7 @@ def test_a_run_is_drawn_the_same_as_its_folder(
     assert ours.cache.path == phantom_cache
     drawn, read = (
         gather(s, tmp_path / str(i)).synthetic
-        for i, s in enumerate((ours, _settle(made, phantom_cache)))
+        for i, s in enumerate((ours, settled(made, phantom_cache)))
     )
     for name in ("images", "labels", "std", "entropy"):
         assert np.array_equal(getattr(drawn, name), getattr(read, name)), name
@@ -124,72 +95,7 @@ def test_real_slices_beside_synthetic_ones_do_not_count(
     generator = Generator.from_pretrained(tiny_run, "cpu")
     synthesize(generator, 3, folder, uncertainty=0, with_real=phantom_cache)
     assert list((folder / "imagesTr").glob("real_*"))
-    assert len(gather(_settle(folder, phantom_cache), tmp_path / "kept").synthetic) == 3
-
-
-def test_another_tools_volumes_are_turned_and_their_labels_go_by_name(
-    foreign: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    evidence = gather(_settle(foreign, phantom_cache), tmp_path / "kept")
-    assert np.array_equal(evidence.synthetic.images, evidence.heldout.images)
-    assert evidence.synthetic.labels is not None
-    assert evidence.heldout.labels is not None
-    assert np.array_equal(evidence.synthetic.labels, evidence.heldout.labels)
-    assert evidence.synthetic.heights.tolist() == evidence.heldout.heights.tolist()
-
-
-@pytest.mark.parametrize("form", ["nrrd", "mask for each organ", "chosen region"])
-def test_every_form_of_labels_gives_the_same_evidence(
-    form: str, foreign: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    before = gather(_settle(foreign, phantom_cache), tmp_path / "kept").synthetic
-    image, label = foreign / "imagesTr" / "a_0000.nii.gz", foreign / "labelsTr" / "a.nii.gz"
-    other = tmp_path / "other"
-    if form == "nrrd":
-        for file in (image, label):
-            (other / file.parent.name).mkdir(parents=True)
-            name = file.name.replace(".nii.gz", ".nrrd")
-            sitk.WriteImage(sitk.ReadImage(str(file)), str(other / file.parent.name / name))
-        shutil.copy(foreign / "dataset.json", other)
-    elif form == "mask for each organ":
-        (other / "a" / "segmentations").mkdir(parents=True)
-        shutil.copy(image, other / "a" / "ct.nii.gz")
-        shutil.copy(label, other / "a" / "segmentations" / "pancreas.nii.gz")
-    else:
-        shutil.copytree(foreign, other)
-        names = {"background": 0, "pancreas": [7, 8], "duct": 8}
-        about = {"labels": names, "regions_class_order": [3, 4]}
-        (other / "dataset.json").write_text(json.dumps(about))
-    after = gather(_settle(other, phantom_cache), tmp_path / "kept2").synthetic
-    assert np.array_equal(after.images, before.images)
-    assert after.labels is not None
-    assert np.array_equal(after.labels, before.labels)
-
-
-def test_images_without_masks_are_images_only(
-    foreign: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    shutil.rmtree(foreign / "labelsTr")
-    (foreign / "dataset.json").unlink()
-    evidence = gather(_settle(foreign, phantom_cache), tmp_path / "kept")
-    assert evidence.synthetic.labels is None
-    assert evidence.heldout.labels is not None
-    whole = SliceCache.open(phantom_cache).cases[evidence.heldout.cases[0]].image
-    assert len(evidence.synthetic) == len(whole)
-
-
-def test_masks_without_names_go_by_the_ids_of_the_cache(
-    foreign: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    (foreign / "dataset.json").unlink()
-    with pytest.raises(ConfigError, match=r"synthetic masks show label_7, and .* has pancreas"):
-        _settle(foreign, phantom_cache)
-    path = foreign / "labelsTr" / "a.nii.gz"
-    mask = nibabel.load(path)
-    ones = (np.asarray(mask.dataobj) > 0).astype(np.uint8)
-    nibabel.save(nibabel.Nifti1Image(ones, mask.affine), path)
-    evidence = gather(_settle(foreign, phantom_cache), tmp_path / "kept")
-    assert evidence.synthetic.names == {"pancreas": 1}
+    assert len(gather(settled(folder, phantom_cache), tmp_path / "kept").synthetic) == 3
 
 
 def test_what_does_not_fit_is_refused_with_the_way_out(
@@ -197,31 +103,31 @@ def test_what_does_not_fit_is_refused_with_the_way_out(
 ) -> None:
     cache = SliceCache.open(phantom_cache)
     other = tmp_path / "other"
-    _nifti(other / "a.nii.gz", np.full((3, 48, 48), -50, np.int16), (7.5, 7.5, 2.0))
+    nifti(other / "a.nii.gz", np.full((3, 48, 48), -50, np.int16), (7.5, 7.5, 2.0))
     with pytest.raises(
         DataError, match=r"48 x 48 pixels of 7.5 x 7.5 mm, .*--cache NEW --size 48 --fov 360"
     ):
-        gather(_settle(other, phantom_cache), tmp_path / "kept")
+        gather(settled(other, phantom_cache), tmp_path / "kept")
     bright = tmp_path / "bright"
     side = next(iter(cache.cases.values())).spacing_mm
-    _nifti(bright / "images" / "a.nii.gz", np.full((3, 32, 32), 90, np.int16), side)
+    nifti(bright / "images" / "a.nii.gz", np.full((3, 32, 32), 90, np.int16), side)
     with pytest.raises(DataError, match="no value below 0 in any of its images"):
-        gather(_settle(bright, phantom_cache), tmp_path / "kept")
+        gather(settled(bright, phantom_cache), tmp_path / "kept")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Image.new("L", (32, 32)).save(pictures / "a.png")
     with pytest.raises(DataError, match=r"holds pictures such as a.png, whose grey levels are no"):
-        _settle(pictures, phantom_cache)
+        settled(pictures, phantom_cache)
     synthesize(Generator.from_pretrained(tiny_run, "cpu"), 1, tmp_path / "png", format="png")
     with pytest.raises(DataError, match="PNG holds 256 grey levels and no HU"):
-        _settle(tmp_path / "png", phantom_cache)
+        settled(tmp_path / "png", phantom_cache)
     (foreign / "imagesTr" / "a_0000.nii.gz").write_bytes(b"no")
     with pytest.raises(DataError, match="1 cases cannot be used"):
-        _settle(foreign, phantom_cache)
+        settled(foreign, phantom_cache)
     with pytest.raises(DataError, match="no such folder"):
-        _settle(tmp_path / "nowhere", phantom_cache)
+        settled(tmp_path / "nowhere", phantom_cache)
     with pytest.raises(ConfigError, match="name the cache"):
-        _settle(made, None)
+        settled(made, None)
 
 
 def test_nobody_held_out_is_one_clear_sentence(
@@ -236,10 +142,10 @@ def test_nobody_held_out_is_one_clear_sentence(
     settings = CacheSettings(size=32, holdout=0.0)
     prepare(open_source(str(phantom_root)), all_in, settings, 0)
     with pytest.raises(CacheError, match=r"no patient is held out.*--holdout 0.3"):
-        _settle(made, all_in)
+        settled(made, all_in)
     told = medaug("prepare", phantom_root, "--cache", "new", "--size", 32, "--holdout", 0.5)
     assert "2 for training, 2 held out" in told.out
-    assert _settle(made, Path("new")).cache.split["heldout"]
+    assert settled(made, Path("new")).cache.split["heldout"]
 
 
 def test_the_report_holds_every_figure_bound_and_verdict(
@@ -256,7 +162,7 @@ def test_the_report_holds_every_figure_bound_and_verdict(
     assert distance["bound"] == {"least": None, "most": 3, "of": "ratio"}
     assert distance["ratio"] == pytest.approx(distance["value"] / distance["real"])
     assert distance["passed"] is False
-    assert distance["n_real"] == len(gather(_settle(made, phantom_cache), tmp_path / "k").heldout)
+    assert distance["n_real"] == len(gather(settled(made, phantom_cache), tmp_path / "k").heldout)
     assert figures["fidelity.mean_hu"]["passed"] is None
     assert content["parts"]["privacy"]["passed"] is True
     assert content["parts"]["privacy"]["details"] == {"generator": True}
@@ -275,7 +181,7 @@ def test_real_heldout_slices_pass_and_training_slices_are_copies(
     assert report.verdict == "Within the bounds: fidelity and privacy."
     cache = SliceCache.open(phantom_cache)
     case = cache.cases[cache.split["train"][0]]
-    _nifti(foreign / "imagesTr" / "a_0000.nii.gz", np.array(case.image), case.spacing_mm)
+    nifti(foreign / "imagesTr" / "a_0000.nii.gz", np.array(case.image), case.spacing_mm)
     report = evaluate(tmp_path / "r", synthetic=foreign, against=phantom_cache, device="cpu")
     assert "privacy.exact_copies" in report.failed  # another content, so measured anew
 
@@ -363,7 +269,7 @@ def test_what_cannot_be_measured_fails_its_bound_and_is_null_in_json(
 
 
 def test_parts_come_back_as_they_went(made: Path, phantom_cache: Path, tmp_path: Path) -> None:
-    setting = _settle(made, phantom_cache)
+    setting = settled(made, phantom_cache)
     subject = Subject(gather(setting, tmp_path), setting)
     for measure in (report_parts.fidelity, report_parts.privacy):
         family = measure(subject)
