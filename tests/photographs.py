@@ -9,6 +9,9 @@ import numpy as np
 from PIL import Image
 from scipy import io
 
+from medaug.data import open_source
+from medaug.data.cache import CacheSettings, SliceCache, prepare
+
 Levels = np.ndarray
 
 
@@ -133,3 +136,13 @@ def flowers(root: Path, kinds: Sequence[int], parts: Mapping[str, Sequence[int]]
     io.savemat(root / "imagelabels.mat", {"labels": np.array([kinds], np.uint8)})
     ids = {name: np.array([part], np.uint16) for name, part in parts.items()}
     io.savemat(root / "setid.mat", ids, do_compression=True)
+
+
+def filled(root: Path, cache: Path, **settings) -> SliceCache:
+    prepare(open_source(str(root)), cache, CacheSettings(**{"size": 16, **settings}), 0)
+    return SliceCache.open(cache)
+
+
+def side(cache: SliceCache, name: str, what: str = "image") -> np.ndarray:
+    """All of one side of the split."""
+    return np.concatenate([getattr(cache.cases[id], what) for id in cache.split[name]])
