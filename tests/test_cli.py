@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from PIL import Image
 
 from medaug.registry import MODELS
 from tests.conftest import TINY, Medaug
@@ -168,146 +166,6 @@ def test_a_dry_run_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def write_digits(root: Path) -> Path:
-    """Noise in ten classes, as idx files."""
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 40), ("t10k", 10)):
-        images = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8)
-        header = struct.pack(">IIII", 0x803, n, 28, 28)
-        (root / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        header = struct.pack(">II", 0x801, n)
-        labels = (np.arange(n) % 10).astype(np.uint8)
-        (root / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-    return root
-
-
-def test_digits_train_with_their_class_and_become_png(medaug: Medaug, tmp_path: Path) -> None:
-    digits = write_digits(tmp_path / "digits")
-    for model in ("wgan_gp", "vaegan"):
-        settings = ["--images", 32, "--set", "train.batch=8", "--set", "model.width=8"]
-        if model == "vaegan":
-            settings += ["--set", "model.prior_width=16", "--set", "model.prior_steps=2"]
-        trained = medaug(
-            "train", "--data", digits, "--model", model, "--device", "cpu", *settings, "--json"
-        )
-        assert trained.code == 0, trained.err
-        assert trained.json["run"] == f"runs/digits-{model}"
-        out = tmp_path / f"{model}-out"
-        made = medaug(*MAKE, "-n", 12, "--out", out, "--run", trained.json["run"])
-        assert made.code == 0, made.err
-        with (out / "manifest.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [int(row["class"]) for row in rows] == [i % 10 for i in range(12)]
-        assert (out / rows[0]["image"]).suffix == ".png"
-
-
-def test_one_class_on_request_and_codes_as_pictures(medaug: Medaug, tmp_path: Path) -> None:
-    clothes = write_digits(tmp_path / "fashion-mnist")
-    model = TINY["model"].items()
-    small = [word for key, value in model for word in ("--set", f"model.{key}={value}")]
-    trained = medaug(
-        *("train", "--data", clothes, "--run", "run", "--images", 16, "--set", "train.batch=8"),
-        *("--device", "cpu", *small),
-    )
-    assert trained.code == 0, trained.err
-    make = [
-        "synthesize",
-        "--no-filter",
-        "-n",
-        3,
-        "--run",
-        "run",
-        "--uncertainty",
-        0,
-        "--device",
-        "cpu",
-    ]
-    planned = medaug(*make, "--out", "coats", "--class", "coat", "--dry-run", "--json")
-    assert planned.json["settings"]["condition"] == {"class": 4}
-    assert not Path("coats").exists()
-    assert medaug(*make, "--out", "coats", "--class", "coat").code == 0
-    with Path("coats/manifest.csv").open(newline="") as file:
-        assert [row["class"] for row in csv.DictReader(file)] == ["4"] * 3
-    same = medaug(*make, "--out", "coats", "--condition", "class=4", "--json")
-    assert same.json["already"] == 3
-    other = medaug(*make, "--out", "coats", "--class", "7")
-    assert other.code == 2
-    assert other.err == (
-        "medaug: coats: holds samples made with condition class=4, asked for condition class=7; "
-        "choose another folder, or the settings it was made with\n"
-    )
-    names = "t-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
-    for asked, message in (
-        (["--class", "spoon"], f"class 'spoon' is not known (known: {names}, or 0 to 9)"),
-        (
-            ["--condition", "height=0"],
-            "condition 'height' is not known; this model was conditioned on class",
-        ),
-        (["--condition", "tall"], "condition must be name=value, such as height=0.2, got 'tall'"),
-        (
-            ["--condition", "class=1", "--class", "2"],
-            "condition class is given twice, 1 and 2",
-        ),
-    ):
-        refused = medaug(*make, "--out", "x", *asked)
-        assert (refused.code, refused.err) == (2, f"medaug: {message}\n")
-        assert not Path("x").exists()
-
-    look = ["explore", "run", "--rows", 2, "--steps", 3, "--device", "cpu"]
-    would = medaug(*look, "--attribute", "ankle boot", "--dry-run", "--json")
-    assert would.json["out"] == "run/explore-attribute-ankle-boot.png"
-    assert (would.json["rows"], would.json["columns"]) == (2, 5)
-    assert not Path("run/explore-attribute-ankle-boot.png").exists()
-    drawn = medaug(*look, "--attribute", "ankle boot", "--json")
-    assert drawn.code == 0, drawn.err
-    assert drawn.json["facts"] == {"slices_with": 4, "slices_without": 36}
-    with Image.open("run/explore-attribute-ankle-boot.png") as picture:
-        assert picture.size == (5 * (168 + 2) + 2, 2 * (168 + 2) + 2)
-    assert medaug(*look, "--interpolate", "--out", "walk.png").code == 0
-    assert Path("walk.png").exists()
-    again = medaug("train", "--data", clothes, "--run", "run", "--images", 16, *small,
-                   "--set", "train.batch=8", "--device", "cpu")  # fmt: skip
-    assert again.code == 0, again.err
-
-
-def test_explore_on_ct_and_its_mistakes(
-    medaug: Medaug, tiny_run: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    look = ["explore", tiny_run, "--device", "cpu", "--rows", 2, "--out", "x.png"]
-    drawn = medaug(*look, "--reconstruct", "--cache", phantom_cache)
-    assert drawn.code == 0, drawn.err
-    assert drawn.out.startswith("x.png: reconstruct, 2 x 2 pictures, mean absolute error hu ")
-    Path("x.png").unlink()
-    one = "explore draws one thing at a time: give one of --interpolate, --attribute NAME, "
-    for asked, message in (
-        ([], f"{one}--reconstruct (given: none)"),
-        (
-            ["--interpolate", "--reconstruct"],
-            f"{one}--reconstruct (given: --interpolate, --reconstruct)",
-        ),
-        (
-            ["--reconstruct"],
-            "cache/pancreas-32px-400mm: the cache of this run is not there; name it with --cache, "
-            "or make it with medaug prepare",
-        ),
-        (
-            ["--attribute", "liver", "--cache", phantom_cache],
-            f"attribute 'liver' is not in {phantom_cache} (there: pancreas)",
-        ),
-        (
-            ["--reconstruct", "--cache", tmp_path / "none"],
-            f"{tmp_path / 'none'}: no such folder; make one with medaug prepare",
-        ),
-    ):
-        refused = medaug(*look, *asked)
-        assert (refused.code, refused.err) == (2, f"medaug: {message}\n"), refused
-    everywhere = medaug(*look, "--attribute", "pancreas", "--cache", phantom_cache)
-    assert everywhere.code == 2
-    assert "needs slices with and without it" in everywhere.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_models_are_listed_from_the_registry(medaug: Medaug) -> None:
     listed = medaug("models", "--json").json
     assert set(listed) == {name for name in MODELS if "." not in name}
@@ -446,49 +304,6 @@ def test_the_demo_from_noise_in_small(medaug: Medaug, monkeypatch: pytest.Monkey
     assert "shipped" not in done.err
     assert Path(done.json["preview"]).exists()
     assert done.json["real"]["sound"] > 0.9
-
-
-def test_noise_does_not_pass_the_filter_and_nothing_is_written(
-    medaug: Medaug, tiny_run: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
-    few = ["--set", "filter.segmenter_images=16", "--set", "filter.folds=2"]
-    made = medaug("synthesize", "-n", 4, "--out", "out", "--run", run, "--uncertainty", 0, *few)
-    assert made.code == 2
-    assert "was refused 64 times, mostly for" in made.err
-    assert "--no-filter" in made.err
-    assert (run / "filter.safetensors").exists()
-    assert not list(Path("out").glob("imagesTr/*"))
-    kept = (run / "filter.safetensors").stat().st_mtime_ns
-    lax = ["noise_above", "body_share", "hu_margin", "hu_spread", "area_factor", "components_more"]
-    lax += ["agreement_margin", "copy_share"]
-    loose = [part for name in lax for part in ("--set", f"filter.{name}=null")]
-    loose += ["--set", "filter.empty=allow"]
-    made = medaug("synthesize", "-n", 4, "--out", "out2", "--run", run, *few, *loose, "--json")
-    assert made.code == 0, made.err
-    assert made.json["refused"] == {}
-    assert (run / "filter.safetensors").stat().st_mtime_ns == kept
-
-
-def test_where_no_filter_can_be_had_it_says_so(
-    medaug: Medaug, tiny_run: Path, tmp_path: Path
-) -> None:
-    alone = tmp_path / "alone.safetensors"
-    shutil.copy(tiny_run / "model.safetensors", alone)
-    make = ["synthesize", "-n", 2, "--out", "out", "--run", alone, "--uncertainty", 0]
-    made = medaug(*make)
-    assert made.code == 0, made.err
-    assert "not filtered: " in made.err
-    assert "the slices it was trained on are not at hand" in made.err
-    must = medaug(*make, "--filter")
-    assert must.code == 2
-    assert "leave --filter out" in must.err
-    unknown = medaug(*make, "--set", "filter.hu_margins=3")
-    assert unknown.code == 2
-    assert "did you mean filter.hu_margin" in unknown.err
-    other = medaug(*make, "--set", "data.size=3")
-    assert other.err == "medaug: config data is not known here; known: filter\n"
 
 
 def test_a_run_is_given_masks_and_told_what_alternatives_show(
