@@ -23,7 +23,7 @@ from medaug.train import fit
 from medaug.transforms.alter import Address, redraw
 from medaug.transforms.subjects import arrays
 from tests.conftest import TINY
-from tests.test_models import LAYOUT, make
+from tests.small_models import LAYOUT, make
 from tests.test_monai import KEYS
 from tests.test_torchio import same
 from tests.toy import Toy

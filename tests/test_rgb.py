@@ -25,7 +25,7 @@ from medaug.types import Sample
 from medaug.writers import open_writer
 from tests import photographs as made
 from tests.conftest import Medaug
-from tests.test_models import PROGRESS, SMALL, batch, make
+from tests.small_models import PROGRESS, SMALL, batch, make
 
 RGB = Shape(3, 3, 32, cond_dim=2, classes=2)
 

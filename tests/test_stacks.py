@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,28 +16,23 @@ import torch
 from typer.testing import CliRunner
 
 from medaug import Generator, journal
-from medaug.checkpoint import read_header, read_tensors, write_tensors
+from medaug.checkpoint import read_tensors, write_tensors
 from medaug.cli.app import app
-from medaug.config import DataConfig, FilterConfig, resolve
+from medaug.config import DataConfig
 from medaug.data.adjoining import adjoining
 from medaug.data.cache import SliceCache
 from medaug.data.continuity import continuity
-from medaug.errors import ConfigError, OutputError, RefusedError
-from medaug.filter import open_filter
+from medaug.errors import ConfigError, OutputError
 from medaug.inspection import inspect
 from medaug.job import SMOOTH_MM
 from medaug.journal import case_name
-from medaug.layouts.deformed import Deformed
 from medaug.preview import preview_png
 from medaug.redrawing import path
 from medaug.splits import nnunet_splits
 from medaug.stacks import Stacks
 from medaug.synthesis import plan, synthesize
-from medaug.train import fit
 from medaug.transforms.pairs import open_pairs
-from tests.conftest import TINY
 from tests.test_writers import LPS_TO_RAS
-from tests.toy import Toy
 from tests.trees import tree
 
 STACK = 20
@@ -57,16 +51,6 @@ def out(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = synthesize(generator, 3, folder, uncertainty=2, stack=STACK)
     assert (report.written, report.total) == (3, 3)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tall_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A moment of training on whole scans, told the height, with dropout."""
-    data = {"height": True, "attributes": ["pancreas"], "require_label": False}
-    config = resolve(TINY, {"data": data, "model": {"dropout": 0.3}, "train": {"images": 16}})
-    run = tmp_path_factory.mktemp("tall") / "run"
-    fit(config, SliceCache.open(phantom_cache), run, device="cpu")
-    return run
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -257,143 +241,6 @@ def test_real_neighbours_are_those_that_training_uses(phantom_cache: Path) -> No
     assert other["hu"]["mean"] != found["hu"]["mean"]
 
 
-def test_heights_run_evenly_and_stay_within_the_scan(tall_run: Path) -> None:
-    made = Generator.from_pretrained(tall_run, "cpu")
-    extent = read_header(tall_run / "model.safetensors")["adjoining"]["extent_mm"]
-    assert extent == pytest.approx(19 * 9.5)
-    stacks = Stacks(made, 6, SMOOTH_MM)
-    told: list[torch.Tensor] = []
-    rows_of = made.rows
-
-    def spy(values: Any, maps: Any = None) -> torch.Tensor | None:
-        found = rows_of(values, maps)
-        assert found is not None
-        told.append(found)
-        return found
-
-    made.rows = spy  # type: ignore[method-assign]
-    heights = []
-    for height in (-1, 0.2, 0.99):
-        (sample,) = stacks.block(0, uncertainty=1, condition={"height": height, "pancreas": 1})
-        heights.append(torch.cat(told)[:, 1].numpy())
-        assert (torch.cat(told)[:, 0] == 1).all()
-        told.clear()
-        assert sample.origin["condition"]["height"] == pytest.approx(heights[-1].mean(), abs=1e-6)
-    step = 2 * 9.5 / extent
-    for each in heights:
-        assert np.allclose(np.diff(each), step, atol=1e-6)
-    assert heights[0][0] == pytest.approx(-1)
-    assert heights[1].mean() == pytest.approx(0.2)
-    assert heights[2][-1] == pytest.approx(1)
-    Stacks(made, 40, SMOOTH_MM).block(0, uncertainty=0)
-    all_over = torch.cat(told)[:, 1].numpy()
-    assert len(all_over) == 40
-    assert (all_over.min(), all_over.max()) == (-1, 1)
-    assert (np.diff(all_over) >= 0).all()
-
-
-def test_a_dropped_unit_is_dropped_in_all_slices(tall_run: Path) -> None:
-    stacks = Stacks(Generator.from_pretrained(tall_run, "cpu"), STACK, 1e6)
-    (sample,) = stacks.block(0, uncertainty=2, condition={"height": 0}, source="network")
-    (again,) = stacks.block(0, uncertainty=2, condition={"height": 0}, source="network")
-    assert np.array_equal(sample.alternatives, again.alternatives)
-    assert not np.array_equal(sample.alternatives[0], sample.alternatives[1])
-    # codes are all but the same, so what is left between neighbours comes from the height
-    for other in sample.alternatives:
-        assert between(other) < 2 * between(sample.image) + 1
-    with pytest.raises(ConfigError, match="uncertainty source mask needs a run"):
-        stacks.block(0, uncertainty=2, source="mask")
-
-
-class Strict:
-    """Refuses the first draws of a stack, and remembers what it was shown."""
-
-    fingerprint = "f" * 64
-
-    def __init__(self, refuse: int) -> None:
-        self.refuse, self.seen = refuse, list[np.ndarray]()
-
-    def judge(self, image: np.ndarray, label: np.ndarray | None) -> list[str]:
-        assert image.ndim == 4
-        assert label is not None
-        assert label.shape == image.shape
-        self.seen.append(image[0])
-        return ["hu" if len(self.seen) <= self.refuse else ""]
-
-
-def test_a_refused_stack_is_drawn_anew(generator: Generator, tmp_path: Path) -> None:
-    strict = Strict(2)
-    report = synthesize(generator, 1, tmp_path / "out", uncertainty=0, stack=5, filter=strict)
-    assert report.refused == {"hu": 2}
-    assert len(strict.seen) == 3
-    (row,) = rows(tmp_path / "out")
-    assert row["refused"] == "hu;hu"
-    kept = np.asarray(nib.load(tmp_path / "out" / row["image"]).dataobj).T
-    assert np.array_equal(kept, strict.seen[2])
-    assert not np.array_equal(strict.seen[0], strict.seen[1])
-    (plain,) = Stacks(generator, 5, SMOOTH_MM).block(0, uncertainty=0)
-    assert np.array_equal(plain.image, strict.seen[0])
-    with pytest.raises(RefusedError, match="sample 0 was refused 64 times, mostly for 'hu'"):
-        Stacks(generator, 2, SMOOTH_MM).block(0, uncertainty=0, judge=Strict(99).judge)
-
-
-def test_the_filter_judges_every_slice_of_a_stack(phantom_cache: Path, tmp_path: Path) -> None:
-    cache, data = SliceCache.open(phantom_cache), DataConfig(size=32)
-    quick = FilterConfig(segmenter_images=8, folds=2, copy_share=None, agreement_margin=None)
-    place = tmp_path / "filter.safetensors"
-    filter = open_filter(place, quick, cache=cache, data=data)
-    case = cache.cases[cache.split["train"][0]]
-    assert case.label is not None
-    used = np.flatnonzero(case.label_pixels["pancreas"] >= data.min_label_pixels)
-    good = [i for i in used if filter.judge(case.image[i : i + 1], case.label[i : i + 1]) == [""]]
-    image, label = (np.repeat(np.asarray(a[good[:1]]), 10, 0) for a in (case.image, case.label))
-    bad = label.copy()
-    bad[:2] = 0
-    worse = bad.copy()
-    worse[2] = 0
-    assert filter.judge(np.stack([image] * 3), np.stack([label, bad, worse])) == ["", "", "empty"]
-    assert filter.judge(image, worse) == ["empty"] * 3 + [""] * 7
-    none = open_filter(place, quick.model_copy(update={"stack_share": 0.0}))
-    assert none.judge(image[None], bad[None]) == ["empty"]
-    assert none.fingerprint != filter.fingerprint
-    close = open_filter(place, quick.model_copy(update={"copy_share": 0.5, "stack_share": 1.0}))
-    assert close.judge(image[None], worse[None]) == ["copy"]
-
-
-@pytest.fixture
-def refusals(generator: Generator, tall_run: Path, tmp_path: Path) -> Iterator[Any]:
-    def refused(made: Any, **options: Any) -> str:
-        with pytest.raises(ConfigError) as error:
-            synthesize(made, 2, tmp_path / "none", **{"uncertainty": 0, **options})
-        assert not (tmp_path / "none").exists()
-        return str(error.value)
-
-    return refused
-
-
-def test_what_cannot_be_stacked_is_named(
-    refusals: Any, generator: Generator, tall_run: Path, phantom_cache: Path, tmp_path: Path
-) -> None:
-    assert refusals(generator, stack=1) == "stack must be 0 for slices, or at least 2, got 1"
-    assert refusals(generator, stack=-2) == "stack must be 0 for slices, or at least 2, got -2"
-    assert refusals(generator, stack=4, smooth_mm=-1) == "smooth_mm must be 0 or more, got -1"
-    nan = float("nan")
-    assert refusals(generator, stack=4, smooth_mm=nan) == "smooth_mm must be 0 or more, got nan"
-    for form in ("png", "dicom"):
-        assert refusals(generator, stack=4, format=form) == (
-            f"stack: a volume in one file goes with format nifti, got {form}"
-        )
-    assert "the real cases of with_real are slices" in refusals(
-        generator, stack=4, with_real=phantom_cache
-    )
-    assert refusals(Toy(), stack=4) == "stack: a medaug.Generator is wanted, got Toy"
-    tensors, header, _ = read_tensors(tall_run / "model.safetensors")
-    del header["adjoining"]
-    write_tensors(tmp_path / "old.safetensors", tensors, header)
-    old = Generator.from_pretrained(tmp_path / "old.safetensors", "cpu")
-    assert "do not say how many mm the scans extend; train anew" in refusals(old, stack=4)
-
-
 def test_weights_from_before_give_stacks_without_real_figures(
     tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -468,81 +315,6 @@ def test_a_slice_of_monai_refuses_a_volume(out: Path) -> None:
         draw(flat)
     deep = {name: torch.zeros(1, 32, 32, 3) for name in flat}
     assert draw(deep)["ct"].shape == (1, 32, 32, STACK)
-
-
-def test_given_masks_are_consecutive_slices_of_one_scan(
-    layout_run: Path, phantom_cache: Path
-) -> None:
-    plain = Generator.from_pretrained(layout_run, "cpu", mask_strength=0.0)
-    cache, stacks = SliceCache.open(phantom_cache), Stacks(plain, 3, SMOOTH_MM)
-    least = plain.settings.data.min_label_pixels
-    found = set()
-    for index in range(6):
-        (sample,) = stacks.block(index, uncertainty=0)
-        assert sample.label is not None
-        assert sample.origin["mask"] == "a real layout deformed at strength 0"
-        for name in cache.split["train"]:
-            case = cache.cases[name]
-            assert case.label is not None
-            for z in range(len(case.label) - 2):
-                part = (case.label[z : z + 3] == 1).astype(np.uint8)
-                if (part.sum((1, 2)) >= least).all() and np.array_equal(part, sample.label):
-                    found.add((index, name, z))
-    assert {index for index, _, _ in found} == set(range(6))
-    assert len({(name, z) for _, name, z in found}) > 3
-
-
-def test_one_deformation_moves_a_whole_stack(layout_run: Path) -> None:
-    stacks = Stacks(Generator.from_pretrained(layout_run, "cpu"), 4, SMOOTH_MM)
-    assert stacks.layouts is not None
-    same = Deformed(stacks.layouts.real[:1].repeat(9, 1, 1), 1.0, [(9, 9.5)])
-    maps = same.stack(0, 0, 5, 9.5)
-    assert torch.equal(maps, maps[:1].expand(5, -1, -1))
-    assert not torch.equal(maps[0], same.real[0])
-    assert not torch.equal(maps, same.stack(0, 1, 5, 9.5))
-    assert not torch.equal(maps, same.stack(0, 0, 5, 9.5, 1))
-    for source, strong in (("latent", False), ("mask", True), ("network", False)):
-        (sample,) = stacks.block(0, uncertainty=6, source=source)
-        assert sample.alternative_labels is not None
-        moved = [not np.array_equal(mask, sample.label) for mask in sample.alternative_labels]
-        assert any(moved) == strong
-        assert not np.array_equal(sample.alternatives[0], sample.image)
-
-
-def test_slices_of_another_distance_are_the_nearest() -> None:
-    maps = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1).expand(12, 4, 4).contiguous()
-    source = Deformed(maps, 0.0, [(8, 2.0), (4, 5.0)])
-    tops = {tuple(source.stack(0, i, 3, 5.0)[:, 0, 0].tolist()) for i in range(5)}
-    assert tops == {(0, 2, 5), (1, 3, 6), (2, 4, 7), (8, 9, 10), (9, 10, 11)}
-    with pytest.raises(ConfigError) as error:
-        source.starts(5, 5.0)
-    assert str(error.value) == (
-        "stack: 5 slices 5 mm apart extend 20 mm, and the longest stretch of real masks 15 mm; "
-        "ask for fewer slices"
-    )
-
-
-def test_masks_that_do_not_continue_each_other_are_refused(
-    refusals: Any, layout_run: Path, out: Path, masks_run: Path
-) -> None:
-    own = Generator.from_pretrained(layout_run, "cpu", masks=masks_run)
-    assert refusals(own, stack=3) == (
-        "stack: the masks of a stack must continue each other, as those of a slice cache do; "
-        "leave --masks out, or name a cache"
-    )
-    given = Generator.from_pretrained(layout_run, "cpu")
-    assert "the longest stretch of real masks" in refusals(given, stack=200)
-    alone = Generator.from_pretrained(layout_run / "model.safetensors", "cpu")
-    assert "name masks with --masks" in refusals(alone, stack=3)
-
-
-def test_given_masks_make_the_same_folder_in_shards(layout_run: Path, tmp_path: Path) -> None:
-    wishes: dict[str, Any] = {"uncertainty": 2, "stack": 3, "source": "mask"}
-    generator = Generator.from_pretrained(layout_run, "cpu")
-    for number in (1, 0):
-        synthesize(generator, 4, tmp_path / "shards", shard=(number, 2), **wishes)
-    synthesize(generator, 4, tmp_path / "once", **wishes)
-    assert tree(tmp_path / "shards") == tree(tmp_path / "once")
 
 
 def test_the_command_takes_both_options(tiny_run: Path, out: Path, tmp_path: Path) -> None:
