@@ -220,6 +220,21 @@ def masks_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+@pytest.fixture
+def two_caches(collection: Callable[..., Path], tmp_path: Path) -> list[Any]:
+    """Patients 1 and 2 beside two different pairs of others."""
+    from medaug.data.cache import CacheSettings, SliceCache, prepare
+    from medaug.data.pancreas import PancreasCT
+
+    made = []
+    for name, others in (("a", (3, 4)), ("b", (5, 6))):
+        root = collection(1, 2, *others, root=tmp_path / name / "scans")
+        settings = CacheSettings(size=32, fov_mm=300, holdout=0)
+        prepare(PancreasCT(root), tmp_path / name / "cache", settings, 0)
+        made.append(SliceCache.open(tmp_path / name / "cache"))
+    return made
+
+
 class Result(NamedTuple):
     code: int
     out: str

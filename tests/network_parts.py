@@ -54,3 +54,14 @@ def assert_trains(network: nn.Module, out: Tensor) -> None:
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name
         assert p.ndim == 1 or p.grad.any(), name
+
+
+def layer_sizes(network: nn.Module) -> list[tuple[int, int]]:
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    found = [m for m in network.modules() if isinstance(m, kinds)]
+    return [
+        (m.in_features, m.out_features)
+        if isinstance(m, nn.Linear)
+        else (m.in_channels, m.out_channels)
+        for m in found
+    ]

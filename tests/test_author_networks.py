@@ -6,23 +6,22 @@ from torch import Tensor, nn
 
 from medaug.networks.families import FAMILIES
 from medaug.tensors import Shape
-from tests.network_parts import CHANNELS, CONDS, PARTS, PROJECTION, B, condition, make, shape_of
+from tests.network_parts import (
+    CHANNELS,
+    CONDS,
+    PARTS,
+    PROJECTION,
+    B,
+    condition,
+    layer_sizes,
+    make,
+    shape_of,
+)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def layer_sizes(network: nn.Module) -> list[tuple[int, int]]:
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    found = [m for m in network.modules() if isinstance(m, kinds)]
-    return [
-        (m.in_features, m.out_features)
-        if isinstance(m, nn.Linear)
-        else (m.in_channels, m.out_channels)
-        for m in found
-    ]
 
 
 def test_larsens_sizes_at_width_64() -> None:

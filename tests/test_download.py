@@ -14,8 +14,7 @@ from medaug.downloads.licences import FILE
 from medaug.errors import ConfigError
 from tests import web as w
 from tests.conftest import Medaug
-from tests.downloading import FOLDER, settings, words
-from tests.test_download_idx import digits
+from tests.downloading import FOLDER, digits, settings, words
 from tests.trees import tree
 
 pytestmark = pytest.mark.usefixtures("no_proxies")
@@ -124,18 +123,6 @@ def read_until(control: int, stop: bytes | None) -> bytes:
             break
         seen += block
     return seen
-
-
-PUBLISHED_MD5 = {
-    "mnist/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "mnist/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "mnist/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "mnist/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    "fashion-mnist/train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "fashion-mnist/train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "fashion-mnist/t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "fashion-mnist/t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-}
 
 
 @pytest.mark.real

@@ -7,8 +7,7 @@ import pytest
 from medaug.downloads import WAY, download
 from medaug.errors import DownloadError
 from tests import web as w
-from tests.downloading import FOLDER, QUICK, fetch, image
-from tests.test_download_idx import digits
+from tests.downloading import FOLDER, QUICK, digits, fetch, image
 from tests.trees import tree
 
 pytestmark = pytest.mark.usefixtures("no_proxies")

@@ -1,32 +1,17 @@
 """MNIST and Fashion-MNIST come as published, or are refused."""
 
-import gzip
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medaug.downloads import download
 from medaug.downloads.licences import FILE
 from tests import web as w
 from tests.conftest import Medaug
-from tests.downloading import QUICK, words
-from tests.test_download import PUBLISHED_MD5
-from tests.test_idx import idx_bytes
+from tests.downloading import QUICK, digits, words
 
 pytestmark = pytest.mark.usefixtures("no_proxies")
-
-
-def digits(data: str) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Four small idx files with their checksums."""
-    rng = np.random.default_rng(0)
-    files = {}
-    for part, n in (("train", 60), ("t10k", 20)):
-        pictures = rng.integers(0, 256, (n, 28, 28))
-        files[f"{part}-images-idx3-ubyte.gz"] = gzip.compress(idx_bytes(pictures), mtime=0)
-        files[f"{part}-labels-idx1-ubyte.gz"] = gzip.compress(idx_bytes(np.arange(n) % 10), mtime=0)
-    return files, {f"{data}/{k}": hashlib.md5(v).hexdigest() for k, v in files.items()}
 
 
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist"])
@@ -85,3 +70,15 @@ def test_the_real_idx_files_pass_by_the_shipped_checksums(
     assert report.failed == {}
     assert report.bytes == sum(map(len, files.values()))
     assert all((tmp_path / name).read_bytes() == content for name, content in files.items())
+
+
+PUBLISHED_MD5 = {
+    "mnist/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "mnist/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "mnist/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "mnist/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    "fashion-mnist/train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "fashion-mnist/train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "fashion-mnist/t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "fashion-mnist/t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}

@@ -1,6 +1,5 @@
 """A study's scores, slices and arms are what they say, and it sees only whom it may."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from scipy import ndimage
 
 from medaug.checkpoint import read_tensors
 from medaug.codec import CTCodec
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.pancreas import PancreasCT
+from medaug.data.cache import SliceCache
 from medaug.data.part import part
 from medaug.errors import CacheError, ConfigError, DataError
 from medaug.evaluate.downstream.arms import ARMS, chosen
-from medaug.evaluate.downstream.lesson import Lesson, largest_parts
-from medaug.evaluate.downstream.material import choose, labelled, plain_codec, pools, unseen
+from medaug.evaluate.downstream.lesson import largest_parts
+from medaug.evaluate.downstream.material import choose, labelled, pools, unseen
 from medaug.evaluate.downstream.scores import case_scores
 from medaug.evaluate.downstream.settings import resolve_study
 from medaug.evaluate.downstream.streams import IGNORED, Pool, changed, item, mixed, plain
@@ -26,17 +24,17 @@ from medaug.evaluate.downstream.student import loss_of, planes, teach, warped
 from medaug.run import trained_on
 from medaug.transforms.carvemix import carvemix
 from medaug.transforms.cutmix import cutmix
-from tests.conftest import TINY
-from tests.test_downstream_verdicts import pool
+from tests.lessons import lesson
 
 CODEC = CTCodec((-160.0, 240.0), {"organ": 3, "tumour": 7})
-LITTLE = {"steps": 3, "batch": 4, "samples": 32, "draws": 1.0, "uncertainty": 4, "resamples": 100}
-LENIENT: dict[str, Any] = {
-    "segmenter_images": 16,
-    "empty": "allow",
-    **dict.fromkeys(("noise_above", "hu_margin", "hu_spread", "area_factor"), None),
-    **dict.fromkeys(("components_more", "agreement_margin", "body_share", "copy_share"), None),
-}
+
+
+def pool(n: int, owner: str, level: int, side: int = 32) -> Pool:
+    rng = np.random.default_rng(level)
+    images = rng.normal(level, 5, (n, side, side)).round().astype(np.int16)
+    labels = np.zeros(images.shape, np.uint8)
+    labels[:, 8:20, 8:20] = 3
+    return Pool(images, labels, [owner] * n)
 
 
 def surfaces(mask: np.ndarray) -> np.ndarray:
@@ -169,28 +167,6 @@ def test_a_part_of_a_cache_holds_its_patients_and_no_other(
         part(whole, tmp_path / "part", [first, third])
     with pytest.raises(CacheError, match="holds no case nobody"):
         part(whole, tmp_path / "other", ["nobody"])
-
-
-@pytest.fixture
-def two_caches(collection: Callable[..., Path], tmp_path: Path) -> list[SliceCache]:
-    """Patients 1 and 2 beside two different pairs of others."""
-    made = []
-    for name, others in (("a", (3, 4)), ("b", (5, 6))):
-        root = collection(1, 2, *others, root=tmp_path / name / "scans")
-        settings = CacheSettings(size=32, fov_mm=300, holdout=0)
-        prepare(PancreasCT(root), tmp_path / name / "cache", settings, 0)
-        made.append(SliceCache.open(tmp_path / name / "cache"))
-    return made
-
-
-def lesson(cache: SliceCache, out: Path) -> Lesson:
-    train = {**TINY["train"], "images": 64, "snapshot_every": 64}
-    little = {"model": TINY["model"], "train": train, "filter": LENIENT}
-    config = resolve_study(cache, little, {"downstream": LITTLE})
-    known = ["PANCREAS_0001", "PANCREAS_0002"]
-    others = [name for name in cache.cases if name not in known]
-    codec = plain_codec(cache, config.generator.data)
-    return Lesson("n2-s0", cache, known, others, config, codec, out, "cpu", 5)
 
 
 @pytest.mark.filterwarnings("ignore:.*no longer be supported")

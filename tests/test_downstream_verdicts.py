@@ -8,16 +8,7 @@ from scipy import stats
 
 from medaug.evaluate.downstream.scores import METRICS
 from medaug.evaluate.downstream.statistics import Interval, hurt, interval, resampled, verdict
-from medaug.evaluate.downstream.streams import Pool
 from medaug.evaluate.downstream.table import table
-
-
-def pool(n: int, owner: str, level: int, side: int = 32) -> Pool:
-    rng = np.random.default_rng(level)
-    images = rng.normal(level, 5, (n, side, side)).round().astype(np.int16)
-    labels = np.zeros(images.shape, np.uint8)
-    labels[:, 8:20, 8:20] = 3
-    return Pool(images, labels, [owner] * n)
 
 
 def test_one_subset_gives_the_percentile_bootstrap_of_scipy() -> None:

@@ -25,12 +25,12 @@ from tests.network_parts import (
     each_part,
     each_size,
     each_variant,
+    layer_sizes,
     make,
     result,
     shape_of,
     source,
 )
-from tests.test_author_networks import layer_sizes
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Stacks: volumes along a smooth path, the same whatever the order, judged and measured as such."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -32,11 +31,9 @@ from medaug.splits import nnunet_splits
 from medaug.stacks import Stacks
 from medaug.synthesis import plan, synthesize
 from medaug.transforms.pairs import open_pairs
+from tests.stacked import STACK, between, rows
 from tests.test_writers import LPS_TO_RAS
 from tests.trees import tree
-
-STACK = 20
-"""More than the 16 slices that are decoded at once."""
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +48,6 @@ def out(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = synthesize(generator, 3, folder, uncertainty=2, stack=STACK)
     assert (report.written, report.total) == (3, 3)
     return folder
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-def between(images: np.ndarray) -> float:
-    """Mean absolute difference of neighbours."""
-    return float(np.abs(np.diff(images.astype(float), axis=0)).mean())
 
 
 def test_two_libraries_read_a_volume_where_the_affine_puts_it(

@@ -14,7 +14,7 @@ from medaug.filter import open_filter
 from medaug.job import SMOOTH_MM
 from medaug.stacks import Stacks
 from medaug.synthesis import synthesize
-from tests.test_stacks import rows
+from tests.stacked import rows
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from medaug.stacks import Stacks
 from medaug.train import fit
 from tests.conftest import TINY
 from tests.refusals import stack_refused
-from tests.test_stacks import STACK, between
+from tests.stacked import STACK, between
 from tests.toy import Toy
 
 

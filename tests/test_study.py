@@ -19,7 +19,7 @@ from medaug.evaluate.downstream.settings import resolve_study
 from medaug.evaluate.downstream.streams import IGNORED, Pool, plain
 from medaug.evaluate.downstream.table import load
 from tests.conftest import TINY, Medaug
-from tests.test_downstream import LENIENT, LITTLE, lesson, two_caches  # noqa: F401
+from tests.lessons import LENIENT, LITTLE, lesson
 
 ARMS = ["real", "standard", "cutmix", "synthetic-joint", "pseudo-labels", "ceiling"]
 SETTINGS: dict[str, Any] = {
@@ -165,7 +165,7 @@ def test_the_command_plans_runs_and_answers(
 
 
 def test_nnunet_is_handed_what_the_arm_draws(
-    two_caches: list[SliceCache],  # noqa: F811
+    two_caches: list[SliceCache],
     tmp_path: Path,
 ) -> None:
     one = lesson(two_caches[0], tmp_path)
