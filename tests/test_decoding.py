@@ -1,6 +1,7 @@
 """PNG and JPEG files become the levels they hold, upright and in order, or are refused by name."""
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -131,15 +132,20 @@ def test_a_cut_file_is_refused(tmp_path, ending, share):
     refused(path, "(truncated or damaged .*|not a PNG or JPEG file, or its header is damaged)")
 
 
-def test_any_changed_byte_of_a_png_is_seen(tmp_path):
-    levels = scene(0, 30, 30)
-    raw = save(tmp_path / "a.png", levels).read_bytes()
+def harmed(path: Path, raw: bytes) -> Iterator[Path]:
+    """The file with one bit changed, at 150 places in turn."""
     rng = np.random.default_rng(0)
-    path = tmp_path / "b.png"
     for place in rng.choice(len(raw), 150, replace=False):
         changed = bytearray(raw)
         changed[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
+        yield path
+
+
+def test_any_changed_byte_of_a_png_is_seen(tmp_path):
+    levels = scene(0, 30, 30)
+    raw = save(tmp_path / "a.png", levels).read_bytes()
+    for path in harmed(tmp_path / "b.png", raw):
         try:
             found = decode(path, 3)
         except DataError:
@@ -151,12 +157,7 @@ def test_any_changed_byte_of_a_jpeg_ends_in_levels_or_a_sentence(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     raw = save(tmp_path / "a.jpg", scene(0, 30, 30), exif=exif).read_bytes()
-    rng = np.random.default_rng(0)
-    path = tmp_path / "b.jpg"
-    for place in rng.choice(len(raw), 150, replace=False):
-        changed = bytearray(raw)
-        changed[place] ^= 1 << int(rng.integers(8))
-        path.write_bytes(changed)
+    for path in harmed(tmp_path / "b.jpg", raw):
         with suppress(DataError):
             assert decode(path, 3).dtype == np.uint8
 

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from medaug.data.checks import CHECKS, Verdict
+from medaug.evaluate.page.frame import framed
 from medaug.evaluate.page.pictures import data_uri
 from medaug.quality.survey import Judged
 
@@ -19,16 +18,9 @@ _SIGNS: dict[Verdict, str] = {
 
 def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> str:
     """The page of the source called ``name``; no file of the user is named in it."""
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     counts = Counter(one.verdict for one in judged)
-    return env.get_template("page.html").render(
-        style=(Path(__file__).parent / "style.css").read_text(),
+    return framed(
+        Path(__file__).parent,
         name=name,
         counts={verdict: counts[verdict] for verdict in _SIGNS},
         signs=_SIGNS,

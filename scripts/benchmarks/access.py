@@ -11,7 +11,6 @@ All run in turns in this process, in batches, from a warm page cache; what is ti
 first batch, so starting workers does not count.
 """
 
-import os
 import sys
 import tempfile
 import time
@@ -38,7 +37,7 @@ from monai.transforms import (
     SqueezeDimd,
     Transposed,
 )
-from prepare import unpack
+from prepare import pancreas_ct, unpack
 from results import Claim, asked, report
 from torch.utils.data import RandomSampler
 
@@ -173,13 +172,10 @@ def claims(told: dict[str, list[float]]) -> list[Claim]:
 def main() -> int:
     """Measure and report."""
     how = asked()
-    data = os.environ.get("MEDAUG_TEST_DATA")
-    if not data:
-        print("access: set MEDAUG_TEST_DATA to a folder that holds pancreas-ct/", file=sys.stderr)
-        return 2
+    data = pancreas_ct("access")
     with tempfile.TemporaryDirectory(dir=how.work) as folder:
         root = Path(folder)
-        _, both = unpack(Path(data) / "pancreas-ct", root)
+        _, both = unpack(data, root)
         source = open_source("pancreas", both)
         assert source.kind == "ct"
         prepare(source, root / "cache", CacheSettings(holdout=0), workers=0)

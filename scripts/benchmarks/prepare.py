@@ -21,6 +21,15 @@ CASE = "PANCREAS_0001"
 REPEATS = 3
 
 
+def pancreas_ct(row: str) -> Path:
+    """The two real scans, packed; the ``row`` ends where there are none."""
+    data = os.environ.get("MEDAUG_TEST_DATA")
+    if not data:
+        print(f"{row}: set MEDAUG_TEST_DATA to a folder that holds pancreas-ct/", file=sys.stderr)
+        sys.exit(2)
+    return Path(data) / "pancreas-ct"
+
+
 def unpack(data: Path, root: Path) -> tuple[Path, Path]:
     """Both real scans below ``root``: a folder with one of them, and one with both."""
     one, both = root / "one", root / "both"
@@ -104,13 +113,10 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
 def main() -> int:
     """Measure and report."""
     how = asked()
-    data = os.environ.get("MEDAUG_TEST_DATA")
-    if not data:
-        print("prepare: set MEDAUG_TEST_DATA to a folder that holds pancreas-ct/", file=sys.stderr)
-        return 2
+    data = pancreas_ct("prepare")
     with tempfile.TemporaryDirectory(dir=how.work) as folder:
         root = Path(folder)
-        one, both = unpack(Path(data) / "pancreas-ct", root)
+        one, both = unpack(data, root)
         figures = measure(one, both, root / "caches", 1 if how.quick else REPEATS)
     note = (
         f"{CASE} of Pancreas-CT (Roth et al. 2016, doi 10.7937/K9/TCIA.2016.tNB1kqBU, CC BY 3.0), "

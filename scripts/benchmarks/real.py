@@ -4,7 +4,6 @@ Two patients prove that the road is passable, not that the model generalises: th
 compared with the scans it was trained on.  Training starts from the shipped phantom weights.
 """
 
-import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from prepare import unpack
+from prepare import pancreas_ct, unpack
 from results import Claim, asked, report
 
 from medaug.data.cache import SliceCache
@@ -63,13 +62,10 @@ def read_back(folder: Path, label: int) -> tuple[Masks, int]:
 def main() -> int:
     """Measure and report."""
     how = asked()
-    data = os.environ.get("MEDAUG_TEST_DATA")
-    if not data:
-        print("real: MEDAUG_TEST_DATA does not name a folder of real files", file=sys.stderr)
-        return 1
+    data = pancreas_ct("real")
     work = how.work / "real"
     shutil.rmtree(work, ignore_errors=True)
-    _, both = unpack(Path(data) / "pancreas-ct", work / "scans")
+    _, both = unpack(data, work / "scans")
     images = 1200 if how.quick else IMAGES
     wishes = {**WISHES, "train": {**WISHES["train"], "images": images}}
     _, trained = train(

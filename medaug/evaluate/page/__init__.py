@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from medaug.evaluate.figures import Curve, Family, Picture
 from medaug.evaluate.page.bars import figure_bars
 from medaug.evaluate.page.curves import curve_svg
+from medaug.evaluate.page.frame import framed
 from medaug.evaluate.page.pictures import gallery
 from medaug.evaluate.page.tables import downstream_table
 from medaug.evaluate.page.words import bound_words, interval, number, source_words
@@ -39,15 +38,8 @@ def render(
     """
     sections = [_section(family) for family in families]
     measured = [section["name"] for section in sections]
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return env.get_template("page.html").render(
-        style=(Path(__file__).parent / "style.css").read_text(),
+    return framed(
+        Path(__file__).parent,
         content=content,
         mark=MARKS[content["passed"]],
         said=SAID,
