@@ -23,7 +23,7 @@ _GROUPS = {
     "PixelValueTransformationSequence": ["RescaleSlope", "RescaleIntercept", "RescaleType"],
 }
 _ANY_UID = "2.25.1"
-_PACKING = [
+PACKING = [
     "Rows",
     "Columns",
     "SamplesPerPixel",
@@ -92,7 +92,7 @@ def as_slice(data: pydicom.Dataset, pixels: bytes) -> pydicom.Dataset:
     frame.file_meta.MediaStorageSOPClassUID = frame.SOPClassUID = CTImageStorage
     frame.file_meta.MediaStorageSOPInstanceUID = frame.SOPInstanceUID = _ANY_UID
     frame.Modality = "CT"
-    for name in _PACKING:
+    for name in PACKING:
         frame[name] = data[name]
     frame.RescaleSlope, frame.RescaleIntercept = 1, 0
     if syntax.is_encapsulated:

@@ -2,7 +2,7 @@
 
 SimpleITK gives all slices of a series the type of the first, which cuts fractions and wraps around
 where a later slice has another rescale, and gives all frames of a file the rescale of one.  Here
-each slice is decoded alone.
+each slice is decoded alone, plain ones by pydicom, which opens a file in half of the time.
 
 libjpeg fills what it cannot decode with grey and tells only standard error; what it says there is
 read, and makes the slice damaged.
@@ -30,6 +30,7 @@ from medaug.data.syntaxes import Syntax, readable
 from medaug.errors import DataError
 
 _CAPTURE = threading.Lock()
+_DECODING = [*frames.PACKING, "RescaleSlope", "RescaleIntercept", "PixelData"]
 
 Values = npt.NDArray[np.int16 | np.int32 | np.float32]
 
@@ -111,13 +112,15 @@ class _Decoder:
         meta = read_file_meta_info(place.file)
         uid = meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
         syntax = readable(place.file, uid)
-        if not uid.is_encapsulated:
-            return self._itk(place, place.file, uid), syntax
-        data = pydicom.dcmread(place.file)
-        stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
+        data = pydicom.dcmread(place.file, specific_tags=_DECODING)
+        if uid.is_encapsulated:
+            stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
+            stored = self._alone(place, data, stream, syntax)
+        else:
+            stored = data.pixel_array
         slope = float(data.get("RescaleSlope") or 1)
         intercept = float(data.get("RescaleIntercept") or 0)
-        return _rescaled(self._alone(place, data, stream, syntax), slope, intercept), syntax
+        return _rescaled(stored, slope, intercept), syntax
 
     def _frame(self, place: Place) -> tuple[Values, Syntax]:
         assert place.frame is not None
@@ -141,35 +144,30 @@ class _Decoder:
             return alone.pixel_array
         file = Path(self.scratch.name) / "slice.dcm"
         alone.save_as(file, enforce_file_format=True)
-        return self._itk(place, file, uid)
+        return self._itk(place, file)
 
-    def _itk(self, place: Place, file: Path, uid: pydicom.uid.UID) -> Values:
-        """The pixels of a file with a single slice, rescaled as its header says."""
+    def _itk(self, place: Place, file: Path) -> np.ndarray:
+        """The pixels of a packed file with a single slice."""
         self.reader.SetFileName(str(file))
-        if not uid.is_encapsulated:
-            return _narrow(sitk.GetArrayFromImage(self.reader.Execute())[0])
         with _standard_error() as said:
             image = self.reader.Execute()
             complaint = said().find(b"Corrupt JPEG data") >= 0
         if complaint:
             raise DataError(f"{place.name} has damaged pixels; {AGAIN}")
-        return _narrow(sitk.GetArrayFromImage(image)[0])
-
-
-def _narrow(values: np.ndarray) -> Values:
-    """``values`` as int16, int32 or float32, whichever holds their type."""
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    return values.astype(
-        np.int16 if values.dtype.itemsize < 2 else np.result_type(values, np.int16)
-    )
+        return sitk.GetArrayFromImage(image)[0]
 
 
 def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> Values:
-    """Stored values as what they mean."""
-    values = stored * np.float64(slope) + intercept
+    """Stored values as what they mean, in the narrowest of int16, int32 and float32."""
+    ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
     whole = slope.is_integer() and intercept.is_integer()
-    return values.astype(np.int32 if whole else np.float32)
+    if not whole or max(map(abs, (*ends, slope, intercept))) > np.iinfo(np.int32).max:
+        return (stored * np.float64(slope) + intercept).astype(np.float32)
+    narrow = np.iinfo(np.int16)
+    dtype = np.int16 if narrow.min <= min(ends) and max(ends) <= narrow.max else np.int32
+    if slope == 1 and intercept == 0:
+        return stored.astype(dtype, copy=False)
+    return (stored.astype(np.int32) * int(slope) + int(intercept)).astype(dtype)
 
 
 def _check_stream(place: Place, stream: bytes, data: pydicom.Dataset) -> None:

@@ -1,6 +1,6 @@
 """From the files of a case to its slices, checked and canonical: one MONAI pipeline.
 
-    LoadImaged -> EnsureChannelFirstd -> CheckHUd -> CheckPaird -> Orientationd("RAS")
+    LoadImaged -> EnsureChannelFirstd -> CheckHUd -> CheckPaird -> Canonicald
         -> Judged -> InPlaned
 
 Volumes stay int16 and uint8 from file to slice; a 512 x 512 x 240 scan takes well under 1.5 GB.
@@ -19,11 +19,11 @@ from monai.transforms import (
     EnsureChannelFirstd,
     LoadImaged,
     MapTransform,
-    Orientationd,
 )
 
 from medaug import geometry
 from medaug.data.alignment import check_geometry
+from medaug.data.canonical import Canonicald
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
@@ -32,8 +32,6 @@ from medaug.data.volumes import suffix
 from medaug.errors import ConfigError, DataError, MedaugError
 from medaug.modality import CT, Modality, check_hu
 from medaug.types import HU, Affine, Case, LabelMap
-
-_RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 Center = Callable[[np.ndarray, np.ndarray, Affine, Modality], tuple[float, float]]
 CENTERS: dict[str, Center] = {
@@ -223,7 +221,7 @@ def loading(
         paired = [first, CheckPaird()]
     if modality is CT:
         paired.insert(1, CheckHUd())
-    return [*load, *paired, Orientationd(["image", "label"], axcodes="RAS", labels=_RAS)]
+    return [*load, *paired, Canonicald(["image", "label"])]
 
 
 def pipeline(

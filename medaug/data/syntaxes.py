@@ -1,6 +1,7 @@
 """DICOM transfer syntaxes: how the pixels of a file may be packed, and what reads each packing.
 
-DICOM PS3.5, section 10 and annex A; PS3.6, annex A.  SimpleITK (GDCM) reads all but the youngest.
+DICOM PS3.5, section 10 and annex A; PS3.6, annex A.  pydicom reads plain pixels, SimpleITK (GDCM)
+all packed ones but the youngest.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class Syntax:
         uid: of the transfer syntax.
         name: in words.
         lossy: whether pixels come back other than they went in.
-        reader: the package that decodes it: SimpleITK, or a plugin of pydicom.
+        reader: the package that decodes it: SimpleITK, pydicom, or a plugin of pydicom.
     """
 
     uid: str
@@ -35,10 +36,10 @@ _PLUGIN = "pylibjpeg-openjpeg"
 SYNTAXES = {
     syntax.uid: syntax
     for syntax in (
-        Syntax("1.2.840.10008.1.2", "implicit little endian"),
-        Syntax("1.2.840.10008.1.2.1", "explicit little endian"),
-        Syntax("1.2.840.10008.1.2.2", "explicit big endian"),
-        Syntax("1.2.840.10008.1.2.1.99", "deflated"),
+        Syntax("1.2.840.10008.1.2", "implicit little endian", reader="pydicom"),
+        Syntax("1.2.840.10008.1.2.1", "explicit little endian", reader="pydicom"),
+        Syntax("1.2.840.10008.1.2.2", "explicit big endian", reader="pydicom"),
+        Syntax("1.2.840.10008.1.2.1.99", "deflated", reader="pydicom"),
         Syntax("1.2.840.10008.1.2.5", "RLE"),
         Syntax(f"{_JPEG}50", "JPEG baseline", lossy=True),
         Syntax(f"{_JPEG}51", "JPEG extended", lossy=True),
