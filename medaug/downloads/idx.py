@@ -105,7 +105,4 @@ class IdxFiles:
                 (way / item.name).replace(target)
             place += item.bytes or 0
             meter.settle(place)
-            if item.state == "damaged":
-                report.repaired[item.name] = item.why
-            else:
-                report.fetched.append(item.name)
+            report.arrived(item)

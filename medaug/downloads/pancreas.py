@@ -91,10 +91,7 @@ class Pancreas:
                 continue
             place += item.bytes or 0
             meter.settle(place)
-            if item.state == "damaged":
-                report.repaired[item.name] = item.why
-            else:
-                report.fetched.append(item.name)
+            report.arrived(item)
 
     def _fetch_series(self, client: Client, name: str, root: Path, way: Path, meter: Meter) -> None:
         series = self._series[name]

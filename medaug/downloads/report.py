@@ -58,6 +58,13 @@ class Report:
     bytes: int = 0
     seconds: float = 0.0
 
+    def arrived(self, item: Item) -> None:
+        """``item`` is whole now."""
+        if item.state == "damaged":
+            self.repaired[item.name] = item.why
+        else:
+            self.fetched.append(item.name)
+
 
 class Meter:
     """Moves a bar that counts whole megabytes by bytes as they come, and counts them."""
