@@ -1,9 +1,7 @@
 """The rows about growing work: what they call linear and flat, and what they see of a command."""
 
-import importlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,6 @@ from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
 from medaug.data.checks.likeness import at_least, difference
 from medaug.data.feed import Feed, codec_for
-
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
-
-
-@pytest.fixture
-def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a row's file as it sees itself when it runs."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (SCRIPTS / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 def told(n: int, power: float = 1.0, memory: float = 0.0, first: float = 0.0) -> dict[str, float]:

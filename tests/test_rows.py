@@ -7,7 +7,7 @@ import pytest
 
 from medaug import journal
 from medaug.job import job_for
-from tests.test_synthesize import Toy
+from tests.toy import Toy
 
 JOURNAL = ".journal-0-of-1"
 

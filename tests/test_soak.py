@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 
 from medaug.data.cache import SliceCache
-from tests.test_growth import row
-
-__all__ = ["row"]
 
 CYCLES = 15
 LOOSE = {"own_bytes": 0.05}
