@@ -145,20 +145,19 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _output(path: Path) -> dict[str, Any]:
     manifest = path / "manifest.csv"
-    rows: list[dict[str, str]] = []
+    missing, drawn = [], 0
     if manifest.exists():
         with manifest.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    missing = [
-        f"{path / row[role]}: named in the manifest but not there"
-        for row in rows
-        for role in ("image", "label", "std", "entropy", "samples", "masks")
-        if row[role] and not (path / row[role]).is_file()
-    ]
-    if not manifest.exists():
+            for row in csv.DictReader(file):
+                drawn += row.get("origin") != "real"
+                missing += [
+                    f"{path / row[role]}: named in the manifest but not there"
+                    for role in ("image", "label", "std", "entropy", "samples", "masks")
+                    if row[role] and not (path / row[role]).is_file()
+                ]
+    else:
         missing.append(f"{manifest}: not there; run the same synthesize command again")
     settings = json.loads((path / "run.json").read_text())
-    drawn = sum(row.get("origin") != "real" for row in rows)
     return {"what": "synthesised folder", "samples": drawn, **settings, "problems": missing}
 
 

@@ -1,11 +1,13 @@
 """What one call of ``synthesize`` is to do: its arguments, checked, and what is still missing."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
+import numpy as np
 import numpy.typing as npt
 
 from medaug import journal
@@ -27,6 +29,8 @@ against 17); at 20 mm by less than half of it."""
 
 Judge = Callable[[npt.NDArray[Any], npt.NDArray[Any] | None], Sequence[str]]
 """Images (n, y, x) and label maps to a reason for refusal each, empty where there is none."""
+
+Indices = npt.NDArray[np.int64]
 
 Asked = Mapping[str, str | float]
 """What all samples share, by name."""
@@ -108,17 +112,24 @@ class Job:
     def seed(self) -> int:
         return int(self.settings["seed"])
 
-    def indices(self) -> list[int]:
+    def indices(self) -> Indices:
         """The samples of this shard, ascending."""
         number, count = self.shard
         size = self.generator.block_size
-        blocks = range(number, -(-self.n // size), count)
-        return [i for b in blocks for i in range(b * size, min(b * size + size, self.n))]
+        blocks = np.arange(number, -(-self.n // size), count)
+        every = (blocks[:, None] * size + np.arange(size)).ravel()
+        return every[every < self.n]
 
-    def missing(self, rows: Rows) -> list[int]:
+    def missing(self, rows: Rows) -> Indices:
         """The samples of this shard that lack a row, or a file that their row names."""
-        there = _listing(self.out)
-        return [i for i in self.indices() if i not in rows or not _named(rows[i]) <= there]
+        known, owners = array("q"), array("q")
+        for index, names in rows.files():
+            for name in names:
+                known.append(hash(name))
+                owners.append(index)
+        gone = np.array(owners)[~np.isin(np.array(known), _listing(self.out))]
+        done = np.setdiff1d(rows.indices, gone)
+        return np.setdiff1d(self.indices(), done, assume_unique=True)
 
     def real_cases(self) -> list[str]:
         """The real slices of this shard."""
@@ -127,8 +138,11 @@ class Job:
 
     def missing_real(self, rows: Rows) -> list[str]:
         """The real slices of this shard that lack a row, or a file that their row names."""
-        there, done = _listing(self.out), rows.real
-        return [c for c in self.real_cases() if c not in done or not _named(done[c]) <= there]
+        cases = self.real_cases()
+        if not cases:
+            return []
+        there, done = set(_listing(self.out).tolist()), rows.real
+        return [c for c in cases if c not in done or not _named(done[c]) <= there]
 
 
 class Options(TypedDict, total=False):
@@ -208,17 +222,22 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
     )
 
 
-def _named(row: Row) -> set[str]:
-    return {row[role] for role in ROLES if row[role]}
+def _named(row: Row) -> set[int]:
+    return {hash(row[role].encode()) for role in ROLES if row[role]}
 
 
-def _listing(folder: Path) -> set[str]:
-    """The files one level down, as ``folder/name``, from one directory scan each."""
-    if not folder.is_dir():
-        return set()
-    return {
-        f"{place.name}/{entry.name}"
-        for place in folder.iterdir()
-        if place.is_dir()
-        for entry in os.scandir(place)
-    }
+def _listing(folder: Path) -> Indices:
+    """The files one level down, as hashes of ``folder/name``, from one directory scan each.
+
+    Names would take ten times the memory; among a million files, two share a hash in one folder of
+    ten million.
+    """
+
+    def names() -> Iterator[int]:
+        for place in folder.iterdir() if folder.is_dir() else ():
+            if place.is_dir():
+                with os.scandir(place) as entries:
+                    for entry in entries:
+                        yield hash(os.fsencode(f"{place.name}/{entry.name}"))
+
+    return np.fromiter(names(), np.int64)

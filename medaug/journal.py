@@ -17,20 +17,24 @@ their shard removes).  Locks belong to the operating system and die with their p
 
 import errno
 import fcntl
+import mmap
 import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from medaug.data.continuity import continuity
 from medaug.errors import OutputError
-from medaug.files import explaining, turn, write_bytes
+from medaug.files import PART, explaining, replacing, turn, write_bytes
 from medaug.types import Sample
+from medaug.writers import ROLES
 
 Row = dict[str, str]
 
@@ -78,30 +82,81 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-Lines = Mapping[int | str, bytes]
-"""Rows as they are on disk: of samples by index, of real cases by name."""
+Pages = bytes | mmap.mmap
 
 
 class Rows(Mapping[int, Row]):
-    """Finished samples by index, kept as the lines of the manifest: 0.4 kB a sample.
+    """Finished samples by index, in a manifest and in journals: 32 bytes a sample.
+
+    The lines stay in their files, which are mapped: whoever replaces or removes one changes nothing
+    here.
+
+    Args:
+        files: as `_pages` maps them; where two have the same row, that of the later one counts.
 
     Attributes:
-        real: the rows of the real cases beside them, by name.
+        real: the rows of the real cases beside the samples, by name.
+        news: whether a file after the first says what the first does not.
     """
 
-    def __init__(self, lines: Lines) -> None:
-        self._lines = {i: lines[i] for i in sorted(key for key in lines if isinstance(key, int))}
-        names = sorted(key for key in lines if isinstance(key, str))
-        self.real: dict[str, Row] = {name: _row(lines[name]) for name in names}
+    def __init__(self, files: Sequence[Pages] = ()) -> None:
+        self._pages = files
+        index, file, start, end = (array("q") for _ in range(4))
+        real: dict[str, tuple[int, int, int]] = {}
+        for number, pages in enumerate(files):
+            for key, at, stop in _places(pages):
+                if isinstance(key, str):
+                    real[key] = (number, at, stop)
+                else:
+                    index.append(key)
+                    file.append(number)
+                    start.append(at)
+                    end.append(stop)
+        found = np.array([index, file, start, end], np.int64)
+        found = found[:, np.argsort(found[0], kind="stable")]
+        last = np.append(found[0, 1:] != found[0, :-1], True)[: found.shape[1]]
+        self._index, self._places = found[0, last], found[1:, last]
+        self._real = real
+        self.news = bool((self._places[0] > 0).any()) or any(place[0] for place in real.values())
+
+    @property
+    def real(self) -> dict[str, Row]:
+        return {name: _row(self._line(self._real[name])) for name in sorted(self._real)}
+
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """The indices of the samples, ascending."""
+        return self._index
+
+    def files(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Index and files of each sample."""
+        first, last = COLUMNS.index(ROLES[0]), COLUMNS.index(ROLES[-1]) + 1
+        for index, place in zip(self, self._places.T, strict=True):
+            cells = self._line(place.tolist()).split(b",", last)
+            yield index, [name for name in cells[first:last] if name]
+
+    def lines(self) -> Iterator[bytes]:
+        """The rows as the manifest has them: samples by index, then real cases by name."""
+        for place in self._places.T:
+            yield self._line(place.tolist())
+        for name in sorted(self._real):
+            yield self._line(self._real[name])
 
     def __getitem__(self, index: int) -> Row:
-        return _row(self._lines[index])
+        place = int(np.searchsorted(self._index, index))
+        if place == len(self._index) or self._index[place] != index:
+            raise KeyError(index)
+        return _row(self._line(self._places[:, place].tolist()))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._lines)
+        return iter(self._index.tolist())
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._index)
+
+    def _line(self, place: Sequence[int]) -> bytes:
+        number, start, end = place
+        return self._pages[number][start:end]
 
 
 def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:
@@ -182,11 +237,11 @@ def read(folder: Path) -> Rows:
     Raises:
         OutputError: the manifest is not one of this version.
     """
-    lines: dict[int | str, bytes] = {}
+    journals = []
     for path in _journals(folder):
         with suppress(FileNotFoundError):  # merged meanwhile, so the manifest read below has it
-            lines |= _lines(path)
-    return Rows(_manifest(folder) | lines)
+            journals.append(_pages(path))
+    return Rows([_manifest(folder), *journals])
 
 
 class Journal:
@@ -257,17 +312,14 @@ def leave(folder: Path, journal: Journal) -> Rows:
 
 
 def _merge(folder: Path, journals: list[Path]) -> Rows:
-    there = _manifest(folder)
-    merged = dict(there)
-    for path in journals:
-        merged |= _lines(path)
-    if merged != there:
-        order = sorted(merged, key=lambda key: (isinstance(key, str), key))
-        table = b"".join([_line(COLUMNS), *(merged[key] for key in order)])
-        write_bytes(folder / MANIFEST, table)
+    rows = Rows([_manifest(folder), *(_pages(path) for path in journals)])
+    if rows.news:
+        with replacing(folder / MANIFEST) as part, part.open("wb") as table:
+            table.write(_line(COLUMNS))
+            table.writelines(rows.lines())
     for path in journals:
         path.unlink()
-    return Rows(merged)
+    return rows
 
 
 def _journals(folder: Path) -> list[Path]:
@@ -287,38 +339,53 @@ def _dead(path: Path) -> bool:
 
 def _sweep(folder: Path, owned: Callable[[str], bool]) -> None:
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        for path in place.glob(".*.part"):
-            match = _LEFTOVER.fullmatch(path.name)
+        with os.scandir(place) as entries:
+            hidden = [e.name for e in entries if e.name[0] == "." and e.name.endswith(PART)]
+        for name in hidden:
+            match = _LEFTOVER.fullmatch(name)
             if match and owned(match[1]):
-                path.unlink(missing_ok=True)
+                (place / name).unlink(missing_ok=True)
 
 
 def _line(values: Iterable[str]) -> bytes:
     return (",".join(values) + "\n").encode()
 
 
-def _lines(path: Path) -> dict[int | str, bytes]:
-    """The whole lines of a journal or manifest that are rows: by index, or name where real."""
-    found: dict[int | str, bytes] = {}
-    for line in path.read_bytes().splitlines(keepends=True):
+def _pages(path: Path) -> Pages:
+    """The content of a file, mapped; what is written later is not seen."""
+    with path.open("rb") as file:
+        empty = not os.fstat(file.fileno()).st_size
+        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _places(pages: Pages) -> Iterator[tuple[int | str, int, int]]:
+    """Where the rows of a journal or manifest start and end: by index, or name where real.
+
+    What is no whole row is passed over.
+    """
+    end = 0
+    for line in iter(pages.readline, b"") if isinstance(pages, mmap.mmap) else ():
+        start, end = end, end + len(line)
         if not line.endswith(b"\n") or line.count(b",") != len(COLUMNS) - 1:
             continue
         index, case, origin = line.split(b",", 3)[:3]
         if index.isdigit() and case == case_name(int(index)).encode():
-            found[int(index)] = line
+            yield int(index), start, end
         elif not index and origin == b"real":
-            found[case.decode()] = line
-    return found
+            yield case.decode(), start, end
 
 
-def _manifest(folder: Path) -> dict[int | str, bytes]:
+def _manifest(folder: Path) -> Pages:
+    """The manifest, or nothing where there is none."""
     path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    with path.open("rb") as file:
-        if file.readline() != _line(COLUMNS):
-            raise OutputError(
-                f"{path}: not a manifest of this version (its first line lists other columns); "
-                "choose another folder"
-            )
-    return _lines(path)
+    try:
+        pages = _pages(path)
+    except FileNotFoundError:
+        return b""
+    header = _line(COLUMNS)
+    if pages[: len(header)] != header:
+        raise OutputError(
+            f"{path}: not a manifest of this version (its first line lists other columns); "
+            "choose another folder"
+        )
+    return pages

@@ -27,12 +27,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 import medaug
 from medaug import journal
 from medaug.claim import claim, claimed
 from medaug.errors import RefusedError
 from medaug.files import explaining, write_bytes
-from medaug.job import Blocks, Job, Options, job_for
+from medaug.job import Blocks, Indices, Job, Options, job_for
 from medaug.journal import Journal, Rows, case_name
 from medaug.progress import progress
 from medaug.types import Sample
@@ -97,7 +99,7 @@ def plan(generator: Blocks, n: int, out: Path, **options: Unpack[Options]) -> Sy
     """
     job = job_for(generator, n, out, options)
     claimed(job.out, job.settings)
-    rows = journal.read(out) if out.is_dir() else Rows({})
+    rows = journal.read(out) if out.is_dir() else Rows()
     total = len(job.indices())
     return SynthesisPlan(
         out, total, total - len(job.missing(rows)), job.settings, len(job.real_cases())
@@ -149,8 +151,9 @@ def synthesize(generator: Blocks, n: int, out: Path, **options: Unpack[Options])
         claim(out, job.settings, n, _about(job))
         log, rows = journal.enter(out, job.shard, job.generator.block_size)
     try:
-        missing = job.missing(rows)
-        generate_seconds, refused = _produce(job, log, missing, job.missing_real(rows))
+        missing, real = job.missing(rows), job.missing_real(rows)
+        del rows  # it maps files of the folder
+        generate_seconds, refused = _produce(job, log, missing, real)
         with journal.locked(out):
             _describe_folder(job, journal.leave(out, log))
     finally:
@@ -184,7 +187,7 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def _produce(
-    job: Job, log: Journal, missing: Sequence[int], real: Sequence[str]
+    job: Job, log: Journal, missing: Indices, real: Sequence[str]
 ) -> tuple[float, Counter[str]]:
     """Write ``real`` slices and generate ``missing`` samples.
 
@@ -195,7 +198,6 @@ def _produce(
         The seconds spent generating, and the reasons for which draws were refused.
     """
     size = job.generator.block_size
-    wanted = frozenset(missing)
     waiting: deque[Future[None]] = deque()
     total, seconds = len(job.indices()), 0.0
     drawn, refused = 0, Counter[str]()
@@ -203,10 +205,13 @@ def _produce(
     copies = [pool.submit(_write_real, job, log, case) for case in real]
     try:
         with progress("synthesize", total, "samples", done=total - len(missing)) as bar:
-            for number in sorted({index // size for index in missing}):
+            for group in np.split(missing, np.flatnonzero(np.diff(missing // size)) + 1):
+                if not len(group):
+                    break
+                wanted = frozenset(group.tolist())
                 started = time.monotonic()
                 samples = job.generator.block(
-                    number,
+                    int(group[0]) // size,
                     seed=job.seed,
                     uncertainty=job.settings["uncertainty"],
                     condition=job.settings["condition"],
@@ -286,7 +291,7 @@ def _describe_folder(job: Job, rows: Rows) -> None:
     about = job.writer.about(job.generator.kind, job.labels, len(rows) + len(rows.real))
     for name, content in about.items():
         _write_once(job.out / name, content)
-    first = (rows[i] for i in list(rows)[:PREVIEW])
+    first = (rows[i] for i in rows.indices[:PREVIEW].tolist())
     shown = [row for row in first if (job.out / row["image"]).exists()]
     if shown:
         samples = [job.writer.read(job.out, row) for row in shown]

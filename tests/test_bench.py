@@ -18,7 +18,7 @@ from tests.conftest import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
-    *("demo", "prepare", "preparing", "access"),
+    *("demo", "prepare", "preparing", "growth", "access"),
     *("wait", "train", "synthesize", "writing", "pipeline"),
     *("startup", "phantom", "layout", "filter", "defects", "copies", "metrics", "real"),
 ]

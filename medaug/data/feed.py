@@ -1,6 +1,7 @@
 """Batches by position: what a run sees at image p is a function of (seed, p) and the cache.
 
-The slices rest on the device where they fit; codec and warps run there.
+The slices rest on the GPU where they fit, and in their cache where there is none: memory does not
+grow with the collection, nor does the time to the first batch.  Codec and warps run on the device.
 """
 
 from dataclasses import replace
@@ -14,6 +15,7 @@ from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
 from medaug.data.condition import KEPT_ROWS, declared
 from medaug.data.gather import gather
+from medaug.data.mapped import Stack
 from medaug.data.tissues import TISSUES, layout
 from medaug.data.warp import field, is_still, warp, warp_ids
 from medaug.errors import ConfigError
@@ -132,15 +134,15 @@ class Feed:
         found = gather(cache, data, self.labels, split, unlabeled)
         self.labeled, self.owners, self._pixels = found.labeled, found.owners, found.pixels
         self._attributes = found.attributes
-        self.images = self._place(found.images)
-        self.label_maps = None if found.labels is None else self._place(found.labels)
+        self._images = self._rest(found.images)
+        self._label_maps = None if found.labels is None else self._rest(found.labels)
         self.classes = None if found.classes is None else self._place(found.classes)
         self.partial = bool(self.labels) and not bool(found.labeled.all())
         self.layouts = None
         if isinstance(codec, CTCodec) and codec.masks in ("layout", "alone"):
-            marks = None if found.labels is None else found.labels.numpy()
+            marks = None if found.labels is None else found.labels.whole().numpy()
             ids = list(self.labels.values())
-            filled = layout(found.images.numpy(), marks, ids, bool(codec.tissues))
+            filled = layout(found.images.whole().numpy(), marks, ids, bool(codec.tissues))
             self.layouts = self._place(torch.from_numpy(filled))
             self._ids = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
         columns = []
@@ -177,8 +179,30 @@ class Feed:
                 return stack.to(self.device)
         return stack
 
+    def _rest(self, stack: Stack) -> Tensor | Stack:
+        """Slices on the GPU where they fit, else in their cache."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if stack.nbytes < SHARE_OF_FREE_MEMORY * free:
+                return stack.whole().to(self.device)
+        return stack
+
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.owners)
+
+    @property
+    def images(self) -> Tensor:
+        """Stored values of all slices (n, h, w), or RGB (n, h, w, 3); copied where on the disk."""
+        return _whole(self._images)
+
+    @property
+    def label_maps(self) -> Tensor | None:
+        """Label maps of all slices (n, h, w), or None; copied where on the disk."""
+        return None if self._label_maps is None else _whole(self._label_maps)
+
+    def stored(self, index: Tensor) -> Tensor:
+        """Stored values of the slices at ``index``."""
+        return _taken(self._images, index)
 
     @property
     def shape(self) -> Shape:
@@ -213,26 +237,23 @@ class Feed:
         if self.augment is not None:
             amounts = self.augment.model_dump()
             if not is_still(**amounts):
-                sides = (self.images.shape[-2], self.images.shape[-1])
+                sides = (self._images.shape[1], self._images.shape[2])
                 draws = generator(self.seed, "warp", position)
                 grid = field(len(index), sides, draws, **amounts)
         return self._batch(index, grid)
 
     def marks(self, index: Tensor) -> Tensor | None:
         """Label maps of the slices at ``index``, or None."""
-        if self.label_maps is None:
-            return None
-        return self.label_maps[index.to(self.label_maps.device)]
+        return None if self._label_maps is None else _taken(self._label_maps, index)
 
     def at(self, index: Tensor) -> Batch:
         """The slices at ``index`` as the network sees them, unwarped."""
         return self._batch(index, None)
 
     def _batch(self, index: Tensor, grid: Tensor | None) -> Batch:
-        where = index.to(self.images.device, non_blocking=True)
-        image = self.images[where].to(self.device)
-        maps = self.label_maps if self.layouts is None else self.layouts
-        ids = None if maps is None else maps[where].to(self.device)
+        image = _taken(self._images, index).to(self.device)
+        maps = self._label_maps if self.layouts is None else self.layouts
+        ids = None if maps is None else _taken(maps, index).to(self.device)
         x = self.codec.encode(image, ids)
         if grid is not None:
             x = warp(x, grid)
@@ -244,16 +265,16 @@ class Feed:
             known = torch.ones(*x.shape[:2], 1, 1, device=x.device)
             known[~labeled, self.codec.images :] = 0
             x = x * known
-        return Batch(x, self._told(where, ids, labeled), known)
+        return Batch(x, self._told(index, ids, labeled), known)
 
-    def _told(self, where: Tensor, ids: Tensor | None, labeled: Tensor | None) -> Tensor | None:
-        """The condition of the slices at ``where``, whose layout maps are ``ids``."""
+    def _told(self, index: Tensor, ids: Tensor | None, labeled: Tensor | None) -> Tensor | None:
+        """The condition of the slices at ``index``, whose layout maps are ``ids``."""
         parts = []
         if self.condition.classes and self.classes is not None:
-            numbers = self.classes[where].to(self.device)
+            numbers = _taken(self.classes, index).to(self.device)
             parts.append(one_hot(numbers, len(self.condition.classes)).float())
         if self.values is not None:
-            parts.append(self.values[where].to(self.device))
+            parts.append(_taken(self.values, index).to(self.device))
         cond = torch.cat(parts, 1) if parts else None
         if ids is None or not isinstance(self.codec, CTCodec) or not self.codec.told:
             return cond
@@ -266,6 +287,16 @@ class Feed:
             draw = generator(self.seed, "order", epoch)
             self._order[epoch] = torch.randperm(len(self), generator=draw)
         return self._order[epoch]
+
+
+def _whole(slices: Tensor | Stack) -> Tensor:
+    return slices if isinstance(slices, Tensor) else slices.whole()
+
+
+def _taken(slices: Tensor | Stack, index: Tensor) -> Tensor:
+    if isinstance(slices, Stack):
+        return slices[index.cpu()]
+    return slices[index.to(slices.device, non_blocking=True)]
 
 
 def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The slices of one split, gathered from a cache and from scans that nobody labelled."""
+"""The slices of one split, found in a cache and in scans that nobody labelled."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from medaug.config import DataConfig
 from medaug.data.condition import heights
+from medaug.data.mapped import Stack
 from medaug.data.stored import CachedCase, SliceCache
 from medaug.errors import DataError
 
@@ -23,7 +24,7 @@ times what lies between 95 % of the labelled slices and the nearest of another p
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices in one order, on the CPU.
+    """Slices in one order, on the CPU; their pixels stay on the disk.
 
     Attributes:
         images: stored values (n, h, w), or RGB (n, h, w, 3).
@@ -36,8 +37,8 @@ class Slices:
         owners: the case that each slice is from.
     """
 
-    images: Tensor
-    labels: Tensor | None
+    images: Stack
+    labels: Stack | None
     classes: Tensor | None
     heights: Tensor
     labeled: Tensor
@@ -133,14 +134,11 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
     def stack(parts: Iterator[npt.NDArray]) -> Tensor:
         return torch.cat([torch.from_numpy(np.ascontiguousarray(part)) for part in parts])
 
+    first = chosen[0][0].image
+    keeps, shape = [keep for _, _, keep in chosen], first.shape[1:]
     maps = classes = None
     if labels:
-        maps = stack(
-            np.zeros((len(keep), *case.image.shape[1:]), np.uint8)
-            if case.label is None
-            else case.label[keep]
-            for case, _, keep in chosen
-        )
+        maps = Stack([case.label for case, _, _ in chosen], keeps, shape[:2], np.uint8)
     if cache.classes:
         parts = ((case.classes, keep) for case, _, keep in chosen)
         classes = stack(found[keep].astype(np.int64) for found, keep in parts if found is not None)
@@ -154,7 +152,7 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
         for name in cache.labels
     }
     return Slices(
-        images=_images(chosen),
+        images=Stack([case.image for case, _, _ in chosen], keeps, shape, first.dtype),
         labels=maps,
         classes=classes,
         heights=stack(heights(usable)[keep] for _, usable, keep in chosen),
@@ -166,14 +164,3 @@ def _stacked(chosen: Chosen, labels: dict[str, int], cache: SliceCache) -> Slice
         attributes=stack(case.attributes[keep] for case, _, keep in chosen),
         owners=[case.id for case, _, keep in chosen for _ in keep],
     )
-
-
-def _images(chosen: Chosen) -> Tensor:
-    """The chosen slices in one array, filled case by case: a large collection is held once."""
-    first = chosen[0][0].image
-    whole = np.empty((sum(len(keep) for _, _, keep in chosen), *first.shape[1:]), first.dtype)
-    start = 0
-    for case, _, keep in chosen:
-        whole[start : start + len(keep)] = case.image[keep]
-        start += len(keep)
-    return torch.from_numpy(whole)

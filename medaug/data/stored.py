@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medaug import geometry
+from medaug.data.mapped import mapped
 from medaug.errors import CacheError, ConfigError
 from medaug.types import Affine
 
@@ -138,12 +139,12 @@ class CachedCase:
     @cached_property
     def image(self) -> npt.NDArray[Any]:
         """Slices (z, y, x): int16 HU, MR in thousandths, or uint8 levels, (z, y, x, 3) if RGB."""
-        return np.load(self.path / "image.npy", mmap_mode="r")
+        return mapped(self.path / "image.npy")
 
     @cached_property
     def label(self) -> npt.NDArray[np.uint8] | None:
         """Label maps (z, y, x), or None for pictures and scans without a label."""
-        return np.load(self.path / "label.npy", mmap_mode="r") if self.labeled else None
+        return mapped(self.path / "label.npy") if self.labeled else None
 
     @cached_property
     def classes(self) -> npt.NDArray[np.unsignedinteger[Any]] | None:

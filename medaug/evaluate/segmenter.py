@@ -158,11 +158,11 @@ def train_on(
     Raises:
         ConfigError: the feed has no labels.
     """
-    if not isinstance(feed.codec, CTCodec) or feed.label_maps is None:
+    maps = feed.label_maps
+    if not isinstance(feed.codec, CTCodec) or maps is None:
         raise ConfigError(f"{feed.cache.path}: a segmenter needs CT slices with label maps")
     images, labels = (
-        stack[feed.labeled.to(stack.device)].cpu().numpy()
-        for stack in (feed.images, feed.label_maps)
+        stack[feed.labeled.to(stack.device)].cpu().numpy() for stack in (feed.images, maps)
     )
     return train_segmenter(images, labels, feed.codec, count=count, seed=seed, device=device)
 

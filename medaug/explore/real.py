@@ -52,10 +52,11 @@ def check_fit(generator: Generator, cache: SliceCache) -> None:
 def pick(feed: Feed, index: Tensor) -> Slices:
     """The slices at ``index``; label maps hold the labels that the model draws."""
     labels = None
-    if feed.label_maps is not None:
-        maps = feed.label_maps[index].numpy()
+    marks = feed.marks(index)
+    if marks is not None:
+        maps = marks.numpy()
         labels = np.where(np.isin(maps, list(feed.labels.values())), maps, 0).astype(np.uint8)
-    return Slices(feed.images[index].numpy(), labels, feed.at(index).cond)
+    return Slices(feed.stored(index).numpy(), labels, feed.at(index).cond)
 
 
 def show(feed: Feed, count: int, seed: int) -> Slices:

@@ -120,7 +120,8 @@ def build(
     images = feed.images.numpy().clip(low, high).astype(np.float32)
     descriptors = descriptor(torch.from_numpy(images))
     kept = feed.labeled.numpy() if codec.labels else np.ones(len(images), bool)
-    labels = feed.label_maps.numpy() if feed.label_maps is not None else np.zeros_like(images, "u1")
+    maps = feed.label_maps
+    labels = np.zeros_like(images, "u1") if maps is None else maps.numpy()
     images, labels = images[kept], labels[kept]
     owner = [name for name, there in zip(feed.owners, kept, strict=True) if there]
     group = _groups(owner, config.folds)

@@ -16,6 +16,7 @@ ROWS = {
     "demo": "scripts/demo, installed already: wall time",
     "prepare": "a real scan into the cache against SimpleITK reading it; a worker's memory",
     "preparing": "prepare as scans are added: time and memory; killed at random moments",
+    "growth": "training sets, sample folders and collections as they grow; 25 minutes",
     "access": "random slices from the cache against MONAI's data sets, on the real scans",
     "wait": "share of training time spent waiting for data",
     "train": "training speed against a bare loop of the same networks, losses and batch",

@@ -95,6 +95,7 @@ def report(
     n: int,
     seed: int | None,
     note: str = "",
+    told: str = "",
 ) -> int:
     """Print the claims, write ``ROW.json``, and make the table anew; the exit status.
 
@@ -106,6 +107,7 @@ def report(
         n: how many of what the figures are about: images, samples, scans, repeats.
         seed: of all draws, None where there are none.
         note: what a reader of the figures must know.
+        told: the command that measures it, where that is not ``scripts/bench``.
     """
     content = {
         "row": row,
@@ -114,7 +116,7 @@ def report(
         "n": n,
         "seed": seed,
         "note": note,
-        "commands": [command(row, asked.quick)],
+        "commands": [told or command(row, asked.quick)],
         "machine": machine(),
         "medaug": version("medaug"),
         "date": datetime.now(UTC).date().isoformat(),

@@ -6,10 +6,12 @@ order nor the compression change.  Cutting slices off either end shortens it, so
 where they overlap best.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from medaug.data.checks.reduced import Reduced
 
@@ -102,7 +104,29 @@ def _at_best(shorter: Likeness, longer: Likeness) -> float:
 
 def same_scan(one: Likeness, other: Likeness) -> bool:
     """Whether the two are one scan, cropped, stored or sampled differently."""
-    return difference(one, other) < SAME
+    return at_least(one, other) < SAME and difference(one, other) < SAME
+
+
+def at_least(one: Likeness, other: Likeness) -> float:
+    """A lower bound of `difference`, by the area of the whole body, in a tenth of the time.
+
+    Every scan is held against all others, and few patients have bodies of one size all along.  A
+    mirrored scan has the same areas; one between two places of the grid lies between theirs.
+    """
+    shorter, longer = sorted((one.sum(axis=1), other.sum(axis=1)), key=len)
+    n = len(shorter)
+    if n < SHORTEST_MM / STEP_MM:
+        return float("inf")
+    rows = math.ceil(max(OVERLAP * (n - 1), SHORTEST_MM / STEP_MM - 1))
+    there = sliding_window_view(np.pad(longer, n - rows, constant_values=np.nan), n)
+    best = float("inf")
+    for stored in (shorter, shorter[::-1]):
+        low, high = np.minimum(stored[:-1], stored[1:]), np.maximum(stored[:-1], stored[1:])
+        inner = there[:, :-1]
+        differ = np.fmax(np.fmax(low - inner, inner - high), 0).sum(axis=1)
+        total = np.nansum(np.append(high, stored[-1]) + there, axis=1) / 2
+        best = min(best, float((differ / np.maximum(total, 1)).min()))
+    return best
 
 
 def packed(one: Likeness) -> list[list[int]]:

@@ -97,8 +97,9 @@ def pools(
     slices = gather(cache, data, labels, "train", None)
     assert slices.labels is not None
     there = slices.labeled.numpy()
-    marks = slices.labels.numpy()[there]
+    marks = slices.labels[slices.labeled].numpy()
     marks = np.where(np.isin(marks, list(labels.values())), marks, 0).astype(np.uint8)
-    images, owners = slices.images.numpy(), np.array(slices.owners)
-    known = Pool(images[there], marks, owners[there].tolist())
-    return known, images[~there], owners[~there].tolist()
+    seen, bare = (slices.images[side].numpy() for side in (slices.labeled, ~slices.labeled))
+    owners = np.array(slices.owners)
+    known = Pool(seen, marks, owners[there].tolist())
+    return known, bare, owners[~there].tolist()

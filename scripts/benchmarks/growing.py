@@ -1,0 +1,84 @@
+"""What the row `growth` works on: large caches made of phantom slices, and one small generator."""
+
+from pathlib import Path
+
+import numpy as np
+from material import phantom_cache
+
+from medaug.config import DataConfig, resolve
+from medaug.data.cache import SliceCache
+from medaug.data.feed import Feed
+from medaug.data.filling import write_case
+from medaug.data.stored import INDEX, fingerprint, read_case, read_index
+from medaug.files import write_json
+from medaug.run import weights_path
+from medaug.train import fit
+
+SCAN = 100
+"""Slices of each scan."""
+NOISE_HU = 12
+LEAST = DataConfig().min_label_pixels
+MODEL = {"width": 8, "prior_width": 16, "prior_steps": 2}
+WISHES = {"model": MODEL, "train": {"batch": 64, "snapshot_every": 10**9}}
+
+
+def large_cache(work: Path, slices: int) -> Path:
+    """A cache of ``slices`` training slices that all show the pancreas, and one held-out scan.
+
+    Phantom slices under fresh noise, written as `prepare` writes its cases; scans are kept below
+    ``work`` and linked, so that a larger cache holds those of a smaller one.
+    """
+    cache = work / f"slices-{slices}"
+    if (cache / INDEX).exists():
+        return cache
+    source = phantom_cache(work)
+    shown = [
+        (case.image[z], case.label[z], case)
+        for case in source.cases.values()
+        for z in np.flatnonzero(case.label_pixels["pancreas"] >= LEAST)
+        if case.label is not None
+    ]
+    names = [f"scan_{number:05d}" for number in range(slices // SCAN + 1)]
+    (cache / "cases").mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        scan = work / "scans" / name
+        if not scan.exists():
+            rng = np.random.default_rng(number)
+            picked = [shown[i] for i in rng.permutation(len(shown))[:SCAN]]
+            images = np.stack([image for image, _, _ in picked])
+            noise = rng.integers(-NOISE_HU, NOISE_HU + 1, images.shape, np.int16)
+            arrays = {"image": images + noise, "label": np.stack([mask for _, mask, _ in picked])}
+            write_case(scan, arrays, picked[0][2].affine, source.labels)
+        link = cache / "cases" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(scan.resolve())
+    index = read_index(source.path)
+    assert index is not None
+    split = {"train": names[:-1], "heldout": names[-1:]}
+    cases = [read_case(cache, name, "ct") for name in names]
+    digests = {case.id: case.digest for case in cases if case is not None}
+    index |= {"expected": names, "split": split, "failed": {}}
+    write_json(cache / INDEX, index | {"fingerprint": fingerprint(index, digests, split)})
+    return cache
+
+
+def small_weights(work: Path) -> Path:
+    """A generator of the default kind in small, trained for a moment."""
+    wishes = {"data": {"name": "phantom", "size": 64}, "train": {"images": 256}}
+    return weights_path(fit(resolve(WISHES, wishes), phantom_cache(work), work / "small").run)
+
+
+def train(cache: str, run: str, images: str, sign: str) -> None:
+    """Train on a cache from the first image to the last; the file ``sign`` appears at the first."""
+    drawn, place = Feed.batch, Path(sign)
+
+    def noted(self: Feed, position: int, count: int):  # type: ignore[no-untyped-def]
+        batch = drawn(self, position, count)
+        if not position:
+            place.touch()
+        return batch
+
+    Feed.batch = noted  # type: ignore[method-assign]
+    wishes = {"data": {"name": "phantom", "size": 64}, "train": {"images": int(images)}}
+    done = fit(resolve(WISHES, wishes), SliceCache.open(Path(cache)), run, device="cpu")
+    assert done.images >= int(images)
