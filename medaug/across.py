@@ -29,7 +29,7 @@ class _Sum(torch.autograd.Function):
         return ranks.add(values.detach().clone(memory_format=torch.contiguous_format))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Sum.apply(gradient, ctx.ranks), None
 
 
@@ -173,7 +173,7 @@ UNSHARED = {
 
 
 class _OwnRows(TorchFunctionMode):
-    """Draws for the whole batch and keeps this process's rows, so that they are one process's draws.
+    """Draws what one process would for the whole batch, and keeps the rows of this one.
 
     ``count`` rows are a turn's batch here.  A draw for m of them a sample, such as for real and
     drawn images stacked, is taken apart into m draws of the whole batch.
@@ -215,7 +215,9 @@ class _OwnRows(TorchFunctionMode):
                  inplace: bool = False) -> Tensor:  # fmt: skip
         if not training or p == 0:
             return input
-        of = input if func is F.dropout else input[(..., *[slice(1)] * (input.ndim - 2))]
+        of = input
+        if func is not F.dropout:  # whole channels are dropped
+            of = input.flatten(2)[:, :, :1].view(*input.shape[:2], *[1] * (input.ndim - 2))
         return input * self.mine(func(torch.ones_like(self.template(of)), p, True))
 
     def all(self, sizes: Sequence[int]) -> tuple[int, ...]:

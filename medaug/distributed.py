@@ -95,6 +95,11 @@ class Ranks:
         self.rank, self.world, self.device = rank, world, device
 
     @property
+    def pair(self) -> tuple[int, int]:
+        """This process's part of a batch."""
+        return self.rank, self.world
+
+    @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
@@ -156,7 +161,7 @@ class Ranks:
             told = json.loads(self.send(None))
             if "error" in told:
                 raise RanksError(f"process {self.rank}: ended, as process 0 did: {told['error']}")
-            return told["result"]  # type: ignore[no-any-return]
+            return told["result"]
         try:
             result = work()
         except BaseException as error:

@@ -20,7 +20,7 @@ LAYERS = [
     {"downloads", "evaluate", "explore", "splits", "synthesis", "transforms", "train"},
     {"claim", "job"},
     {"stacks"},
-    {"rounds", "generator", "journal", "mixing"},
+    {"rounds", "generator", "journal", "mixing", "exporting"},
     {"drawing", "redrawing"},
     {"optim", "private", "trained"},
     {"models", "preview", "filter"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"geometry", "tensors", "across"},
     {"ignoring", "modality"},
     {"types"},
-    {"config", "registry", "progress", "files", "seeds", "distributed"},
+    {"config", "registry", "progress", "files", "seeds", "distributed", "stopping"},
     {"errors"},
 ]
 # fmt: on
