@@ -116,8 +116,8 @@ def prepare(
     if opened:
         text = (
             f"{report.cache}: {slices} slices of {len(opened.cases)} cases, "
-            f"{len(report.done)} new, {len(report.failed)} failed; {len(opened.split['train'])} for training, "
-            f"{len(opened.split['heldout'])} held out"
+            f"{len(report.done)} new, {len(report.failed)} failed; "
+            f"{len(opened.split['train'])} for training, {len(opened.split['heldout'])} held out"
         )
     answer(json, content, text)
     if report.failed:
