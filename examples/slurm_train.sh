@@ -9,8 +9,7 @@
 #SBATCH --job-name=medaug-train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-task=1
-#SBATCH --gpu-bind=none
+#SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --signal=TERM@120

@@ -118,11 +118,12 @@ class SharedNorm(_BatchNorm):
         x = input.float()
         others = [0, *range(2, x.ndim)]
         spread, centre = torch.var_mean(x, others, correction=0)
-        centres, spreads = gathered(torch.stack([centre, spread])[None]).unbind(1)
-        mean = centres.mean(0)
-        variance = (spreads + (centres - mean).square()).mean(0)
-        self._remember(mean.detach(), variance.detach(), whole(x.numel() // x.shape[1]))
-        scale, shift = (variance + self.eps).rsqrt(), -mean
+        centre, spread = centre.double(), spread.double()  # nothing is lost by the difference below
+        moments = mean(torch.stack([centre, spread + centre.square()]))
+        variance = (moments[1] - moments[0].square()).clamp_min(0).float()
+        centre = moments[0].float()
+        self._remember(centre.detach(), variance.detach(), whole(x.numel() // x.shape[1]))
+        scale, shift = (variance + self.eps).rsqrt(), -centre
         if self.affine:
             scale = scale * self.weight
         view = (1, -1, *[1] * (x.ndim - 2))
@@ -130,11 +131,11 @@ class SharedNorm(_BatchNorm):
         return (y + self.bias.view(view) if self.affine else y).to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _remember(self, centre: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
+        self.running_mean.lerp_(centre, self.momentum)
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
