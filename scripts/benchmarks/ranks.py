@@ -155,8 +155,8 @@ def main() -> int:
     figures = {"trace": traces, "bytes_a_round": bytes_sent, "estimate": estimates(bytes_sent)}
     note = (
         f"64 pixels, batch {BATCH}, {PATIENTS} phantom patients, {rounds} rounds, one thread a "
-        f"process; rounding is a run whose first weights are {NUDGE:g} larger. Nothing was measured "
-        "on a GPU: the estimate takes the constants in docs/scaling.md."
+        f"process; rounding is a run whose first weights are {NUDGE:g} larger. Nothing was "
+        "measured on a GPU: the estimate takes the constants in docs/scaling.md."
     )
     return report(how, "ranks", claims(traces), figures, n=rounds, seed=SEED, note=note)
 
