@@ -99,6 +99,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return tensors, header, checksum
 
 
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as bytes, to be sent to another process."""
+    from safetensors.torch import save
+
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+
+def unpack(content: bytes) -> dict[str, Tensor]:
+    """What `pack` packed."""
+    from safetensors.torch import load
+
+    return load(content)
+
+
 def state_path(run: Path, images: int) -> Path:
     """Where the training state after ``images`` images is kept."""
     return run / "checkpoints" / f"state-{images:010d}.safetensors"

@@ -9,6 +9,7 @@
       WeightsError     a weight file: not safetensors, damaged, of another version
       OutputError      an output folder or disk that cannot take the result
       TrainingError    a loss or gradient that stopped being a number
+      RanksError       a process of a job of several that ended or does not answer
       RefusedError     synthetic slices that the filter refuses time and again
 
 The command line turns any of them into one line on standard error and exit status 2.
@@ -51,6 +52,10 @@ class OutputError(MedaugError):
 
 class TrainingError(MedaugError):
     """Training met a value that is not finite."""
+
+
+class RanksError(MedaugError):
+    """Another process of the same job is gone."""
 
 
 class RefusedError(MedaugError):

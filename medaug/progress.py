@@ -44,9 +44,21 @@ class Plain:
         )
 
 
+class Silent:
+    """Tells nothing, since another process does."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Nothing."""
+
+
 @contextmanager
-def progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
+def progress(
+    task: str, total: int, unit: str, done: int = 0, silent: bool = False
+) -> Iterator[Progress]:
     """Report on ``task``, of which ``done`` of ``total`` ``unit`` are finished already."""
+    if silent:
+        yield Silent()
+        return
     if not sys.stderr.isatty():
         plain = Plain(task, total, done, unit)
         yield plain

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.device import autocast
 from medaug.errors import TrainingError
 from medaug.models.base import Model, Move, Optim, Turn
@@ -54,9 +55,9 @@ class Game:
         """Play one turn on a batch that starts at image ``position``."""
         torch.manual_seed(derive(self.seed, "turn", position))
         if self.private is None:
-            with autocast(self.device, self.precision):
+            with across.drawing(len(batch.x)), autocast(self.device, self.precision):
                 moves = turn.play(batch)
-            steps = self.gradients(moves)
+            steps = across.averaged(self.gradients(moves))
         else:
             steps, moves = self.private.gradients(turn, batch, position, self.parameters)
         for player, gradients in steps.items():
@@ -171,7 +172,7 @@ class Account:
         """
         if not self.broken:
             return
-        first = torch.stack(list(self.broken.values())).tolist()
+        first = across.lowest(torch.stack(list(self.broken.values()))).tolist()
         at = min(first)
         if at == math.inf:
             return
@@ -184,9 +185,10 @@ class Account:
     def close(self) -> dict[str, float]:
         """The means since the last call, by ``player/term``; checks first."""
         self.check()
+        totals = across.mean(torch.stack(list(self.sums.values()))).tolist() if self.sums else []
         means = {
-            f"{player}/{term}": float(total) / max(self.counts[player, term], 1)
-            for (player, term), total in self.sums.items()
+            f"{player}/{term}": total / max(self.counts[player, term], 1)
+            for (player, term), total in zip(self.sums, totals, strict=True)
         }
         for table in (self.sums, self.counts, self.broken):
             table.clear()

@@ -6,42 +6,40 @@ training state is weights and optimisers alone, and a killed run goes on bit for
 
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medaug import __version__
-from medaug.checkpoint import load_state, read_tensors, save_state, write_tensors
-from medaug.codec import CTCodec
-from medaug.config import Config
-from medaug.data.adjoining import adjoining
+from medaug.across import share_norms
+from medaug.checkpoint import load_state, pack, read_tensors, save_state, unpack, write_tensors
+from medaug.config import Config, check_shared
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision
-from medaug.errors import RunError
+from medaug.distributed import Ranks, joined
+from medaug.errors import RunError, TrainingError
+from medaug.exporting import Exporter
 from medaug.files import held, remove_parts
 from medaug.models import build
 from medaug.models.base import Model
-from medaug.preview import grid
 from medaug.private import Ledger, Private, check
 from medaug.progress import progress
 from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
+from medaug.stopping import noted
 from medaug.tensors import Batch
 
-GRID = 16
 METRICS_PER_SNAPSHOT = 5
 SETTLE = 10_000
 SETTLE_BATCH = 250
@@ -59,6 +57,7 @@ class TrainReport:
         seconds: of this call; ``waited`` of them for data.
         waited: see ``seconds``.
         privacy: what a private run promises, as in the weights' header; else None.
+        signal: which one stopped it; None where it ended by itself.
     """
 
     run: Path
@@ -68,6 +67,7 @@ class TrainReport:
     seconds: float
     waited: float
     privacy: dict[str, Any] | None = None
+    signal: int | None = None
 
 
 def fit(
@@ -80,6 +80,9 @@ def fit(
     unlabeled: SliceCache | None = None,
 ) -> TrainReport:
     """Train ``config`` on ``cache`` in the folder ``run``; called again it goes on.
+
+    Under torchrun every process calls it alike: each plays its rows of the same batches, and the
+    first one writes.  ``train.batch`` is of all together, so their number may change under a run.
 
     Args:
         config: what to train.
@@ -94,11 +97,29 @@ def fit(
         RunError: the folder holds another run, or none of its checkpoints is sound.
         TrainingError: a loss or gradient is not finite.
         OutputError: the disk does not take the result.
+        RanksError: another process of several is gone.
     """
-    run, init = Path(run), None if init is None else Path(init)
-    where = choose_device(device)
+    with joined(choose_device(device)) as ranks, ExitStack() as stack:
+        place = Path(run)
+        start = None if init is None else Path(init)
+        trainer = _set_up(config, cache, place, ranks, stack, start, unlabeled)
+        trainer.begin(start)
+        return trainer.work()
+
+
+def _set_up(
+    config: Config,
+    cache: SliceCache,
+    run: Path,
+    ranks: Ranks,
+    stack: ExitStack,
+    init: Path | None,
+    unlabeled: SliceCache | None,
+) -> "_Trainer":
+    """All that training needs; the first process holds ``run`` until ``stack`` ends."""
+    where, seed = ranks.device, config.train.seed
+    check_shared(config, ranks.world)
     codec = codec_for(cache, config.data)
-    seed = config.train.seed
     feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
     construct = partial(build, config.model.name, config.model.arguments, feed.shape)
     privacy = config.train.privacy
@@ -108,21 +129,26 @@ def fit(
         ledger = Ledger(privacy, config.train.batch, feed.owners)
     torch.manual_seed(derive(seed, "weights"))
     model = construct()
-    with held(run):
+
+    def claimed() -> dict[str, Any]:
+        stack.enter_context(held(run))
         remove_parts(run)
-        began = claim(run, config, _facts(run, cache, unlabeled, feed, config, where, init))
-        precision = str(began["_precision"])
-        shadow = shadow_of(construct, model)
-        if precision == "bfloat16":
-            channels_last(model)
-            channels_last(shadow)
-        private = None
-        if ledger is not None:
-            private = Private(model, ledger, str(began["_secret"]), where, precision)
-        trainer = _Trainer(config, cache, feed, model.to(where), run, precision, private)
-        trainer.shadow = Average(shadow.to(where), model, config.train.ema_half_life)
-        trainer.begin(init)
-        return trainer.work()
+        return claim(run, config, _facts(run, cache, unlabeled, feed, config, where, init))
+
+    began = ranks.led(claimed)
+    precision = str(began["_precision"])
+    shadow = shadow_of(construct, model)
+    if ranks.world > 1:
+        share_norms(model)
+    if precision == "bfloat16":
+        channels_last(model)
+        channels_last(shadow)
+    private = None
+    if ledger is not None:
+        private = Private(model, ledger, str(began["_secret"]), where, precision)
+    trainer = _Trainer(config, cache, feed, model.to(where), run, precision, private, ranks)
+    trainer.shadow = Average(shadow.to(where), model, config.train.ema_half_life)
+    return trainer
 
 
 def _facts(
@@ -170,26 +196,42 @@ class _Trainer:
         run: Path,
         precision: str,
         private: Private | None,
+        ranks: Ranks,
     ) -> None:
-        self.config, self.cache, self.feed, self.model, self.run = config, cache, feed, model, run
-        self.private = private
+        self.config, self.feed, self.model, self.run = config, feed, model, run
+        self.private, self.ranks = private, ranks
+        self.exporter = Exporter(config, cache, feed)
         self.game = Game(model, config.train.seed, feed.device, precision, private)
         self.images = self.resumed = 0
         self.waited = 0.0
 
     def begin(self, init: Path | None) -> None:
-        """Take up the newest checkpoint, or start from ``init`` or from noise."""
-        state = load_state(self.run)
-        if state is not None:
-            self.images, tensors = state
+        """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
+
+        def found() -> int | None:
+            nonlocal state
+            state = load_state(self.run)
+            if state is None and init is not None:
+                _start_from(self.model, _weights(init))
+            truncate_metrics(self.run, 0 if state is None else state[0])
+            return None if state is None else state[0]
+
+        state: tuple[int, dict[str, Tensor]] | None = None
+        images = self.ranks.led(found)
+        tensors = {} if state is None else state[1]
+        if self.ranks.world > 1:
+            mine = tensors or {f"game.{k}": v for k, v in self.game.tensors().items()}
+            tensors = unpack(self.ranks.send(pack(mine) if self.ranks.first else None))
+        if tensors:
             self.game.restore(below(tensors, "game."))
-            self.shadow.model.load_state_dict(below(tensors, "average."))
-            print(f"{self.run}: going on from image {self.images}", file=sys.stderr)
-        elif init is not None:
-            _start_from(self.model, _weights(init))
+        if images is None:
             self.shadow.copy()
+        else:
+            self.images = images
+            self.shadow.model.load_state_dict(below(tensors, "average."))
+            if self.ranks.first:
+                print(f"{self.run}: going on from image {self.images}", file=sys.stderr)
         self.resumed = self.images
-        truncate_metrics(self.run, self.images)
 
     def work(self) -> TrainReport:
         """Play until done or interrupted; whatever happens, the last checkpoint is sound."""
@@ -199,12 +241,16 @@ class _Trainer:
         every = max(train.batch, train.snapshot_every // METRICS_PER_SNAPSHOT)
         told = _next(self.images, every)
         self.model.train()
+        stop = 0
         with (
-            _interrupts() as interrupted,
-            progress("train", train.images, "images", self.images) as bar,
+            noted() as signals,
+            progress("train", train.images, "images", self.images, not self.ranks.first) as bar,
         ):
             since, at = time.monotonic(), self.images
-            while self.images < train.images and not interrupted:
+            while self.images < train.images:
+                stop = self.ranks.agreed(max(signals, default=0))
+                if stop:
+                    break
                 seen = self.round()
                 bar.advance(seen, self.note)
                 if self.images >= told or self.images >= train.images:
@@ -216,7 +262,7 @@ class _Trainer:
                     due = _next(self.images, train.snapshot_every)
             if self.images > self.resumed or not weights_path(self.run).exists():
                 self.snapshot()
-        if interrupted:
+        if stop and self.ranks.first:
             print(f"{self.run}: interrupted; the same command goes on", file=sys.stderr)
         return TrainReport(
             self.run,
@@ -226,6 +272,7 @@ class _Trainer:
             time.monotonic() - started,
             self.waited,
             self.statement(),
+            stop or None,
         )
 
     note = ""
@@ -239,7 +286,7 @@ class _Trainer:
             count = turn.batches * self.config.train.batch
             before = time.perf_counter()
             if self.private is None:
-                batch = self.feed.batch(self.images, count)
+                batch = self.feed.batch(self.images, count, self.ranks.pair)
             else:
                 batch = self.feed.warped(self.private.sample(self.images), self.images)
             self.waited += time.perf_counter() - before
@@ -254,7 +301,7 @@ class _Trainer:
         row = {"images": self.images, "images_per_s": round(speed, 1), **means}
         if self.private is not None:
             row["epsilon"] = self.private.ledger.epsilon(self.images)
-        append_metrics(self.run, row)
+        self.ranks.led(lambda: append_metrics(self.run, row))
         terms = {key.partition("/")[2]: value for key, value in means.items()}
         terms.pop("gradient", None)
         self.note = " ".join(f"{term} {value:.3g}" for term, value in terms.items())
@@ -266,15 +313,36 @@ class _Trainer:
     def snapshot(self) -> None:
         """Keep the training state, the exported generator and a picture of what it draws."""
         self.game.account.check()
+        self.check_alike()
+        self.ranks.led(self.write)
+
+    def check_alike(self) -> None:
+        """Stop where processes have come to hold different weights.
+
+        Raises:
+            TrainingError: they have.
+        """
+        if self.ranks.world == 1:
+            return
+        mine = int(sha256(pack(self.game.tensors())).hexdigest()[:15], 16)
+        if self.ranks.agreed(mine) != -self.ranks.agreed(-mine):
+            raise TrainingError(
+                f"{self.run}: the processes hold different weights at image {self.images}; the "
+                "last checkpoint is sound: the same command goes on from it, and if this comes "
+                "again, a model or a machine does not compute the same everywhere"
+            )
+
+    def write(self) -> None:
+        """The files of a snapshot."""
         tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
         self.shadow.model.settle(self.still())
         average = self.shadow.model.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
         save_state(self.run, self.images, tensors)
-        header = self.header()
+        header = self.exporter.header(self.images, self.game.precision, self.statement())
         write_tensors(weights_path(self.run), average, header)
         self.keep(average, header)
-        self.draw()
+        self.exporter.draw(self.shadow.model, self.run, self.images)
 
     def keep(self, average: dict[str, Tensor], header: dict[str, Any]) -> None:
         """The newest ``keep_snapshots`` generators, beside the one in use."""
@@ -293,66 +361,6 @@ class _Trainer:
         chosen = torch.randperm(len(self.feed), generator=draws)[:count]
         for index in chosen.split(SETTLE_BATCH):
             yield self.feed.at(index)
-
-    def header(self) -> dict[str, Any]:
-        """What a reader of the weights needs to know: config, codec, shape and geometry."""
-        shape, condition = self.feed.shape, self.feed.condition
-        return {
-            "kind": self.cache.content,
-            "precision": self.game.precision,
-            "images": self.images,
-            **({} if self.private is None else {"privacy": self.statement()}),
-            "config": self.config.dump(),
-            "codec": self.feed.codec.to_dict(),
-            "shape": vars(shape),
-            "classes": list(condition.classes),
-            "condition": list(condition.names),
-            "conditions": [list(row) for row in condition.rows],
-            "affine": typical_affine(self.cache).tolist(),
-            "adjoining": self.adjoining,
-            "source": self.cache.source,
-        }
-
-    @cached_property
-    def adjoining(self) -> dict[str, Any] | None:
-        """How real slices follow each other, for stacks to be held against."""
-        codec = self.feed.codec
-        if not isinstance(codec, CTCodec):
-            return None
-        return adjoining(self.cache, self.config.data, codec.labels, codec.window_hu)
-
-    @torch.no_grad()
-    def draw(self) -> None:
-        """Samples of the same noise, and for the same masks, at every snapshot, as one picture."""
-        model = self.shadow.model
-        draws = generator(self.config.train.seed, "grid")
-        noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(self.feed.device)
-        codec, label = self.feed.codec, None
-        if isinstance(codec, CTCodec) and codec.told:
-            order = torch.randperm(len(self.feed), generator=draws).repeat(GRID)[:GRID]
-            cond, label = self.feed.at(order).cond, self.feed.marks(order)
-        else:
-            cond = self.feed.condition.at(self.config.train.seed, range(GRID))
-            cond = None if cond is None else cond.to(self.feed.device)
-        image, drawn = codec.decode(model.decode(model.prior(noise, cond), cond))
-        label = drawn if label is None else label
-        path = self.run / "samples" / f"{self.images:010d}.png"
-        window = (0.0, 255.0)
-        if isinstance(codec, CTCodec):
-            window = codec.window_hu
-        masks = None if label is None else label.cpu().numpy()
-        grid(image.cpu().numpy(), masks, path, window=window)
-
-
-def typical_affine(cache: SliceCache) -> np.ndarray:
-    """The affine of a synthetic slice: the cache's pixel and median step, origin at its centre."""
-    if cache.kind == "image":
-        return np.eye(4)
-    spacing = np.median([case.spacing_mm for case in cache.cases.values()], axis=0)
-    size = next(iter(cache.cases.values())).image.shape[-1]
-    affine = np.diag([*spacing, 1.0])
-    affine[:2, 3] = -spacing[:2] * (size - 1) / 2
-    return affine
 
 
 def _start_from(model: Model, path: Path) -> None:
@@ -374,23 +382,3 @@ def _start_from(model: Model, path: Path) -> None:
 
 def _next(images: int, every: int) -> int:
     return (images // every + 1) * every
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying by them, where signals can be had."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    try:
-        old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -17,7 +17,9 @@ from medaug import registry
 from medaug.config import Config, resolve
 from medaug.data import Source, open_source
 from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
+from medaug.data.shares import wait
 from medaug.data.stored import INDEX
+from medaug.distributed import share
 from medaug.errors import ConfigError
 from medaug.modality import MR
 from medaug.private import check
@@ -240,11 +242,13 @@ def _filled(
     """The finished cache of a source, and what was done for it."""
     if isinstance(source, SliceCache):
         return source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
-    prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
+    part = share().pair
+    prepared = prepare(source, planned.cache, cache_settings(planned.config), workers, (), part)
     for name, what in prepared.changed.items():
         print(f"cut anew: {name}: {what}", file=sys.stderr)
     for problem in prepared.failed:
         print(f"left out: {problem}", file=sys.stderr)
+    wait(planned.cache)
     return SliceCache.open(planned.cache), prepared
 
 
@@ -259,7 +263,9 @@ def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCach
     source = Unlabeled(path, cast(Literal["CT", "MR"], beside.modality))
     told = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     cache = beside.path.parent / f"{beside.path.name}-unlabeled-{told}"
-    report = prepare(source, cache, replace(beside.settings, holdout=0.0), workers)
+    settings = replace(beside.settings, holdout=0.0)
+    report = prepare(source, cache, settings, workers, (), share().pair)
     for problem in report.failed:
         print(f"left out: {problem}", file=sys.stderr)
+    wait(cache)
     return SliceCache.open(cache)

@@ -20,7 +20,7 @@ LAYERS = [
     {"downloads", "evaluate", "explore", "splits", "synthesis", "transforms", "train"},
     {"claim", "job"},
     {"stacks"},
-    {"rounds", "generator", "journal", "mixing"},
+    {"rounds", "generator", "journal", "mixing", "exporting"},
     {"drawing", "redrawing"},
     {"optim", "private", "trained"},
     {"models", "preview", "filter"},
@@ -28,14 +28,26 @@ LAYERS = [
     {"augment", "layouts", "losses"},
     {"data.feed", "checkpoint", "run", "device"},
     {"codec", "data"},
-    {"geometry", "tensors"},
+    {"geometry", "tensors", "across"},
     {"ignoring", "modality"},
     {"types"},
-    {"config", "registry", "progress", "files", "seeds"},
+    {"config", "registry", "progress", "files", "seeds", "distributed", "stopping"},
     {"errors"},
 ]
 # fmt: on
-OPEN = {"config", "registry", "errors", "files", "seeds", "progress", "types", "tensors", "device"}
+OPEN = {
+    "config",
+    "registry",
+    "errors",
+    "files",
+    "seeds",
+    "progress",
+    "types",
+    "tensors",
+    "device",
+    "across",
+    "distributed",
+}  # fmt: skip
 """May be imported from anywhere."""
 
 

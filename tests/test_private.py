@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_parts_equal_the_whole_and_every_switch_changes_the_weights(
     def stopping(self: Any) -> int:
         seen = played(self)
         if self.images == 24 and not self.resumed:
-            train.signal.raise_signal(train.signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return seen
 
     monkeypatch.setattr(train._Trainer, "round", stopping)

@@ -9,10 +9,10 @@ from typing import Any
 import typer
 
 from medaug.errors import MedaugError
+from medaug.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_by_sigterm
 
 INCOMPLETE = 1
 MISTAKE = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Annotated synthetic CT slices, with their uncertainty, from a handful of scans.",
@@ -63,7 +63,8 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and status 2."""
+    """Run the command line; a user's mistake is one line and status 2, SIGTERM status 75."""
+    leave_by_sigterm()
     try:
         app()
     except MedaugError as error:
@@ -72,6 +73,9 @@ def main() -> None:
     except KeyboardInterrupt:
         say("medaug: interrupted; the same command goes on where it stopped")
         sys.exit(INTERRUPTED)
+    except Preempted:
+        say("medaug: stopped by SIGTERM; the same command goes on where it stopped")
+        sys.exit(PREEMPTED)
 
 
 from medaug.cli import (  # noqa: E402, F401

@@ -1,5 +1,7 @@
 """Options that several commands share, each documented once."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,5 +21,30 @@ Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice,
 Run = Annotated[Path | None, typer.Option(help="The run folder or a weight file.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA when there), cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one per core.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(help="i/k: part i of k, from 0; default what torchrun or srun says, else all."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """``i/k`` as two numbers; those of the environment where it is None.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    from medaug.errors import ConfigError
+
+    if text is None:
+        from medaug.distributed import share
+
+        part = share()
+        if part.world > 1:
+            print(f"shard: {part.rank}/{part.world}, by the environment", file=sys.stderr)
+        return part.pair
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise ConfigError(f"shard must be i/k, such as 0/8 for the first of eight, got {text!r}")
+    return int(match[1]), int(match[2])

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from medaug.cli.app import INCOMPLETE, answer, app, say
-from medaug.cli.options import AsJson, Cache, Data, DryRun, Fov, Root, Size, Workers
+from medaug.cli.options import (
+    AsJson,
+    Cache,
+    Data,
+    DryRun,
+    Fov,
+    Root,
+    Shard,
+    Size,
+    Workers,
+    parse_shard,
+)
 
 
 @app.command()
@@ -43,6 +54,7 @@ def prepare(
         list[Path] | None,
         typer.Option(help="Another cache; a scan that is in it is refused. May be repeated."),
     ] = None,
+    shard: Shard = None,
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -68,9 +80,10 @@ def prepare(
         content = {"cache": planned.cache, "settings": relevant(source, settings), **listed}
         answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
         return
-    report = fill(source, planned.cache, settings, workers, apart_from or ())
-    opened = SliceCache.open(planned.cache)
-    slices = sum(len(case.image) for case in opened.cases.values())
+    part = parse_shard(shard)
+    report = fill(source, planned.cache, settings, workers, apart_from or (), part)
+    opened = SliceCache.open(planned.cache) if report.complete else None
+    slices = sum(len(case.image) for case in opened.cases.values()) if opened else None
     for name, reason in report.excluded.items():
         say(f"excluded: {name}: {reason}")
     places = getattr(source, "places", {})
@@ -92,14 +105,20 @@ def prepare(
         "notes": report.notes,
         "changed": report.changed,
         "slices": slices,
-        "split": opened.split,
+        "split": opened.split if opened else None,
+        "complete": report.complete,
         "seconds": round(report.seconds, 3),
     }
     text = (
-        f"{report.cache}: {slices} slices of {len(opened.cases)} cases, {len(report.done)} new, "
-        f"{len(report.failed)} failed; {len(opened.split['train'])} for training, "
-        f"{len(opened.split['heldout'])} held out"
+        f"{report.cache}: share {part[0]}/{part[1]} is done, {len(report.done)} new, "
+        f"{len(report.failed)} failed; the cache is complete when the others are"
     )
+    if opened:
+        text = (
+            f"{report.cache}: {slices} slices of {len(opened.cases)} cases, "
+            f"{len(report.done)} new, {len(report.failed)} failed; "
+            f"{len(opened.split['train'])} for training, {len(opened.split['heldout'])} held out"
+        )
     answer(json, content, text)
     if report.failed:
         raise typer.Exit(INCOMPLETE)

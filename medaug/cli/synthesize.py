@@ -1,13 +1,12 @@
 """``medaug synthesize``: samples to files."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medaug.cli.app import answer, app
-from medaug.cli.options import AsJson, Device, DryRun, Run
+from medaug.cli.options import AsJson, Device, DryRun, Run, Shard, parse_shard
 
 
 @app.command()
@@ -56,7 +55,7 @@ def synthesize(
     smooth_mm: Annotated[
         float, typer.Option(help="Over which length along z the slices of a stack are alike.")
     ] = 10.0,
-    shard: Annotated[str, typer.Option(help="i/k: part i of k, from 0.")] = "0/1",
+    shard: Shard = None,
     device: Device = "auto",
     json: AsJson = False,
     dry_run: DryRun = False,
@@ -111,20 +110,6 @@ def synthesize(
         return
     report = write(generator, count, out, **options)
     answer(json, report, str(report))
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``i/k`` as two numbers.
-
-    Raises:
-        ConfigError: not of that form.
-    """
-    from medaug.errors import ConfigError
-
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None:
-        raise ConfigError(f"shard must be i/k, such as 0/8 for the first of eight, got {text!r}")
-    return int(match[1]), int(match[2])
 
 
 def parse_condition(assignments: list[str]) -> dict[str, str]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from medaug.cli.app import INTERRUPTED, answer, app
+from medaug.cli.app import answer, app
 from medaug.cli.options import AsJson, Cache, Device, DryRun, Fov, Root, Size, Workers
 from medaug.cli.prepare import sized
+from medaug.stopping import status
 
 
 @app.command()
@@ -36,6 +37,7 @@ def train(
     """Prepare the scans the first time, then train; the same command goes on after a kill."""
     from medaug import workflow
     from medaug.config import merge, parse_count, parse_set, read_yaml
+    from medaug.distributed import share
 
     asked: dict[str, Any] = read_yaml(config) if config else {}
     asked = merge(asked, sized(size, fov))
@@ -76,9 +78,10 @@ def train(
     if report.privacy is not None:
         spent = report.privacy
         told += f"; epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g} for a slice"
-    answer(json, content, told)
+    if share().rank == 0:
+        answer(json, content, told)
     if not report.finished:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(status(report.signal))
 
 
 def _yaml(content: dict[str, Any]) -> str:

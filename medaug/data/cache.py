@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medaug.data import Block, Source, changes
+from medaug.data import Block, Source, changes, shares
 from medaug.data.splitting import split_patients
 from medaug.data.stored import (
     INDEX,
@@ -24,8 +24,9 @@ from medaug.data.stored import (
     read_index,
 )
 from medaug.data.twins import Known, identity, others, told, twins
+from medaug.distributed import share
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import held, remove_parts, write_json
+from medaug.files import held, remove_parts, turn, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -47,6 +48,7 @@ class PrepareReport:
         doubtful: scans that are in the cache, with what is doubtful about them.
         notes: what to know of scans written now, such as lossy compression.
         changed: cases cut anew, now done or failed, with what had changed in the source.
+        complete: whether the cache is finished, or waits for other shares.
     """
 
     cache: Path
@@ -58,6 +60,7 @@ class PrepareReport:
     doubtful: list[Problem] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     changed: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
 
 
 def prepare(
@@ -66,6 +69,7 @@ def prepare(
     settings: CacheSettings,
     workers: int | None = None,
     apart_from: Sequence[Path] = (),
+    part: tuple[int, int] = (0, 1),
 ) -> PrepareReport:
     """Slice every case of ``source`` into ``cache``, or go on where an earlier call stopped.
 
@@ -77,6 +81,8 @@ def prepare(
         settings: of the slices and the split.
         workers: processes; None takes one per core, 0 none besides this one.
         apart_from: other caches; a scan that is in one of them is refused.
+        part: (i, k) for share i of k, counted from 0; the last of k processes to end finishes the
+            cache, which is then that of one process, byte for byte.
 
     Raises:
         CacheError: the folder holds a cache with other settings, or something else.
@@ -87,6 +93,7 @@ def prepare(
     started = time.monotonic()
     cache = Path(cache)
     settings.check(source.kind)
+    shares.check(part)
     if settings.colour is not None and getattr(source, "colour", None) is None:
         raise ConfigError(f"colour: {source.name} is kept as it is; leave the setting out")
     if workers is not None and workers < 0:
@@ -130,15 +137,36 @@ def prepare(
     there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
     changed = _changed(cache, {id: work[id] for id in there})
     there = [id for id in there if id not in changed]
-    todo = {id: work[id] for id in index["expected"] if id not in there}
+    own = shares.mine(index["expected"], part)
+    missing = set(index["expected"]) - set(there)
+    if part[1] > 1 and before is not None and before["complete"]:
+        # what has failed stays so, else one share would undo what all have finished
+        lasting = missing & before["failed"].keys()
+        problems += [Problem(id, before["failed"][id]) for id in sorted(lasting & own)]
+        missing -= lasting
+    todo = {id: work[id] for id in index["expected"] if id in own and id in missing}
+    there = [id for id in there if id in own]
     done: list[str] = []
     notes: dict[str, str] = {}
     other = before is None or not before["complete"] or before["expected"] != sorted(work)
-    if todo or other or apart:
-        with held(cache):
-            remove_parts(cache)
-            write_json(cache / INDEX, index | {"complete": False})
-            for outcome in _fill(source, cache, settings, todo, changed, workers, len(there)):
+    if missing or other or apart:
+        records = shares.Records(cache, part, index)
+        with shares.sharing(cache, part):
+            if part[1] == 1:
+                remove_parts(cache)
+            with turn(cache / ".turn"):
+                records.begin()
+                write_json(cache / INDEX, index | {"complete": False})
+            for outcome in _fill(
+                source,
+                cache,
+                settings,
+                todo,
+                [id for id in changed if id in own],
+                workers,
+                len(there),
+                None if part[1] == 1 else own,
+            ):
                 if outcome.stop:
                     raise OutputError(outcome.stop)
                 if outcome.failed:
@@ -148,13 +176,20 @@ def prepare(
                     done.append(outcome.case)
                     if outcome.note:
                         notes[outcome.case] = outcome.note
-            for id, reason in _remove_twins(cache, index, apart).items():
-                index["failed"][id] = reason
-                problems.append(Problem(id, reason))
-                (done if id in done else there).remove(id)
-            if not done and not there:
-                raise DataError(_nothing_usable(source.name, problems))
-            write_json(cache / INDEX, _finished(cache, index))
+            with turn(cache / ".turn"):
+                failed = records.leave(index["failed"])
+                if failed is not None:
+                    index["failed"] = failed
+                    for id, reason in _remove_twins(cache, index, apart).items():
+                        index["failed"][id] = reason
+                        problems.append(Problem(id, reason))
+                        for ids in (done, there):
+                            if id in ids:
+                                ids.remove(id)
+                    if not index["expected"] or index["failed"].keys() >= set(index["expected"]):
+                        raise DataError(_nothing_usable(source.name, problems))
+                    write_json(cache / INDEX, _finished(cache, index))
+                    records.clear()
     if source.kind == "image":
         problems += _left_out(cache, work)
     found = {id: read_case(cache, id, source.kind) for id in sorted([*done, *there])}
@@ -172,7 +207,8 @@ def prepare(
             for check, reason in case.doubts.items()
         ],
         notes=dict(sorted(notes.items())),
-        changed=changed,
+        changed={id: what for id, what in changed.items() if id in own},
+        complete=bool((read_index(cache) or {}).get("complete")),
     )
 
 
@@ -270,13 +306,15 @@ def _fill(
     changed: Iterable[str],
     workers: int | None,
     there: int,
+    own: Iterable[str] | None,
 ) -> Iterator["Outcome"]:
     """Write the cases in ``todo``, yielding what became of each."""
     from medaug.data import filling
 
-    filling.remove_leftovers(cache / "cases")
+    filling.remove_leftovers(cache / "cases", own)
     filling.discard(cache / "cases", changed)
-    count = min(_cores() if workers is None else workers, _cores(), len(todo))
+    cores = max(_cores() // share().neighbours, 1)
+    count = min(cores if workers is None else workers, _cores(), len(todo))
     if workers is None and count == 1:
         count = 0
     if source.kind == "ct":

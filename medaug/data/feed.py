@@ -17,7 +17,7 @@ from medaug.data.condition import KEPT_ROWS, declared
 from medaug.data.gather import gather
 from medaug.data.mapped import Stack
 from medaug.data.tissues import TISSUES, layout
-from medaug.data.warp import field, is_still, warp, warp_ids
+from medaug.data.warp import is_still, rows_of_field, warp, warp_ids
 from medaug.errors import ConfigError
 from medaug.modality import modality_of
 from medaug.seeds import generator
@@ -219,8 +219,11 @@ class Feed:
             unlabeled=self.partial and self.codec.channels > self.codec.images,
         )
 
-    def batch(self, position: int, count: int) -> Batch:
-        """Images ``position`` to ``position + count`` of an endless, reshuffled walk."""
+    def batch(self, position: int, count: int, part: tuple[int, int] = (0, 1)) -> Batch:
+        """Images ``position`` to ``position + count`` of an endless, reshuffled walk.
+
+        Of these, ``part`` (i, k) takes the rows of process i of k, the same as in the whole.
+        """
         index = torch.cat(
             [
                 self._epoch(epoch)[max(position - epoch * len(self), 0) :][
@@ -229,18 +232,20 @@ class Feed:
                 for epoch in range(position // len(self), (position + count - 1) // len(self) + 1)
             ]
         )
-        return self.warped(index, position)
+        return self.warped(index, position, part)
 
-    def warped(self, index: Tensor, position: int) -> Batch:
-        """The slices at ``index``, warped as at image ``position``."""
+    def warped(self, index: Tensor, position: int, part: tuple[int, int] = (0, 1)) -> Batch:
+        """The slices at ``index``, or ``part`` of them, warped as at image ``position``."""
         grid = None
+        number, of = part
+        rows = slice(number * len(index) // of, (number + 1) * len(index) // of)
         if self.augment is not None:
             amounts = self.augment.model_dump()
             if not is_still(**amounts):
                 sides = (self._images.shape[1], self._images.shape[2])
                 draws = generator(self.seed, "warp", position)
-                grid = field(len(index), sides, draws, **amounts)
-        return self._batch(index, grid)
+                grid = rows_of_field(rows, len(index), sides, draws, **amounts)
+        return self._batch(index[rows], grid)
 
     def marks(self, index: Tensor) -> Tensor | None:
         """Label maps of the slices at ``index``, or None."""

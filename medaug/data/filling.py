@@ -1,6 +1,7 @@
 """What fills a slice cache: cases cut in parallel by the MONAI pipeline and written whole."""
 
 import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -131,10 +132,11 @@ def _sync(stream: IO[bytes]) -> None:
     os.fsync(stream.fileno())
 
 
-def remove_leftovers(cases: Path) -> None:
-    """Remove what killed runs left half-written."""
-    for part in cases.glob(f"{PART}*"):
-        shutil.rmtree(part, ignore_errors=True)
+def remove_leftovers(cases: Path, ids: Iterable[str] | None = None) -> None:
+    """Remove what killed runs left half-written, of the cases ``ids`` or of all."""
+    for pattern in ["*"] if ids is None else [f"{glob.escape(id)}-*" for id in ids]:
+        for part in cases.glob(f"{PART}{pattern}"):
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def discard(cases: Path, ids: Iterable[str]) -> None:

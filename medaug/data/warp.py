@@ -31,16 +31,33 @@ def field(
         shift: largest shift, share of the field of view.
         elastic: standard deviation of the displacements on a 6 x 6 grid, half fields.
     """
-    draws = torch.rand(4, b, generator=generator) * 2 - 1
+    amounts = {"rotate": rotate, "scale": scale, "shift": shift, "elastic": elastic}
+    return rows_of_field(slice(None), b, sides, generator, **amounts)
+
+
+def rows_of_field(
+    rows: slice,
+    b: int,
+    sides: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    rotate: float,
+    scale: float,
+    shift: float,
+    elastic: float,
+) -> Tensor:
+    """The ``rows`` of the ``field`` of ``b`` images; the others cost next to nothing."""
+    draws = (torch.rand(4, b, generator=generator) * 2 - 1)[:, rows]
+    wanted = draws.shape[1]
     angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
     dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     h, w = sides
-    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * b, 3)
-    grid = (theta @ _pixels(h, w)).reshape(b, 2, h, w)
+    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * wanted, 3)
+    grid = (theta @ _pixels(h, w)).reshape(wanted, 2, h, w)
     if elastic:
         bumps = torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
-        grid += F.interpolate(bumps, sides, mode="bicubic", align_corners=True)
+        grid += F.interpolate(bumps[rows], sides, mode="bicubic", align_corners=True)
     return grid.permute(0, 2, 3, 1)
 
 

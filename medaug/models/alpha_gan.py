@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from medaug import across
 from medaug.duels import DUELS
 from medaug.losses import absolute_error
 from medaug.models.autoencoder import Autoencoder
@@ -98,9 +99,9 @@ class AlphaGAN(Autoencoder):
     def judge(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
-            half = len(x) // 2
             z = self.encode(x, cond)[0]
-            z[half:] = torch.randn_like(z[half:])
+            second = across.rows(len(x), x.device) >= across.whole(len(x)) // 2
+            z = torch.where(second[:, None], torch.randn_like(z), z)
             fake = batch.seen(self.decode(z, cond))
         return {"discriminator": Move(self.discriminator.judge(x, fake, cond))}
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.errors import ConfigError
 from medaug.losses import (
     absolute_error,
@@ -219,7 +220,9 @@ class Phased(Model):
         if batch.known is None:
             return error
         known = batch.known[:, self.shape.images].flatten()
-        return error * known * (len(known) / known.sum().clamp_min(1))
+        whole = across.whole(len(known))
+        total = across.mean(known.sum()) * (whole / len(known))
+        return error * known * (whole / total.clamp_min(1))
 
     def codes(self, batch: Batch) -> Tensor:
         """The codes of a batch while the encoder rests."""
@@ -258,6 +261,6 @@ def rarity(layout: Tensor) -> Tensor:
     By the inverse root of the part's share of the batch, so that small organs are learned.
     """
     planes = layout.float()
-    scarce = (planes.mean((0, 2, 3)) + RAREST).rsqrt()
+    scarce = (across.mean(planes.mean((0, 2, 3))) + RAREST).rsqrt()
     weights = torch.einsum("bkhw,k->bhw", planes, scarce)[:, None].clamp_min(1)
-    return weights / weights.mean()
+    return weights / across.mean(weights.mean())

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.errors import ConfigError
 from medaug.losses import half_squared_error
 from medaug.models.base import Batch, Move, Optim, Turn
@@ -208,11 +209,13 @@ class Whitened(Prior):
     @torch.no_grad()
     def observe(self, code: Tensor) -> Tensor:
         """Fold codes (b, ...) into the moments and return them whitened."""
-        self.seen += len(code)
-        share = len(code) / self.seen.clamp(max=self.MEMORY)
+        count = across.whole(len(code))
+        self.seen += count
+        share = count / self.seen.clamp(max=self.MEMORY)
         others = [0, *range(2, code.ndim)]
-        self.mean += share * (code.mean(others, keepdim=True) - self.mean)
-        self.square += share * (code.square().mean(others, keepdim=True) - self.square)
+        self.mean += share * (across.mean(code.mean(others, keepdim=True)) - self.mean)
+        square = across.mean(code.square().mean(others, keepdim=True))
+        self.square += share * (square - self.square)
         return self.whiten(code)
 
     def std(self) -> Tensor:

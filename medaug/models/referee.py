@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medaug import across, duels, penalties
 from medaug import augment as augmentation
-from medaug import duels, penalties
 from medaug.losses import per_sample
 from medaug.models.parts import Network, make_discriminator
 from medaug.tensors import Shape
@@ -109,7 +109,7 @@ class Referee(nn.Module):
         with torch.no_grad():
             self.judged += 1
             share = torch.maximum(1 / self.judged, self.judged.new_tensor(1 - self.LECAM_DECAY))
-            self.typical_real += share * (on_real.mean() - self.typical_real)
-            self.typical_fake += share * (on_fake.mean() - self.typical_fake)
+            self.typical_real += share * (across.mean(on_real.mean()) - self.typical_real)
+            self.typical_fake += share * (across.mean(on_fake.mean()) - self.typical_fake)
         above = per_sample((on_real - self.typical_fake).relu().square())
         return above + per_sample((self.typical_real - on_fake).relu().square())

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.errors import ConfigError
 from medaug.losses import gaussian_kl, half_squared_error, mask_error, reparametrise
 from medaug.models.autoencoder import Autoencoder
@@ -113,5 +114,5 @@ class VAE(Autoencoder):
         if self.likelihood == "gaussian":
             return half
         with torch.no_grad():
-            self.error.lerp_(2 * half.mean(), 0.01)
+            self.error.lerp_(2 * across.mean(half.mean()), 0.01)
         return half / self.error.clamp_min(1e-6)

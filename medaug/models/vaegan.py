@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.losses import fake_loss, gaussian_kl, half_squared_error, real_loss, reparametrise
 from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, Optim, Turn
@@ -104,7 +105,9 @@ class VAEGAN(Autoencoder):
             fake = (fake + fake_loss(on_hat)) / 2
             escape = (escape + (-fake_loss(on_hat) if self.saturating else real_loss(on_hat))) / 2
         dimensions = f_real[0].numel() / mu[0].numel()
-        discriminator_moves, decoder_moves = self.gate(real.mean(), fake.mean())
+        discriminator_moves, decoder_moves = self.gate(
+            across.mean(real.mean()), across.mean(fake.mean())
+        )
         return {
             "encoder": Move(
                 {"kl": (1 / dimensions, gaussian_kl(mu, logvar)), "distance": (1.0, distance)}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medaug import across
 from medaug.losses import half_squared_error
 from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, Optim, Turn
@@ -81,7 +82,7 @@ class WAE(Autoencoder):
         return dict.fromkeys(self.game_players(), step)
 
     def match_moments(self, batch: Batch) -> dict[str, Move]:
-        z = self.noisy_codes(batch)
+        z = across.gathered(self.noisy_codes(batch))
         centred = z - z.mean(0)
         covariance = centred.T @ centred / len(z)
         gap = (covariance - torch.eye(len(covariance), device=z.device)).square().mean()

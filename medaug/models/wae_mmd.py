@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from medaug import across
 from medaug.losses import imq_mmd
 from medaug.models.base import Batch, Move, Turn
 from medaug.models.parts import Network
@@ -43,6 +44,6 @@ class WAEMMD(WAE):
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:
         z = self.noisy_codes(batch)
-        mmd = (self.penalty, imq_mmd(z, torch.randn_like(z)))
+        mmd = (self.penalty, imq_mmd(across.gathered(z), across.gathered(torch.randn_like(z))))
         move = Move({**self.rebuilt(batch, z), "mmd": mmd})
         return {"encoder": move, "decoder": move}

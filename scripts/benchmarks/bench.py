@@ -20,6 +20,7 @@ ROWS = {
     "access": "random slices from the cache against MONAI's data sets, on the real scans",
     "wait": "share of training time spent waiting for data",
     "train": "training speed against a bare loop of the same networks, losses and batch",
+    "ranks": "two gloo processes against one, update by update; what scaling out costs",
     "synthesize": "what writing adds to generating; memory as n grows",
     "writing": "generating and writing at once against the slower of the two alone",
     "pipeline": "a torchio pipeline with synthetic slices from a folder against one without",

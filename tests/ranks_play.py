@@ -1,0 +1,169 @@
+"""What several processes play together, and one alone.
+
+python -m tests.ranks_play OUT CACHE
+"""
+
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medaug import across
+from medaug.checkpoint import pack
+from medaug.distributed import Ranks, joined
+from medaug.models.base import Batch, Model, Shape
+from medaug.rounds import Game
+from tests.ranks_fit import run
+from tests.test_models import LAYOUT, PROGRESS, SHAPES, SMALL, UNLABELED, batch, make
+
+CPU = torch.device("cpu")
+ROWS = 8
+STEPS = 200
+TURNS = {
+    **{f"{name}-{preset}": (name, preset, SHAPES[number % 2])
+       for number, (name, preset) in enumerate(SMALL)},
+    "layout": ("vaegan", "modern", LAYOUT),
+    "unlabeled": ("vaegan", "modern", UNLABELED),
+}  # fmt: skip
+TRACES = {"vae-author": SHAPES[0], "vaegan-author": SHAPES[1], "wgan_gp-author": SHAPES[1]}
+
+
+def part(whole: Batch, ranks: Ranks) -> Batch:
+    """This process's rows."""
+    count = len(whole.x) // ranks.world
+    mine = slice(ranks.rank * count, (ranks.rank + 1) * count)
+    values = (getattr(whole, field.name) for field in fields(Batch))
+    return Batch(*(None if value is None else value[mine] for value in values))
+
+
+def begin(name: str, preset: str, shape: Shape, ranks: Ranks) -> tuple[Model, Game]:
+    """A model of these processes, and its game."""
+    model = make(name, preset, shape)
+    if ranks.world > 1:
+        across.share_norms(model)
+    return model, Game(model, 0, CPU, "float32")
+
+
+def seen(shape: Shape, count: int, position: int, ranks: Ranks) -> Batch:
+    """This process's rows of the batch at ``position``."""
+    torch.manual_seed(position)
+    return part(batch(shape, count), ranks)
+
+
+def alike(game: Game, ranks: Ranks) -> bool:
+    """Whether all processes hold the same bits."""
+    mine = int(sha256(pack(game.tensors())).hexdigest()[:15], 16)
+    return ranks.agreed(mine) == -ranks.agreed(-mine)
+
+
+def turns(ranks: Ranks) -> dict[str, Any]:
+    """Terms and gradients of every turn, each from the first weights; and whether ranks agree."""
+    found: dict[str, Any] = {}
+    for case, (name, preset, shape) in TURNS.items():
+        model, game = begin(name, preset, shape, ranks)
+        start = {key: value.clone() for key, value in model.state_dict().items()}
+        gradients: dict[str, torch.Tensor] = {}
+        place = [""]
+
+        def kept(player: str, step: Any, taken: Any, *how: Any,
+                 kept_in: Any = gradients, place: Any = place) -> None:  # fmt: skip
+            kept_in[place[0] + player] = torch.cat([each.flatten() for each in taken])
+            step(taken, *how)
+
+        for player, stepper in game.steppers.items():
+            stepper.step = partial(kept, player, stepper.step)  # type: ignore[method-assign]
+        same, position = True, 0
+        for progress in PROGRESS:
+            for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
+                count = ROWS * turn.batches
+                place[0] = f"{case}/{progress}/{turn.play.__name__}/"
+                game.turn(turn, seen(shape, count, position, ranks), position,
+                          model.optim(progress))  # fmt: skip
+                same &= alike(game, ranks)
+                model.load_state_dict(start)
+                position += count
+        found |= {f"gradient/{key}": value for key, value in gradients.items()}
+        found |= {f"term/{case}/{k}": torch.tensor(v) for k, v in game.account.close().items()}
+        found[f"same/{case}"] = torch.tensor(same)
+    return found
+
+
+def trace(ranks: Ranks) -> dict[str, Any]:
+    """Every term of ``STEPS`` rounds; and after how many updates all ranks held the same bits."""
+    found: dict[str, Any] = {}
+    for case, shape in TRACES.items():
+        name, preset = case.split("-")
+        model, game = begin(name, preset, shape, ranks)
+        rows, same, updates, position = [], 0, 0, 0
+        for step in range(STEPS):
+            progress = step / STEPS
+            for turn in model.turns(progress):
+                count = ROWS * turn.batches
+                whole = seen(shape, count, position, ranks)
+                game.turn(turn, whole, position, model.optim(progress))
+                updates += 1
+                same += alike(game, ranks)
+                position += count
+            rows.append(game.account.close())
+        keys = sorted({key for row in rows for key in row})
+        values = [[row.get(key, float("nan")) for key in keys] for row in rows]
+        found[f"trace/{case}"] = torch.tensor(values, dtype=torch.float64)
+        found[f"same/{case}"] = torch.tensor([same, updates])
+    return found
+
+
+def play(what: Any, out: Path) -> int:
+    """Play and leave what was found by this process in a file of its own."""
+    with joined(CPU) as ranks:
+        found = what(ranks)
+    torch.save(found, out / f"{what.__name__}-{ranks.rank}-of-{ranks.world}")
+    return 0
+
+
+def launch(work: Callable[[], int], world: int) -> list[int]:
+    """Exit statuses of ``world`` forked processes that do ``work`` as torchrun would have them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if not child:
+            named = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
+            os.environ |= {key: str(value) for key, value in named.items()}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(world)}
+            code = 70
+            try:
+                code = work()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def main(out: Path, cache: Path) -> None:
+    """All of it; statuses go to ``statuses.json``."""
+    told = {}
+    for world in (1, 2):
+        for what in (turns, trace):
+            told[f"{what.__name__}-{world}"] = launch(partial(play, what, out), world)
+        told[f"whole-{world}"] = launch(partial(run, cache, out / f"whole-{world}"), world)
+    told["stopped"] = launch(partial(run, cache, out / "stopped", "stopped"), 2)
+    told["resumed"] = launch(partial(run, cache, out / "stopped"), 2)
+    (out / "statuses.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
