@@ -78,7 +78,7 @@ def multiframe(root: Path) -> None:
 
 def segmentation(root: Path) -> None:
     """A scan of Pancreas-CT with its label as DICOM SEG."""
-    from tests.test_segmentation import idc
+    from tests.segmentations import idc
 
     idc(root)
 
