@@ -242,10 +242,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path}: not text") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path}: not valid YAML{line}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"config {path}: holds a value that YAML cannot mean") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
     return content or {}
@@ -275,7 +279,7 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment}: write key=value, such as data.size=64")
         try:
             value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
         for key in reversed(path.strip().split(".")):
             value = {key: value}
@@ -338,10 +342,10 @@ def resolve_evaluate(asked: Mapping[str, Any]) -> EvaluateConfig:
 
 def _preset(name: str, preset: str) -> dict[str, Any]:
     """The shipped settings of a model; those of other packages rest on their own defaults."""
-    path = preset_folder() / f"{name}-{preset}.yaml"
-    if path.exists():
-        return read_yaml(path)
-    known = sorted(p.stem.removeprefix(f"{name}-") for p in path.parent.glob(f"{name}-*.yaml"))
+    files = {path.stem: path for path in preset_folder().glob("*.yaml")}
+    if f"{name}-{preset}" in files:
+        return read_yaml(files[f"{name}-{preset}"])
+    known = sorted(n.removeprefix(f"{name}-") for n in files if n.startswith(f"{name}-"))
     if not known:
         from medaug.registry import model
 

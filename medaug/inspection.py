@@ -1,11 +1,12 @@
 """What a path is, and whether it is sound: a source, a cache, a run, a weight file, an output."""
 
-import csv
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
 from medaug.errors import DataError, MedaugError
 from medaug.run import weights_path
@@ -38,7 +39,7 @@ def inspect(
     if (path / "cache.json").exists():
         return _cache(path)
     if (path / "run.json").exists():
-        command = json.loads((path / "run.json").read_text()).get("command")
+        command = _content(path / "run.json").get("command")
         if command == "evaluate":
             return _report(path)
         return _output(path) if command == "synthesize" else _run(path)
@@ -57,12 +58,13 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _nifti(path: Path) -> dict[str, Any]:
     import nibabel as nib
-    import numpy as np
+
+    from medaug.data.volumes import DAMAGE, voxels
 
     try:
         image = nib.load(path)
-        values = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        values = voxels(image)
+    except DAMAGE as error:
         raise DataError(f"{path}: not a NIfTI image ({error})") from error
     return {
         "what": "NIfTI image",
@@ -91,7 +93,7 @@ def _cache(path: Path) -> dict[str, Any]:
     from medaug.data.cache import SliceCache
 
     cache = SliceCache.open(path)
-    index = json.loads((path / "cache.json").read_text())
+    index = _content(path / "cache.json")
     return {
         "what": "slice cache",
         "source": cache.source,
@@ -145,31 +147,48 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _output(path: Path) -> dict[str, Any]:
     manifest = path / "manifest.csv"
-    missing, drawn = [], 0
-    if manifest.exists():
-        with manifest.open(newline="") as file:
-            for row in csv.DictReader(file):
-                drawn += row.get("origin") != "real"
-                missing += [
-                    f"{path / row[role]}: named in the manifest but not there"
-                    for role in ("image", "label", "std", "entropy", "samples", "masks")
-                    if row[role] and not (path / row[role]).is_file()
-                ]
-    else:
+    rows = journal.read(path)
+    missing = [
+        f"{path / row[role]}: named in the manifest but not there"
+        for row in chain(rows.values(), rows.real.values())
+        for role in ("image", "label", "std", "entropy", "samples", "masks")
+        if row[role] and not (path / row[role]).is_file()
+    ]
+    if not manifest.exists():
         missing.append(f"{manifest}: not there; run the same synthesize command again")
-    settings = json.loads((path / "run.json").read_text())
-    return {"what": "synthesised folder", "samples": drawn, **settings, "problems": missing}
+    settings = _content(path / "run.json")
+    asked = settings.get("n")
+    if isinstance(asked, int) and len(rows) < asked:
+        missing.append(f"{manifest}: lists {len(rows)} of {asked} samples; synthesize them again")
+    return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": missing}
 
 
 def _report(path: Path) -> dict[str, Any]:
-    asked = json.loads((path / "run.json").read_text())
+    asked = _content(path / "run.json")
     file = path / "report.json"
     if not file.is_file():
         problem = f"{file}: not there; run the same evaluate command again"
-        return {"what": "report", "judged": asked["judged"], "problems": [problem]}
-    content = json.loads(file.read_text())
-    shown = {key: content[key] for key in ("schema", "passed", "verdict", "failed", "judged")}
+        return {"what": "report", "judged": asked.get("judged"), "problems": [problem]}
+    content = _content(file)
+    shown = {key: content.get(key) for key in ("schema", "passed", "verdict", "failed", "judged")}
+    if None in (shown["schema"], shown["verdict"], shown["judged"]):
+        raise DataError(f"{file}: damaged, its verdict is not in it; delete it and evaluate again")
     return {"what": "report", **shown, "problems": []}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """The mapping in a JSON file of ours.
+
+    Raises:
+        DataError: there is none in it.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise DataError(f"{file}: damaged, not JSON") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: damaged, a mapping is wanted")
+    return content
 
 
 def _source(path: Path, page: Path | None, against: Sequence[Path], workers: int) -> dict[str, Any]:

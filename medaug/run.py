@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from medaug.config import Config, read_yaml
+from medaug.config import Config, read_yaml, validated
 from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import RunError
 from medaug.files import explaining, write_bytes, write_json
@@ -73,7 +73,7 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
         write_json(path, facts)
         return facts
     began = json.loads(path.read_text())
-    kept = Config.model_validate(read_yaml(run / "config.yaml"))  # fills what is newer than the run
+    kept = validated(Config, read_yaml(run / "config.yaml"), "")  # fills what is newer than the run
     there, asked = flatten(kept.dump()), flatten(config.dump())
     for key in sorted(there.keys() | asked.keys()):
         if key not in FREE and there.get(key) != asked.get(key):

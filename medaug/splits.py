@@ -113,7 +113,7 @@ def _check_finished(folder: Path, synthetic: int, real: int) -> None:
     try:
         run = json.loads((folder / "run.json").read_bytes())
         wanted = int(run["n"]), int(run.get("real", 0))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return
     for what, there, asked in (
         ("samples", synthetic, wanted[0]),

@@ -1,5 +1,7 @@
 """Scans of a collection: which are taken, alone, in series, of a test set, broken."""
 
+import re
+
 import pytest
 
 from medaug.data import open_source
@@ -59,8 +61,9 @@ def test_a_series_without_a_label_is_one_scan_and_its_files_need_no_suffix(tmp_p
     (folder / "LICENSE").write_text("text")
     source = opened(folder)
     cases, problems = source.cases()
-    assert (problems, [case.id for case in cases]) == ([], ["series"])
-    case = cached(source, tmp_path / "cache").cases["series"]
+    assert (problems, [source.places[case.id] for case in cases]) == ([], ["series"])
+    case = cached(source, tmp_path / "cache").cases[cases[0].id]
+    assert re.fullmatch("scan-[0-9a-f]{12}", case.id)
     assert len(case.image) == hu.shape[2]
     assert not any(
         b"Smith" in p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file()
@@ -77,7 +80,7 @@ def test_two_series_in_one_folder_are_two_scans(tmp_path):
     source = opened(tmp_path)
     cases, problems = source.cases()
     assert problems == []
-    assert [case.id for case in cases] == ["s1-1", "s1-2"]
+    assert {source.places[case.id] for case in cases} == {"s1-1", "s1-2"}
     assert [len(case.image) for case in cases] == [16, 16]
 
 

@@ -67,6 +67,10 @@ def scans(root: Path) -> None:
             extension = nibabel.nifti1.Nifti1Extension("comment", b"KRAUSE MRN7719 19530917")
             image.header.extensions.append(extension)
             nibabel.save(image, root / "KRAUSE_MRN7719" / folder / f"case{number}.nii.gz")
+    beside = root / "unlabeled" / "KRAUSE_MRN7719" / "QUILLFEATHER 19530917.nii.gz"
+    beside.parent.mkdir(parents=True)
+    hu, _, _ = draw(5, SHAPE, SPACING)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(hu), np.diag([*SPACING, 1.0])), beside)
     damaged = root / "KRAUSE_MRN7719" / "images" / "case9.nii.gz"
     shutil.copy(root / "KRAUSE_MRN7719" / "images" / "case0.nii.gz", damaged)
     shutil.copy(root / "KRAUSE_MRN7719" / "labels" / "case0.nii.gz",
@@ -110,8 +114,21 @@ def test_nothing_that_names_a_patient_is_in_any_product(
     assert trained.code == 0, trained.err
     run = Path(trained.json["run"])
     words = ["--run", run, "--device", "cpu", "--no-filter", "--format", form]
+    looked = medaug("inspect", given / "unlabeled", "--out", made / "page.html")
+    assert looked.code == 0, looked.err
+    assert "KRAUSE_QUILLFEATHER" in looked.out
     drawn = medaug("synthesize", "-n", 2, "--out", "drawn", *words)
     assert drawn.code == 0, drawn.err
+    if form == "nifti":
+        cache = next(
+            p.parent for p in (made / "cache").glob("*/cache.json") if "unlab" not in str(p)
+        )
+        sides = {"--synthetic": "QUILLFEATHER_drawn", "--against": "KRAUSE_cache"}
+        for place, name in zip((made / "drawn", cache), sides.values(), strict=True):
+            shutil.copytree(place, given / name)
+        asked = [word for flag, name in sides.items() for word in (flag, given / name)]
+        told = medaug("evaluate", "--out", "report", *asked, "--families", "fidelity")
+        assert told.code == 0, told.err
     found = list(products(made))
     names = {file.name for file, _ in found}
     assert {"cache.json", "run.json", "model.safetensors", "medaug-quality.html"} <= names

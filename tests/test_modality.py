@@ -196,12 +196,15 @@ def test_dicom_says_what_it_is(tmp_path: Path) -> None:
         data.Modality = "MR"
         data.save_as(file)
     source = open_source(str(root))
-    assert (source.modality, [c.id for c in source.cases()[0]]) == ("CT", ["ct"])
-    assert source.excluded == {"mr": "a series of MR; only CT was taken"}
+    ids = [c.id for c in source.cases()[0]]
+    assert (source.modality, [source.places[id] for id in ids]) == ("CT", ["ct"])
+    told = {source.places[id]: why for id, why in source.excluded.items()}
+    assert told == {"mr": "a series of MR; only CT was taken"}
     other = open_source(str(root), modality="MR")
-    assert [c.id for c in other.cases()[0]] == ["mr"]
+    (mr,) = (c.id for c in other.cases()[0])
+    assert other.places[mr] == "mr"
     prepare(other, tmp_path / "cache", CacheSettings(32), 0)
-    found = SliceCache.open(tmp_path / "cache").cases["mr"].image
+    found = SliceCache.open(tmp_path / "cache").cases[mr].image
     write_label(tmp_path / "again" / "mr.nii.gz", signal(hu, 0.3))
     again = open_source(str(tmp_path / "again"), modality="MR")
     prepare(again, tmp_path / "cache2", CacheSettings(32), 0)

@@ -15,7 +15,7 @@ from medaug.config import DataConfig, resolve
 from medaug.data import open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.feed import Feed, codec_for
-from medaug.data.unlabeled import Unlabeled
+from medaug.data.unlabeled import Unlabeled, digest
 from medaug.errors import ConfigError, DataError
 from medaug.generator import Generator
 from medaug.train import fit
@@ -55,12 +55,15 @@ def test_files_and_series_below_a_folder_are_found_by_their_place(tmp_path: Path
     cases, problems = source.cases()
     series = cases[0].id
     assert re.fullmatch("scan-[0-9a-f]{12}", series)
-    assert source.places == {series: "a/one"}
-    assert [(c.id, c.label) for c in cases] == [(series, None), ("b-two", None)]
+    two, three = (f"scan-{digest(f'b/{name}.nii.gz')}" for name in ("two", "three"))
+    assert source.places == {series: "a/one", two: "b/two.nii.gz", three: "b/three.nii.gz"}
+    assert [(c.id, c.label) for c in cases] == [(series, None), (two, None)]
     (tmp_path / "a").rename(tmp_path / "moved")
     assert Unlabeled(tmp_path).cases()[0][-1].id == series
     (tmp_path / "moved").rename(tmp_path / "a")
-    assert [str(p) for p in problems] == ["b-three: three.nii.gz is not a NIfTI file"]
+    assert [str(p) for p in problems] == [
+        f"{three}: b/three.nii.gz: three.nii.gz is not a NIfTI file"
+    ]
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ here do their work, and raise, in ``get_data``.
 """
 
 import os
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from medaug.data.alignment import check_geometry
 from medaug.data.archives import on_disk
 from medaug.data.pixels import Place, decode
 from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
-from medaug.data.volumes import is_nifti, nifti_header, read_itk
+from medaug.data.volumes import DAMAGE, is_nifti, nifti_header, read_itk, voxels
 from medaug.errors import DataError
 from medaug.geometry import HU_RANGE
 from medaug.modality import CT, Modality, check_unitless, thousandths
@@ -143,9 +142,12 @@ class _CheckedReader(NibabelReader):
         nifti_header(img)
         try:
             values, meta = super().get_data(super().read([img]))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise DataError(f"{img.name} is truncated or damaged") from error
+        except DAMAGE as error:
+            raise DataError(f"{img.name} is truncated or damaged; get it again") from error
         return values, _meta(np.asarray(meta[MetaKeys.AFFINE], float), values.shape)
+
+    def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:
+        return voxels(img)
 
 
 class VolumeReader(_CheckedReader):

@@ -1,13 +1,12 @@
 """Scans that nobody labelled: every volume file and every DICOM series below a folder."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from medaug.data.series import check_series, read_header, walk
-from medaug.data.volumes import stem, suffix, volume_header
+from medaug.data.volumes import suffix, volume_header
 from medaug.errors import DataError
 from medaug.types import Case, Problem
 
@@ -20,18 +19,17 @@ def digest(identifier: str) -> str:
 class Unlabeled:
     """The scans below ``root``, as cases without a label.
 
-    A NIfTI file is called by its place below ``root``, since whoever converted it named it.
-    Folders of DICOM files are often named after patients: a series is called by a hash of its
+    Files and folders of scans are often named after patients: a series is called by a hash of its
     SeriesInstanceUID, which says nothing to those who do not have the scan, and stays the same
-    wherever the series is moved.
+    wherever the series is moved; a volume file by a hash of its place below ``root``.
 
     Args:
         root: the folder.
         modality: of the series that are taken, and what volume files are taken to be.
 
     Attributes:
-        places: the folder of each DICOM series below ``root``, for the user's screen alone; known
-            once `cases` has run.
+        places: of each scan below ``root``, for the user's screen alone; known once `cases` has
+            run.
 
     Raises:
         DataError: no such folder.
@@ -57,12 +55,14 @@ class Unlabeled:
         cases, problems = [], []
         for folder, names in walk(self.root):
             for file in (folder / name for name in names if suffix(Path(name))):
-                id = self._id(file)
+                place = str(file.relative_to(self.root))
+                id = f"scan-{digest(place)}"
+                self.places[id] = place
                 try:
                     volume_header(file)
                     cases.append(Case(id, (file,)))
                 except DataError as error:
-                    problems.append(Problem(id, str(error)))
+                    problems.append(Problem(id, f"{place}: {error}"))
             series = [folder / name for name in names if name.lower().endswith(".dcm")]
             if series:
                 case, problem = self._series(folder, series)
@@ -87,7 +87,3 @@ class Unlabeled:
             return Case(id, tuple(h.file for h in check_series(files))), None
         except DataError as error:
             return None, Problem(id, f"{place}: {error}")
-
-    def _id(self, path: Path) -> str:
-        inside = path.relative_to(self.root) if path != self.root else Path(path.name)
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(inside.with_name(stem(inside))))

@@ -4,6 +4,8 @@ NIfTI goes through nibabel; NRRD and MetaImage go through SimpleITK, whose LPS+ 
 into RAS+ here.
 """
 
+import gzip
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from medaug.data.archives import on_disk
 from medaug.errors import DataError
@@ -22,6 +25,24 @@ from medaug.types import Affine
 
 NIFTI = (".nii.gz", ".nii")
 SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    HeaderDataError,
+    ImageFileError,
+    LookupError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+    WrapStructError,
+    struct.error,
+    zlib.error,
+)
+"""What nibabel raises on damaged files."""
+_MOST_BEHIND = 16 * 2**20
+"""Bytes behind the voxels of a packed file; more are no padding."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -82,7 +103,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     try:
         with on_disk([file]) as (local,):
             image = nibabel.load(local)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
+    except DAMAGE as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error
         raise DataError(f"{file.name} is not a NIfTI file") from error
@@ -90,6 +111,28 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise DataError(f"{file.name} has shape {shape}; a volume has three axes")
     return image
+
+
+def voxels(image: nibabel.Nifti1Image) -> npt.NDArray[Any]:
+    """The voxels of ``image``, which is as it was loaded from a file.
+
+    What is packed is unpacked to its end, where its checksum is: nibabel stops at the last voxel,
+    and so takes damaged ones.
+
+    Raises:
+        DAMAGE: the file is truncated or damaged.
+    """
+    name = image.get_filename()
+    if not str(name).lower().endswith(".gz"):
+        return np.asanyarray(image.dataobj)
+    with gzip.open(name) as stream:
+        values = np.asanyarray(type(image).from_stream(stream).dataobj)
+        behind = 0
+        while rest := stream.read(2**20):
+            behind += len(rest)
+            if behind > _MOST_BEHIND:
+                raise ValueError("more bytes than the header announces")
+    return values
 
 
 def read_itk(file: Path) -> tuple[npt.NDArray[Any], Affine]:

@@ -40,10 +40,9 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
     data = generator.settings.data
     asked = [generator.fingerprint, n, seed, uncertainty, depends]
     return Synthetic(
-        what=f"{n} slices drawn from the run {run}",
+        what=f"{n} slices drawn from a run of {generator.images} images",
         fingerprint=hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         facts={
-            "run": str(run),
             "samples": n,
             "seed": seed,
             "uncertainty": uncertainty,

@@ -7,7 +7,6 @@ none, by the ids of the cache.
 """
 
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.spatialimages import SpatialImage
 
 from medaug.data import collections
 from medaug.data.marks import reader_of
-from medaug.data.volumes import is_nifti, read_itk, stem, volumes
+from medaug.data.volumes import DAMAGE, is_nifti, read_itk, stem, volumes, voxels
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
@@ -55,9 +53,9 @@ def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
     digest.update(repr(sorted(labels.items())).encode())
     masks = "with masks" if labels else "without masks"
     return Synthetic(
-        what=f"{len(cases)} images {masks} of the folder {folder}",
+        what=f"{len(cases)} images {masks} by another tool",
         fingerprint=digest.hexdigest(),
-        facts={"folder": str(folder), "images": len(cases), "masks": bool(labels)},
+        facts={"images": len(cases), "masks": bool(labels)},
         window_hu=None,
         labels=labels,
         least=None,
@@ -122,9 +120,11 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """An image as (z, y, x) in RAS+ order, and its spacing along x, y, z."""
     try:
         image = nibabel.load(path) if is_nifti(path) else SpatialImage(*read_itk(path))
+        if is_nifti(path):
+            image = SpatialImage(voxels(image), image.affine)
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: not a readable image file ({error})") from error
     trailing = [n for n in values.shape[3:] if n != 1]
     if values.ndim < 2 or trailing:

@@ -49,7 +49,7 @@ class EvaluationPlan:
         kept = f" ({', '.join(self.there)} measured already)" if self.there else ""
         return (
             f"would measure {', '.join(self.families)} of {self.about['judged']['what']} against "
-            f"{self.about['against']['cache']} and write {self.out / 'index.html'}{kept}"
+            f"slices of {self.about['against']['source']} and write {self.out / 'index.html'}{kept}"
         )
 
 
@@ -153,7 +153,7 @@ def evaluate(
     facts = {
         **setting.about(),
         "versions": {"medaug": medaug.__version__, "torch": version("torch")},
-        "reproduce": _command(out, setting, asked, n, uncertainty, families, downstream),
+        "reproduce": _command(setting, asked, n, uncertainty, families, downstream),
     }
     with held(out):
         remove_parts(out)
@@ -275,7 +275,6 @@ def _downstream(path: Path | None) -> Any:
 
 
 def _command(
-    out: Path,
     setting: Setting,
     asked: tuple[Path | None, Path | None, Path | None],
     n: int,
@@ -283,17 +282,22 @@ def _command(
     families: Sequence[str] | None,
     downstream: str | Path | None,
 ) -> str:
-    """The command line that makes this report."""
+    """The command line that makes this report.
+
+    Folders are words in capitals: they are the user's, and may be named after patients.
+    """
     run, synthetic, _ = asked
-    words = ["medaug", "evaluate", "--out", str(out)]
-    words += ["--run", str(run)] if run else []
-    words += ["--synthetic", str(synthetic)] if synthetic else []
-    words += ["--against", str(setting.cache.path)]
+    words = ["medaug", "evaluate", "--out", "OUT"]
+    words += ["--run", "RUN"] if run else []
+    words += ["--synthetic", "SYNTHETIC"] if synthetic else []
+    words += ["--against", "CACHE"]
     words += [] if synthetic else ["-n", str(n), "--uncertainty", str(uncertainty)]
     words += ["--seed", str(setting.seed)]
     words += ["--families", ",".join(families)] if families is not None else []
-    words += ["--downstream", str(downstream)] if downstream else []
+    words += ["--downstream", "DOWNSTREAM"] if downstream else []
     for key, value in setting.config.model_dump(exclude_unset=True).items():
+        if key == "extractors":
+            value = [path.name for path in value]
         if key != "bounds":
             words += ["--set", f"evaluate.{key}={json.dumps(value)}"]
     for name, bound in setting.config.bounds.items():

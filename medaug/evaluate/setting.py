@@ -69,12 +69,11 @@ class Setting:
         return Generator.from_pretrained(self.run, self.device)
 
     def about(self) -> dict[str, Any]:
-        """Plain values that say what was compared."""
+        """Plain values that say what was compared, by fingerprints: folders may name patients."""
         cache, frame = self.cache, self.frame
         return {
             "judged": {"what": self.synthetic.what, **self.synthetic.facts},
             "against": {
-                "cache": str(cache.path),
                 "fingerprint": cache.fingerprint,
                 "source": cache.source,
                 "train": cache.split["train"],

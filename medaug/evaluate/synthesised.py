@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat
 
 from medaug import journal
 from medaug.errors import DataError
@@ -18,6 +19,25 @@ from medaug.ignoring import IGNORE
 from medaug.registry import WRITERS, lookup
 
 ROLES = ("image", "label", "std", "entropy")
+
+
+class _Settings(BaseModel, strict=True):
+    format: str
+
+
+class _Data(BaseModel, strict=True):
+    window_hu: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None = None
+    min_label_pixels: int = 1
+    require_label: bool = True
+
+
+class _About(BaseModel, strict=True):
+    """What is needed of the ``run.json`` of a synthesised folder."""
+
+    settings: _Settings
+    kind: str
+    labels: dict[str, int]
+    data: _Data | None = None
 
 
 def looks_like(folder: Path) -> bool:
@@ -35,7 +55,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone.
         OutputError: a manifest of another version.
     """
-    about = json.loads((folder / "run.json").read_text())
+    about = _about(folder)
     form = str(about["settings"]["format"])
     if about["kind"] != "ct":
         what = "MR" if about["kind"] == "mr" else "pictures"
@@ -53,14 +73,13 @@ def open_synthesised(folder: Path) -> Synthetic:
         for role in ROLES:
             if row[role]:
                 digest.update(role.encode() + _content(folder / row[role]))
-    labels = {name: int(id) for name, id in about["labels"].items() if name != IGNORE}
+    labels = {name: id for name, id in about["labels"].items() if name != IGNORE}
     masks = any(row["label"] for row in rows.values())
     data: Mapping[str, Any] = about.get("data") or {}
     window = data.get("window_hu")
     least = data.get("min_label_pixels", 1) if data.get("require_label", True) else 0
     stacked = " stacks" if any(row["slices"] for row in rows.values()) else ""
     facts = {
-        "folder": str(folder),
         "samples": len(rows),
         "wanted": about.get("n"),
         "settings": about["settings"],
@@ -68,7 +87,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         "privacy": about.get("privacy"),
     }
     return Synthetic(
-        what=f"{len(rows)} synthetic{stacked or ' samples'} of the folder {folder}",
+        what=f"{len(rows)} synthetic{stacked or ' samples'} written by medaug synthesize",
         fingerprint=digest.hexdigest(),
         facts=facts,
         window_hu=None if window is None else (float(window[0]), float(window[1])),
@@ -76,6 +95,22 @@ def open_synthesised(folder: Path) -> Synthetic:
         least=None if not data else int(least),
         load=partial(_load, folder, form, rows, labels if masks else {}),
     )
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """The ``run.json`` of a synthesised folder.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        about = json.loads((folder / "run.json").read_text())
+        _About.model_validate(about)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{folder / 'run.json'}: damaged; run the same synthesize command into a new folder"
+        ) from error
+    return dict(about)
 
 
 def _content(path: Path) -> bytes:

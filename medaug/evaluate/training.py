@@ -1,6 +1,7 @@
 """The training curves of a run, from its ``metrics.jsonl``."""
 
 import json
+import math
 from pathlib import Path
 
 from medaug.evaluate.figures import Curve
@@ -14,18 +15,19 @@ def training_curves(run: Path | None) -> list[Curve]:
     if run is None or not (run / "metrics.jsonl").is_file():
         return []
     lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for text in (run / "metrics.jsonl").read_text().splitlines():
+    for text in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
         try:
             row = json.loads(text)
             images = float(row["images"])
-        except (ValueError, KeyError, TypeError):
+            values = {name: float(v) for name, v in row.items() if isinstance(v, int | float)}
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue  # a killed run leaves a broken last line
-        for name, value in row.items():
+        for name, value in values.items():
             player, slash, term = name.partition("/")
-            if slash and isinstance(value, int | float):
+            if slash and math.isfinite(value) and math.isfinite(images):
                 x, y = lines.setdefault(player, {}).setdefault(term, ([], []))
                 x.append(images)
-                y.append(float(value))
+                y.append(value)
     return [
         Curve(
             f"{player}: {term}",

@@ -1,17 +1,17 @@
 """A user's own label maps as layouts: every axial slice of every NIfTI file that shows a label."""
 
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from medaug.data.tissues import TISSUES
+from medaug.data.volumes import DAMAGE, voxels
 from medaug.errors import ConfigError, DataError
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
@@ -112,9 +112,10 @@ class OwnMasks:
 
     def _slices(self, file: Path, known: Mapping[str, int], size: int, fov_mm: float) -> LabelMap:
         try:
-            image = nibabel.as_closest_canonical(nibabel.load(file))
+            image = nibabel.load(file)
+            image = nibabel.as_closest_canonical(SpatialImage(voxels(image), image.affine))
             volume = np.asarray(image.dataobj)
-        except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        except DAMAGE as error:
             raise DataError(f"{file}: not a readable NIfTI file ({error})") from error
         volume = volume.reshape(*volume.shape[:2], -1)
         for value in np.unique(volume):

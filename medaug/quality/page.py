@@ -28,7 +28,7 @@ def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> 
         excluded=excluded,
         scans=[
             {
-                "case": one.case,
+                "case": one.handed_on,
                 "verdict": one.verdict,
                 "size": one.size,
                 "reasons": one.nameless,
@@ -36,7 +36,7 @@ def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> 
                 "pictures": [
                     {
                         "src": data_uri(picture),
-                        "alt": f"{one.case}, {title}",
+                        "alt": f"{one.handed_on}, {title}",
                         "title": title,
                         "height": picture.shape[0],
                         "width": picture.shape[1],

@@ -16,6 +16,7 @@ from medaug.data.checks.likeness import likeness
 from medaug.data.filling import nameless
 from medaug.data.slicing import load
 from medaug.data.twins import Known, others, told, twins
+from medaug.data.unlabeled import digest
 from medaug.errors import DataError
 from medaug.modality import modality_of
 from medaug.progress import progress
@@ -44,6 +45,12 @@ class Judged:
     pictures: tuple[tuple[str, Picture], ...] = ()
     kept: Mapping[str, str] | None = None
     place: str = ""
+
+    @property
+    def handed_on(self) -> str:
+        """What it is called on a page: one that was not read may be called like a user's file."""
+        unread = (self.kept or {}).get("files") == _SCREEN_ONLY
+        return f"unread-{digest(self.case)}" if unread else self.case
 
     @property
     def verdict(self) -> Verdict:

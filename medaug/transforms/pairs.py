@@ -5,7 +5,6 @@ opened when first used, once per process, and blocks of samples are kept, so tha
 each block once.
 """
 
-import csv
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from medaug import journal
 from medaug.errors import ConfigError, DataError
 from medaug.types import Sample, is_rgb
 from medaug.writers import open_writer
@@ -172,14 +172,13 @@ class _Written:
             form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
             slices = int(run["settings"].get("stack") or 1)
             self._fingerprint = str(run["settings"]["weights"])[:12]
-            with (folder / "manifest.csv").open(newline="") as lines:
-                rows = [row for row in csv.DictReader(lines) if row.get("origin") != "real"]
-            self._rows = {int(row["index"]): row for row in rows}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            kind = run["kind"]
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise DataError(f"{folder}: not a folder written by medaug synthesize") from error
+        self._rows = journal.read(folder)
         if not self._rows:
             raise DataError(f"{folder}: its manifest lists no samples; finish medaug synthesize")
-        if form == "png" and run["kind"] != "image":
+        if form == "png" and kind != "image":
             raise DataError(
                 f"{folder}: holds PNG pictures, which have no HU; write it with --format nifti"
             )

@@ -30,7 +30,14 @@ from medaug.errors import DataError
 from medaug.types import Affine, Sample
 
 SUFFIX = ".nii.gz"
-_DAMAGED = (ImageFileError, HeaderDataError, WrapStructError)
+_DAMAGED = (
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+    ArithmeticError,
+    MemoryError,
+    TypeError,
+)
 DESCRIPTION = "synthetic, made by medaug; not a patient"
 SCANNER = 1
 CHANNELS = {"ct": "CT", "mr": "MR", "image": "grey"}

@@ -48,6 +48,7 @@ class Collection:
         problems: what was found to be wrong while looking.
         excluded: what is left out on purpose, with the reason.
         taken: the labels that are asked for; by default all.
+        places: of scans that are called by a hash, below the root; for the user's screen alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Collection:
     excluded: Mapping[str, str] = field(default_factory=dict)
     taken: tuple[Label, ...] | None = None
     kind: Literal["ct"] = "ct"
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def all_labels(self) -> tuple[Label, ...]:

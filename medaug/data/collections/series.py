@@ -1,8 +1,9 @@
 """Folders of DICOM series, with a label map for some of them or for none.
 
 Files are told by their suffix or, without one, by their preamble, and grouped by their
-SeriesInstanceUID, whatever folders they share.  A scan is named after its place below the root,
-never after a patient.  Its label is a volume file
+SeriesInstanceUID, whatever folders they share.  A scan with a label is named after its place below
+the root, as its label is; one without by a hash of that UID, since folders of DICOM files are often
+named after patients.  The label is a volume file
 
 - in its own folder or the one above, called ``label``, ``mask``, ``seg`` or ``segmentation``, or
 - in a folder of labels right below the root, called like the scan or its folder.
@@ -16,6 +17,7 @@ from medaug.data.collections.collection import Collection, Entry
 from medaug.data.collections.pairs import LABEL, named
 from medaug.data.collections.wanted import Wanted
 from medaug.data.series import Header, check_series, read_header, walk
+from medaug.data.unlabeled import digest
 from medaug.data.volumes import stem, suffix, volumes
 from medaug.errors import DataError
 from medaug.types import Problem
@@ -47,24 +49,27 @@ def look(root: Path, wanted: Wanted) -> Collection | None:
     found = {_MODALITIES.get(g[0].modality) for g in groups.values()} - {None}
     modality = wanted.modality or ("MR" if found == {"MR"} else "CT")
     labels = [f for p in sorted(root.iterdir()) if _LABELS.fullmatch(p.name) for f in volumes(p)]
-    entries, excluded = [], {}
-    for id, headers in groups.items():
+    entries, excluded, places = [], {}, {}
+    for where, headers in groups.items():
         said = headers[0].modality
+        id = f"scan-{digest(headers[0].series or where)}"
+        places[id] = where
         if _MODALITIES.get(said) != modality:
             excluded[id] = f"a series of {said}; only {modality} was taken"
             continue
         try:
             files = tuple(h.file for h in check_series([h.file for h in headers], None))
-            entries.append(Entry(id, files, _label(root, id, headers[0].file.parent, labels)))
+            label = _label(root, where, headers[0].file.parent, labels)
+            entries.append(Entry(id if label is None else where, files, label))
         except DataError as error:
-            problems.append(Problem(id, str(error)))
+            problems.append(Problem(where, str(error)))
     made = named(root, "dicom", entries, excluded, Wanted(modality, wanted.names))
-    made.problems = problems
+    made.problems, made.places = problems, places
     return made
 
 
 def _groups(root: Path) -> tuple[dict[str, list[Header]], list[Problem]]:
-    """Headers by case, and files that cannot be read."""
+    """Headers by their place, and files that cannot be read."""
     by_series: dict[tuple[Path, str], list[Header]] = defaultdict(list)
     broken: dict[Path, str] = {}
     for folder, names in walk(root):
@@ -98,12 +103,12 @@ def place(root: Path, path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", inside)
 
 
-def _label(root: Path, id: str, folder: Path, labels: list[Path]) -> Path | None:
+def _label(root: Path, where: str, folder: Path, labels: list[Path]) -> Path | None:
     near = [folder] if folder == root else [folder, folder.parent]
     if len(near) > 1 and (near[1] == root or _series_below(near[1]) > 1):
         near.pop()
     own = [f for place in near for f in volumes(place) if _OWN.fullmatch(stem(f))]
-    names = {id, *folder.relative_to(root).parts}
+    names = {where, *folder.relative_to(root).parts}
     others = [f for f in labels if stem(f) in names or LABEL.sub("", stem(f)) in names]
     found = list(dict.fromkeys([*own, *others]))
     if len(found) > 1:

@@ -172,8 +172,15 @@ def _row(task: Task, lesson: Lesson, tested: list[Unseen]) -> dict[str, Any]:
                 found[case.name], case.labels, codec.labels, case.spacing_mm, tolerance
             )
     except DataError as error:
-        row["skipped"] = str(error)
+        row["skipped"] = _nameless(str(error), lesson)
     return row | {"used": lesson.used, "images": lesson.images}
+
+
+def _nameless(reason: str, lesson: Lesson) -> str:
+    """``reason`` without the user's folders, which may be named after patients."""
+    for place, told in ((lesson.out, "the study"), (lesson.cache.path, "the cache")):
+        reason = reason.replace(str(place), told)
+    return reason
 
 
 def _claim(out: Path, cache: SliceCache, config: StudyConfig) -> None:

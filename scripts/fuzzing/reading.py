@@ -1,0 +1,244 @@
+"""What each kind of file is read into: facets that must not change unsaid, and what is said."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medaug.data import open_source
+from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
+
+
+@dataclass
+class Seen:
+    """What was read: facets by name as hashes, what was said of it, and cases refused."""
+
+    facets: dict[str, str]
+    said: set[str] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+
+
+def _hash(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        raw = f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, torch.Tensor):
+        return _hash(value.numpy())
+    else:
+        raw = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _of_cache(cache: SliceCache, report: PrepareReport | None = None) -> Seen:
+    facets: dict[str, Any] = {}
+    for id, case in cache.cases.items():
+        facets[f"image/{id}"] = np.asarray(case.image)
+        facets[f"geometry/{id}"] = np.asarray(case.affine)
+        if case.label is not None:
+            facets[f"label/{id}"] = np.asarray(case.label)
+        if case.classes is not None:
+            facets[f"classes/{id}"] = np.asarray(case.classes)
+        if cache.attributes:
+            facets[f"attributes/{id}"] = np.asarray(case.attributes)
+        facets[f"counts/{id}"] = {name: n.tolist() for name, n in case.label_pixels.items()}
+    about = [cache.kind, cache.labels, cache.classes, cache.attributes, cache.modality]
+    facets["names"] = [about, cache.source]
+    facets["split"] = cache.split
+    seen = Seen({name: _hash(value) for name, value in facets.items()})
+    seen.said |= {f"{id}: {c}: {r}" for id, k in cache.cases.items() for c, r in k.doubts.items()}
+    seen.said |= {f"{id}: {r}" for id, case in cache.cases.items() for r in case.left_out.values()}
+    if report is not None:
+        seen.refused = [str(problem) for problem in report.failed]
+        seen.said |= {f"{id}: {why}" for id, why in (report.excluded | report.notes).items()}
+        seen.said |= {f"changed {id}: {why}" for id, why in report.changed.items()}
+    return seen
+
+
+def source(root: Path, place: str = "", **settings: Any) -> Seen:
+    """Scans or pictures: opened by looking at them, and prepared."""
+    opened = open_source(str(root / place))
+    asked = CacheSettings(**{"size": 32, "holdout": 0.0, **settings})
+    report = prepare(opened, root / ".cache", asked, 0)
+    return _of_cache(SliceCache.open(root / ".cache"), report)
+
+
+def unlabeled(root: Path) -> Seen:
+    """Scans without labels, as they join training."""
+    from medaug.data.unlabeled import Unlabeled
+
+    opened = Unlabeled(root)
+    report = prepare(opened, root / ".cache", CacheSettings(32, holdout=0.0), 0)
+    return _of_cache(SliceCache.open(root / ".cache"), report)
+
+
+def cache(root: Path) -> Seen:
+    """A cache as training sees it: opened, and every slice of it taken."""
+    from medaug.codec import CTCodec
+    from medaug.config import DataConfig
+    from medaug.data.feed import Feed
+    from medaug.inspection import inspect
+
+    opened = SliceCache.open(root / "cache")
+    about = inspect(root / "cache")
+    data = DataConfig(size=32, augment=None)
+    codec = CTCodec((-160.0, 240.0), opened.labels)
+    feed = Feed(opened, data, codec, seed=0, device=torch.device("cpu"))
+    seen = _of_cache(opened)
+    seen.facets["feed"] = _hash(feed.images)
+    seen.facets["inspect"] = _hash([about["slices"], about["labelled_slices"], about["problems"]])
+    return seen
+
+
+def resumed(root: Path) -> Seen:
+    """A cache that the same prepare command goes on with."""
+    opened = open_source(str(root / "data"))
+    report = prepare(opened, root / "cache", CacheSettings(32, holdout=0.25), 0)
+    return _of_cache(SliceCache.open(root / "cache"), report)
+
+
+def weights(root: Path) -> Seen:
+    """A run that is drawn from."""
+    from medaug.evaluate.training import training_curves
+    from medaug.generator import Generator
+    from medaug.inspection import inspect
+    from medaug.run import trained_on
+
+    source = Generator.from_pretrained(root / "run", "cpu")
+    samples = list(source.generate(2, seed=0, uncertainty=2))
+    drawn = [_hash(s.image) + _hash(s.label) + _hash(s.std) for s in samples]
+    about = inspect(root / "run")
+    there = trained_on(root / "run")
+    curves = [curve.lines for curve in training_curves(root / "run")]
+    facets = {
+        "samples": drawn,
+        "geometry": source.affine.tolist(),
+        "privacy": source.privacy,
+        "cache": None if there is None else there.fingerprint,
+        "curves": curves,
+    }
+    said = set(about["problems"])
+    return Seen({name: _hash(value) for name, value in facets.items()}, said)
+
+
+def continued(root: Path) -> Seen:
+    """A run that the same train command goes on with."""
+    from medaug.config import resolve
+    from medaug.train import fit
+    from tests.conftest import TINY
+
+    more = {"train": {"keep_snapshots": 1}}
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        fit(resolve(TINY, more), SliceCache.open(root / "cache"), root / "run", device="cpu")
+    seen = weights(root)
+    seen.said |= {line for line in said.getvalue().splitlines() if "damaged" in line}
+    return seen
+
+
+def filters(root: Path) -> Seen:
+    """A filter that judges."""
+    from medaug.config import FilterConfig
+    from medaug.filter.judging import open_filter
+
+    config = FilterConfig(segmenter_images=32, folds=2)
+    found = open_filter(root / "run" / "filter.safetensors", config)
+    known = found.reference
+    columns = {name: _hash(np.asarray(v)) for name, v in known.columns.items()}
+    return Seen({"columns": _hash(columns), "codec": _hash(known.codec.to_dict())})
+
+
+def output(form: str) -> Callable[[Path], Seen]:
+    """A synthesised folder, as every command reads it."""
+
+    def read(root: Path) -> Seen:
+        from medaug import journal
+        from medaug.evaluate.synthesised import looks_like, open_synthesised
+        from medaug.inspection import inspect
+        from medaug.splits import nnunet_splits
+        from medaug.transforms.pairs import open_pairs
+
+        out, facets = root / "out", {}
+        about = inspect(out)
+        rows = journal.read(out)
+        facets["rows"] = _hash({index: rows[index] for index in rows})
+        facets["inspect"] = _hash([about["samples"], about["settings"]])
+        if form != "png":
+            pairs = open_pairs(out)
+            taken = [pairs.pair(index, 0) for index in pairs.indices(3)]
+            facets["pairs"] = _hash([_hash(s.image) + _hash(s.label) for s in taken])
+            facets["affine"] = _hash([s.affine.tolist() for s in taken])
+            assert looks_like(out)
+            found = open_synthesised(out)
+            facets["synthetic"] = _hash([found.fingerprint, found.labels, found.window_hu])
+        if form == "nifti":
+            with contextlib.suppress(SystemExit):
+                _splits(out, nnunet_splits, facets)
+        return Seen(facets, set(about["problems"]))
+
+    return read
+
+
+def _splits(out: Path, splits: Callable[..., Any], facets: dict[str, str]) -> None:
+    """What nnU-Net is told of the folder; with synthetic cases alone it is refused."""
+    from medaug.errors import DataError
+
+    try:
+        facets["splits"] = _hash(str(splits(out, 2, dry_run=True)))
+    except DataError as error:
+        if "no real case" not in str(error):
+            raise
+        facets["splits"] = "no real case"
+
+
+def again(root: Path) -> Seen:
+    """A synthesised folder that the same command goes on with."""
+    from medaug import journal
+    from medaug.generator import Generator
+    from medaug.synthesis import synthesize
+
+    source = Generator.from_pretrained(root / "run", "cpu")
+    synthesize(source, 3, root / "out", format="nifti", uncertainty=2)
+    rows = journal.read(root / "out")
+    return Seen({"rows": _hash({index: rows[index] for index in rows})})
+
+
+def masks(root: Path) -> Seen:
+    """Masks that layouts are made of."""
+    from medaug.layouts.folder import OwnMasks
+
+    found = OwnMasks(root, {"pancreas": 1}, {}, 32, 200.0, None)
+    return Seen({"masks": _hash(found.own)})
+
+
+def foreign(root: Path) -> Seen:
+    """Slices of another tool that are judged."""
+    from medaug.evaluate.foreign import open_foreign
+    from medaug.evaluate.synthetic import Frame
+
+    found = open_foreign(root, {"pancreas": 1})
+    frame = Frame(root, 40, 6.0, 2.5, (-160.0, 240.0), {"pancreas": 1}, 1)
+    kept = found.load(frame, root)
+    return Seen({"images": _hash(kept.images), "names": _hash(found.labels)})
+
+
+def config(root: Path) -> Seen:
+    """A config, resolved."""
+    from medaug.config import read_yaml, resolve
+
+    found = resolve(read_yaml(root / "config.yaml")).dump()
+    return Seen({"config": _hash(found)}, {json.dumps(found, sort_keys=True)})
+
+
+def script(root: Path) -> Seen:
+    """A feature extractor that is run."""
+    from medaug.evaluate.features.script import Script
+
+    found = Script(root / "features.pt", (-160.0, 240.0))
+    rows = found(np.arange(2 * 256, dtype=np.int16).reshape(2, 16, 16) - 100)
+    return Seen({"features": _hash(rows)})
