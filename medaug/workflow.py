@@ -27,7 +27,7 @@ from medaug.train import TrainReport, fit
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
 """What suits pictures: the size their source names, no mask, no warps."""
 
-UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window), "tissues": False}}
+UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window)}}
 """What suits MR, which is cached in thousandths of each scan's range."""
 
 
