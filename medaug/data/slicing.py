@@ -134,7 +134,7 @@ class Judged(MapTransform):
         """Judge the scan."""
         image, label = (data[key] for key in self.keys)
         pixels, affine = _array(image), _affine(image)
-        reduced = reduce(pixels, affine)
+        reduced = reduce(pixels, affine, self.modality)
         marks = _array(label) if self.labeled else None
         findings = battery(self.case, pixels, marks, affine, reduced, self.modality)
         refused = [finding.reason for finding in findings if finding.verdict == "refused"]

@@ -78,7 +78,7 @@ class _Look:
         except DataError as error:
             files = Finding(case.id, "files", "refused", str(error))
             return Judged(case.id, (files,), kept={"files": nameless(case, str(error))}), None
-        reduced = reduce(image, affine)
+        reduced = reduce(image, affine, self.modality)
         found = [Finding(case.id, "files", "ok")]
         found += battery(case.id, image, labels, affine, reduced, self.modality)
         digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()

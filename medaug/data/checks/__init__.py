@@ -66,7 +66,7 @@ def battery(
         found["intensity"] = check_intensity(image)
         if found["intensity"][0] == "refused":
             return [Finding(case, check, *said) for check, said in found.items()]
-    reduced = reduce(image, affine) if reduced is None else reduced
+    reduced = reduce(image, affine, modality) if reduced is None else reduced
     found["slices"] = check_slices(reduced)
     body = hounsfield and found["intensity"][0] == "ok"
     if body:
