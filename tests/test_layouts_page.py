@@ -16,7 +16,7 @@ from medaug import Generator
 from medaug.cli import main
 from medaug.errors import ConfigError, DataError
 from medaug.layouts.deformed import AMOUNTS, NUDGE
-from medaug.modality import CT
+from medaug.modality import CT, MR
 from tests.test_nnunet import verified
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -151,6 +151,11 @@ def test_the_numbers_are_the_codes() -> None:
         assert f"| {number} | {name} | {span} |\n" in PAGE
     assert f"above {CT.body_in_slice} HU" in PAGE
     text = " ".join(PAGE.split())
+    void, dark, medium, bright = MR.tissues
+    low, middle, high = MR.bands
+    assert f"{void} below {low:g} thousandths, {dark} to {middle:g}, {medium} to {high:g}" in text
+    assert list(MR.tissues.values()) == list(CT.tissues.values())
+    assert f"above {MR.body_in_slice}." in text
     assert (
         f"rotation is up to {AMOUNTS['rotate']} radians, scaling up to {AMOUNTS['scale']}" in text
     )

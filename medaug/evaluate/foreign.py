@@ -20,6 +20,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medaug.data import collections
+from medaug.data.collections.described import described
 from medaug.data.marks import reader_of
 from medaug.data.volumes import is_nifti, read_itk, stem, volumes
 from medaug.errors import DataError
@@ -75,7 +76,8 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int], str | None]:
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}")
-    described = (folder / "dataset.json").is_file()
+    about = folder / "dataset.json"
+    said = described(about).modality if about.is_file() else None
     source = collections.labelled(folder)
     if source is not None:
         cases, problems = source.cases()
@@ -87,12 +89,12 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int], str | None]:
                 f"{folder}: {len(bare)} of {len(cases)} images have no mask, such as {bare[0]}; "
                 "give all a mask, or name a folder of the images alone"
             )
-        return cases, source.labels, source.modality if described else None
+        return cases, source.labels, said
     places = [place for place in (folder / "imagesTr", folder / "images", folder) if place.is_dir()]
     for place in places:
         found = volumes(place)
         if found:
-            return [Case(stem(path), (path,)) for path in found], {}, None
+            return [Case(stem(path), (path,)) for path in found], {}, said
     files = [p for place in places for p in place.iterdir() if p.is_file()]
     pictures = [p for p in files if p.suffix.lower() in PICTURES]
     if pictures:

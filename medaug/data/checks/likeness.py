@@ -1,9 +1,9 @@
 """Is this the scan we have already, under another name?
 
 A scan's likeness is how much gas, fat, soft tissue and bone (of MR: void, dark, medium and bright)
-lies in each half of its body, every 4 mm along the body: areas, which neither the origin, the in-plane crop, the pixel size, the storage
-order nor the compression change.  Cutting slices off either end shortens it, so two are compared
-where they overlap best.
+lies in each half of its body, every 4 mm along the body: areas, which neither the origin, the
+in-plane crop, the pixel size, the storage order nor the compression change.  Cutting slices off
+either end shortens it, so two are compared where they overlap best.
 """
 
 from collections.abc import Iterator, Sequence
