@@ -151,7 +151,7 @@ def test_the_numbers_are_the_codes() -> None:
         assert f"| {number} | {name} | {span} |\n" in PAGE
     assert f"above {CT.body_in_slice} HU" in PAGE
     text = " ".join(PAGE.split())
-    void, dark, medium, bright = MR.tissues
+    void, dark, medium, _ = MR.tissues
     low, middle, high = MR.bands
     assert f"{void} below {low:g} thousandths, {dark} to {middle:g}, {medium} to {high:g}" in text
     assert list(MR.tissues.values()) == list(CT.tissues.values())
