@@ -43,6 +43,8 @@ class Modality:
         bands: where one of ``tissues`` ends and the next begins.
         tissues: name to id in a layout map, from the darkest; labels keep their own ids below.
         per_hu: so many stored units weigh as one HU of CT, by the widths of the windows.
+        margin_per_hu: the same for how far a patient's levels may lie from others': a range of
+            its own and a bias field set MR scans further apart.
     """
 
     name: Name
@@ -56,15 +58,16 @@ class Modality:
     bands: tuple[float, float, float]
     tissues: Mapping[str, int]
     per_hu: float
+    margin_per_hu: float
 
 
 CT = Modality(
     "CT", "HU", (AIR_HU, 3071), AIR_HU, -300, (-150, 250), (-160.0, 240.0),
-    -135, (-200.0, -30.0, 200.0), _named("gas", "fat", "soft", "bone"), 1.0,
+    -135, (-200.0, -30.0, 200.0), _named("gas", "fat", "soft", "bone"), 1.0, 1.0,
 )  # fmt: skip
 MR = Modality(
     "MR", "thousandths", (0, 4000), 0, 0, (0, 1000), (0.0, 1000.0),
-    25, (100.0, 400.0, 700.0), _named("void", "dark", "medium", "bright"), 2.5,
+    25, (100.0, 400.0, 700.0), _named("void", "dark", "medium", "bright"), 2.5, 7.5,
 )  # fmt: skip
 MODALITIES: dict[str, Modality] = {"CT": CT, "MR": MR}
 

@@ -240,9 +240,10 @@ def test_a_volume_beside_its_series_is_passed_over(tmp_path, expected):
     scan(root / ID)
     volumes(root)
     np.testing.assert_array_equal(sliced(root)[0], expected[0])
-    (root / "label0007.nii.gz").unlink()
-    label(root / f"{ID}.nii.gz")
-    np.testing.assert_array_equal(sliced(root)[1], expected[1])
+    named = tmp_path / "named"
+    scan(named / ID)
+    label(named / f"{ID}.nii.gz")
+    np.testing.assert_array_equal(sliced(named)[1], expected[1])
 
 
 @pytest.mark.parametrize("order", ["LAI", "RAS"])
@@ -250,8 +251,8 @@ def test_a_flipped_label_of_a_volume_is_caught(tmp_path, order):
     root = tmp_path / "data"
     volume(root / f"{ID}.nii.gz", order)
     write_label(root / "label0007.nii.gz", np.ascontiguousarray(miniature(7)[1][::-1]))
-    (told,) = prepare(open_source(str(root)), tmp_path / "cache", SETTINGS, 0).failed
-    assert "label lies better on the image" in told.reason
+    with pytest.raises(DataError, match="label lies better on the image mirrored left to right"):
+        prepare(open_source(str(root)), tmp_path / "cache", SETTINGS, 0)
     made = nibabel.load(root / "label0007.nii.gz")
     nibabel.save(
         nibabel.Nifti1Image(np.asarray(made.dataobj), made.affine * [-1, 1, 1, 1]),

@@ -23,7 +23,7 @@ def amos(tmp_path: Path) -> Path:
 def test_both_make_and_take_the_same_cache(
     medaug: Medaug, amos: Path, tmp_path: Path, first: str
 ) -> None:
-    Path("names.json").write_text(json.dumps({"pancreas": 1, "liver": 2}))
+    Path("names.json").write_text(json.dumps({"labels": {"pancreas": 1, "liver": 2}}))
     geometry = ["--size", 32]
     prepare = ["prepare", amos, *geometry, *TOLD, "--json"]
     train = ["train", "--data", amos, "--run", "run", *SETTINGS, *TOLD, "--json"]

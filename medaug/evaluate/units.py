@@ -12,6 +12,9 @@ from typing import Any
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
 from medaug.modality import CT, Modality
 
+HISTOGRAM = Bound(most=60.0, of="difference")
+"""Of MR, since the medians of bands, which are no tissues, hardly see a shift of everything."""
+
 _COUNTED = re.compile(r"(?<=\d )HU\b")
 _SPOKEN = re.compile(r"\bHU\b")
 _NAMED = re.compile(r"(?<![a-z])hu(?![a-z])")
@@ -46,7 +49,9 @@ def _figure(figure: Figure, modality: Modality) -> Figure:
             "means wrong intensities, or scans of another sequence."
         )
     bound = figure.bound
-    if figure.unit == "HU" and bound is not None and bound.of != "ratio":
+    if figure.name == "fidelity.histogram":
+        bound = HISTOGRAM
+    elif figure.unit == "HU" and bound is not None and bound.of != "ratio":
         bound = _scaled(bound, modality.per_hu)
     unit = _SPOKEN.sub(modality.unit, figure.unit)
     return replace(figure, name=name, sentence=sentence, unit=unit, bound=bound)

@@ -195,7 +195,7 @@ class Filter:
     def _hu_is_off(self, seen: Figures) -> bool:
         margin, wider = self.config.hu_margin, self.config.hu_spread
         if margin is not None:
-            margin *= self.modality.per_hu
+            margin *= self.modality.margin_per_hu
             pairs = list(zip(seen.hu_levels, self.levels, strict=True))
             for values, bounds in ((seen.hu_median, self.hu), (seen.hu_contrast, self.contrast)):
                 at = (b.at(n) for b, n in zip(bounds, seen.pixels, strict=True))
