@@ -41,7 +41,7 @@ from medaug.train import fit
 from medaug.workflow import resolve_for
 from tests import magnetic
 from tests.conftest import TINY
-from tests.test_downstream import LENIENT, LITTLE
+from tests.lessons import LENIENT, LITTLE
 
 WINDOW = MR.window
 Change = Callable[[SliceSet], SliceSet]
