@@ -46,7 +46,6 @@ class PrepareReport:
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
         doubtful: scans that are in the cache, with what is doubtful about them.
-        notes: what to know of scans written now, such as lossy compression.
         changed: cases cut anew, now done or failed, with what had changed in the source.
         complete: whether the cache is finished, or waits for other shares.
     """
@@ -58,7 +57,6 @@ class PrepareReport:
     excluded: dict[str, str]
     seconds: float
     doubtful: list[Problem] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
     changed: dict[str, str] = field(default_factory=dict)
     complete: bool = True
 
@@ -147,7 +145,6 @@ def prepare(
     todo = {id: work[id] for id in index["expected"] if id in own and id in missing}
     there = [id for id in there if id in own]
     done: list[str] = []
-    notes: dict[str, str] = {}
     other = before is None or not before["complete"] or before["expected"] != sorted(work)
     if missing or other or apart:
         records = shares.Records(cache, part, index)
@@ -174,8 +171,6 @@ def prepare(
                     problems.append(Problem(outcome.case, outcome.failed))
                 else:
                     done.append(outcome.case)
-                    if outcome.note:
-                        notes[outcome.case] = outcome.note
             with turn(cache / ".turn"):
                 failed = records.leave(index["failed"])
                 if failed is not None:
@@ -206,7 +201,6 @@ def prepare(
             if case is not None
             for check, reason in case.doubts.items()
         ],
-        notes=dict(sorted(notes.items())),
         changed={id: what for id, what in changed.items() if id in own},
         complete=bool((read_index(cache) or {}).get("complete")),
     )
