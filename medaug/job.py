@@ -116,9 +116,9 @@ class Job:
         return [i for b in blocks for i in range(b * size, min(b * size + size, self.n))]
 
     def missing(self, rows: Rows) -> list[int]:
-        """The samples of this shard that lack a row, or a file that their row names."""
+        """The samples of this shard that lack a row, or whose files are not what it says."""
         there = _listing(self.out)
-        return [i for i in self.indices() if i not in rows or not _named(rows[i]) <= there]
+        return [i for i in self.indices() if i not in rows or not self._whole(rows[i], there)]
 
     def real_cases(self) -> list[str]:
         """The real slices of this shard."""
@@ -126,9 +126,17 @@ class Job:
         return [case for case in places if journal.in_shard(case, *self.shard)]
 
     def missing_real(self, rows: Rows) -> list[str]:
-        """The real slices of this shard that lack a row, or a file that their row names."""
+        """The real slices of this shard that lack a row, or whose files are not what it says."""
         there, done = _listing(self.out), rows.real
-        return [c for c in self.real_cases() if c not in done or not _named(done[c]) <= there]
+        return [c for c in self.real_cases() if c not in done or not self._whole(done[c], there)]
+
+    def _whole(self, row: Row, there: set[str]) -> bool:
+        """Whether the files of a row are there and have its checksum."""
+        names = [row[role] for role in ROLES if row[role]]
+        if not there.issuperset(names):
+            return False
+        contents = ((self.out / name).read_bytes() for name in names)
+        return journal.files_crc32(contents) == row["files_crc32"]
 
 
 class Options(TypedDict, total=False):
@@ -206,10 +214,6 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
     return Job(
         generator, n, Path(out), shard, writer, level, settings, source, judging, real, marks, facts
     )
-
-
-def _named(row: Row) -> set[str]:
-    return {row[role] for role in ROLES if row[role]}
 
 
 def _listing(folder: Path) -> set[str]:

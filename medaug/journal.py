@@ -41,6 +41,7 @@ COLUMNS = (
     "spacing_x_mm", "spacing_y_mm", "mask_area_mm2",
     "slices", "spacing_z_mm", "mask_volume_mm3", "adjoining_hu", "adjoining_dice",
     "uncertainty_source", "mean_std", "mean_std_in_mask", "mean_entropy_bits", "mask", "refused",
+    "files_crc32", "row_crc32",
 )  # fmt: skip
 """Columns of the manifest, in order.
 
@@ -52,8 +53,10 @@ class, such as ``liver=1;height=0.25``.  ``mask`` says where a mask that was giv
 ``refused`` why the filter refused earlier draws of the sample, one reason each.  A case that is a
 stack has ``slices``, their distance, and the volume of its mask in the place of the area;
 ``adjoining_hu`` and ``adjoining_dice`` are averages over its pairs of neighbouring slices, see
-`medaug.data.continuity`.  What does not apply is empty.  No value holds a comma, a quote or a line
-end.
+`medaug.data.continuity`.  ``files_crc32`` is over the contents of the files that the row names, in
+the order of the columns, ``row_crc32`` over the line up to it: a row or a file that was damaged
+later is found, and written anew.  What does not apply is empty.  No value holds a comma, a quote or
+a line end.
 """
 
 _LOCK = ".medaug.lock"
@@ -104,8 +107,16 @@ class Rows(Mapping[int, Row]):
         return len(self._lines)
 
 
+def files_crc32(contents: Iterable[bytes]) -> str:
+    """The checksum of a row's files, whose contents come in the order of the columns."""
+    total = 0
+    for content in contents:
+        total = zlib.crc32(content, total)
+    return f"{total:08x}"
+
+
 def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:
-    """The row of a real slice, whose files are ``names`` by role."""
+    """The row of a real slice; ``names`` are its files by role, and their checksum."""
     patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
     values = {"case": case, "origin": "real", "patient": patient, "kind": kind}
     return _filled(values | _measured(sample) | dict(names))
@@ -114,7 +125,7 @@ def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]
 def describe(
     sample: Sample, kind: str, seed: int, fingerprint: str, names: Mapping[str, str]
 ) -> Row:
-    """The row of ``sample``, whose files are ``names`` by role."""
+    """The row of ``sample``; ``names`` are its files by role, and their checksum."""
     values = {
         "index": str(sample.index),
         "case": case_name(sample.index),
@@ -201,7 +212,7 @@ class Journal:
 
     def append(self, row: Row) -> None:
         """Add one finished sample; safe to call from several threads."""
-        line = _line(row[column] for column in COLUMNS)
+        line = _signed(row[column] for column in COLUMNS[:-1])
         with self._guard, explaining(self.path):
             if os.write(self._handle, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -261,13 +272,19 @@ def _merge(folder: Path, journals: list[Path]) -> Rows:
     merged = dict(there)
     for path in journals:
         merged |= _lines(path)
-    if merged != there:
+    if merged != there or _holds_more(folder, there):
         order = sorted(merged, key=lambda key: (isinstance(key, str), key))
         table = b"".join([_line(COLUMNS), *(merged[key] for key in order)])
         write_bytes(folder / MANIFEST, table)
     for path in journals:
         path.unlink()
     return Rows(merged)
+
+
+def _holds_more(folder: Path, rows: Lines) -> bool:
+    """Whether the manifest has lines that are no sound rows."""
+    path = folder / MANIFEST
+    return path.exists() and path.read_bytes().count(b"\n") != len(rows) + 1
 
 
 def _journals(folder: Path) -> list[Path]:
@@ -297,11 +314,23 @@ def _line(values: Iterable[str]) -> bytes:
     return (",".join(values) + "\n").encode()
 
 
+def _signed(values: Iterable[str]) -> bytes:
+    """A row with its checksum behind it."""
+    start = ",".join(values) + ","
+    return f"{start}{zlib.crc32(start.encode()):08x}\n".encode()
+
+
+def _sound(line: bytes) -> bool:
+    """Whether a whole line is as it was written."""
+    start, _, found = line.rpartition(b",")
+    return found == b"%08x\n" % zlib.crc32(start + b",")
+
+
 def _lines(path: Path) -> dict[int | str, bytes]:
-    """The whole lines of a journal or manifest that are rows: by index, or name where real."""
+    """The sound rows of a journal or manifest: by index, or by name where real."""
     found: dict[int | str, bytes] = {}
     for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or line.count(b",") != len(COLUMNS) - 1:
+        if line.count(b",") != len(COLUMNS) - 1 or not _sound(line):
             continue
         index, case, origin = line.split(b",", 3)[:3]
         if index.isdigit() and case == case_name(int(index)).encode():

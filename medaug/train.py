@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from medaug import __version__
-from medaug.checkpoint import load_state, read_tensors, save_state, write_tensors
+from medaug.checkpoint import load_state, read_weights, save_state, sound, write_tensors
 from medaug.codec import CTCodec
 from medaug.config import Config
 from medaug.data.adjoining import adjoining
@@ -214,7 +214,7 @@ class _Trainer:
                 if due <= self.images < train.images:
                     self.snapshot()
                     due = _next(self.images, train.snapshot_every)
-            if self.images > self.resumed or not weights_path(self.run).exists():
+            if self.images > self.resumed or not sound(weights_path(self.run)):
                 self.snapshot()
         if interrupted:
             print(f"{self.run}: interrupted; the same command goes on", file=sys.stderr)
@@ -361,7 +361,7 @@ def _start_from(model: Model, path: Path) -> None:
     Raises:
         RunError: the weights are of another model or shape.
     """
-    tensors, _, _ = read_tensors(path)
+    tensors, _, _ = read_weights(path)
     mine: dict[str, Tensor] = model.state_dict()
     for name, value in tensors.items():
         if name not in mine or mine[name].shape != value.shape:

@@ -63,7 +63,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and status 2."""
+    """Run the command line; a mistake, or what the system refuses, is one line and status 2."""
     try:
         app()
     except MedaugError as error:
@@ -72,6 +72,14 @@ def main() -> None:
     except KeyboardInterrupt:
         say("medaug: interrupted; the same command goes on where it stopped")
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        from medaug.cli.starved import sentence
+
+        reason = sentence(error)
+        if not reason:
+            raise
+        say(f"medaug: {reason}")
+        sys.exit(MISTAKE)
 
 
 from medaug.cli import (  # noqa: E402, F401

@@ -25,7 +25,7 @@ from medaug.data.stored import (
 )
 from medaug.data.twins import Known, identity, others, told, twins
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import held, remove_parts, write_json
+from medaug.files import held, remove_parts, sealed, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -127,8 +127,9 @@ def prepare(
     known = before["split"] if before is not None else {}
     apart = others(apart_from)
     index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
-    there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
-    changed = _changed(cache, {id: work[id] for id in there})
+    there = [id for id in index["expected"] if (cache / "cases" / id).is_dir()]
+    changed = _damaged(cache, there, source.kind)
+    changed |= _changed(cache, {id: work[id] for id in there if id not in changed})
     there = [id for id in there if id not in changed]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
@@ -137,7 +138,7 @@ def prepare(
     if todo or other or apart:
         with held(cache):
             remove_parts(cache)
-            write_json(cache / INDEX, index | {"complete": False})
+            write_json(cache / INDEX, sealed(index | {"complete": False}))
             for outcome in _fill(source, cache, settings, todo, changed, workers, len(there)):
                 if outcome.stop:
                     raise OutputError(outcome.stop)
@@ -154,7 +155,7 @@ def prepare(
                 (done if id in done else there).remove(id)
             if not done and not there:
                 raise DataError(_nothing_usable(source.name, problems))
-            write_json(cache / INDEX, _finished(cache, index))
+            write_json(cache / INDEX, sealed(_finished(cache, index)))
     if source.kind == "image":
         problems += _left_out(cache, work)
     found = {id: read_case(cache, id, source.kind) for id in sorted([*done, *there])}
@@ -208,6 +209,21 @@ def _remove_twins(
     found = twins(scans, first, apart)
     filling.discard(cache / "cases", found)
     return {id: told(other) for id, other in found.items()}
+
+
+def _damaged(cache: Path, there: Sequence[str], kind: str) -> dict[str, str]:
+    """The cases of which a file in the cache is not what was written, with what it is."""
+    found = {}
+    for id in there:
+        try:
+            case = read_case(cache, id, kind)
+            file = "case.json" if case is None else case.damaged()
+        except CacheError as error:
+            found[id] = str(error).partition(";")[0]
+            continue
+        if file:
+            found[id] = f"{file} in the cache was damaged"
+    return found
 
 
 def _changed(cache: Path, there: Mapping[str, Any]) -> dict[str, str]:

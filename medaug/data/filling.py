@@ -21,8 +21,9 @@ from monai.transforms import Transform
 
 from medaug.data import Block, changes
 from medaug.data.checks.likeness import packed
-from medaug.data.readers import LOSSY
+from medaug.data.readers import LOSSY, UNKNOWN
 from medaug.data.slicing import as_item, pipeline
+from medaug.data.stored import sealed_case
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
 from medaug.modality import modality_of
@@ -92,9 +93,7 @@ def write_case(
             }
             if left_out:
                 content["left_out"] = dict(left_out)
-            canonical = json.dumps(content, sort_keys=True)
-            content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
-            content |= dict(notes or {})
+            content = sealed_case(content | dict(notes or {}))
             for name, told in (("case.json", content), (changes.RECORD, source)):
                 if told is not None:
                     with (part / name).open("wb") as stream:
@@ -182,8 +181,11 @@ class Slice(Transform):
             write_case(where, arrays, affine, self.labels, notes=notes, source=source)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
             return _outcome(data.id, error, data)
-        lossy = image.meta.get(LOSSY)
-        return Outcome(data.id, note=f"its pixels went through {lossy} (lossy)" if lossy else "")
+        lossy, unknown = (image.meta.get(key) for key in (LOSSY, UNKNOWN))
+        told = [f"its pixels went through {lossy} (lossy)"] if lossy else []
+        if unknown:
+            told.append(f"{unknown} voxels are no finite number and count as background")
+        return Outcome(data.id, note="; ".join(told))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from medaug.data.canonical import Canonicald
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
-from medaug.data.readers import LOSSY, SeriesReader, VolumeReader
+from medaug.data.readers import LOSSY, UNKNOWN, SeriesReader, VolumeReader
 from medaug.data.volumes import suffix
 from medaug.errors import ConfigError, DataError, MedaugError
 from medaug.modality import CT, Modality, check_hu
@@ -178,7 +178,7 @@ class InPlaned(MapTransform):
         affine, pixels, marks = _affine(image), _array(image), _array(label)
         where = self.center(pixels, marks, affine, self.modality)
         window = (affine, where, self.fov_mm, self.size)
-        kept = {key: value for key, value in image.meta.items() if key == LOSSY}
+        kept = {key: value for key, value in image.meta.items() if key in (LOSSY, UNKNOWN)}
         placed = torch.from_numpy(geometry.window_affine(*window))
         for key, resampled in (
             (self.keys[0], geometry.resample_image(pixels, *window, self.modality)),
