@@ -182,6 +182,8 @@ def _become(command: Command, folder: Path, told: Path) -> None:
         for which, most in command.limits.items():
             resource.setrlimit(which, (most, most))
         code = _main(command.words)
+    except BaseException:
+        traceback.print_exc()
     finally:
         with suppress(Exception):
             sys.stdout.flush()

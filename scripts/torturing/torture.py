@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("hammers", nargs="*", metavar="hammer", help=", ".join(ROWS))
     parser.add_argument("--list", action="store_true", help="name the hammers and leave")
     parser.add_argument("--quick", action="store_true", help="few strikes; results in build/")
+    parser.add_argument("--work", type=Path, help="where to work; by default below build/torture")
     parser.add_argument("--strikes", type=int, help="how often each thing is hit")
     asked = parser.parse_args()
     if unknown := [name for name in asked.hammers if name not in ROWS]:
@@ -72,8 +73,8 @@ def main() -> int:
     if asked.list:
         print("\n".join(f"{name:12} {row.what}" for name, row in ROWS.items()))
         return 0
-    work = ROOT / "build" / "torture" / ("quick" if asked.quick else "full")
     partial = asked.quick or asked.strikes or asked.hammers
+    work = asked.work or ROOT / "build" / "torture" / ("quick" if partial else "full")
     results = work / "results" if partial else ROOT / "docs" / "results"
     content = torture(work, asked.hammers or list(ROWS), asked.quick, asked.strikes)
     content["command"] = " ".join(["scripts/torture", *sys.argv[1:]])
