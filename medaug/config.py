@@ -246,6 +246,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path}: not valid YAML{line}") from error
+    except ValueError as error:
+        raise ConfigError(f"config {path}: not a text in UTF-8") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
     return content or {}

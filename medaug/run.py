@@ -73,7 +73,13 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
         write_json(path, sealed(facts))
         return facts
     began = read_facts(run)
-    kept = Config.model_validate(read_yaml(run / "config.yaml"))  # fills what is newer than the run
+    try:
+        kept = Config.model_validate(read_yaml(run / "config.yaml"))  # fills what the run lacks
+    except ValueError as error:
+        raise RunError(
+            f"{run}: its config.yaml is damaged ({str(error).splitlines()[0]}); bring it back from "
+            "a copy, or choose another --run"
+        ) from error
     there, asked = flatten(kept.dump()), flatten(config.dump())
     for key in sorted(there.keys() | asked.keys()):
         if key not in FREE and there.get(key) != asked.get(key):

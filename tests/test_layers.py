@@ -31,11 +31,22 @@ LAYERS = [
     {"geometry", "tensors"},
     {"ignoring", "modality"},
     {"types"},
-    {"config", "registry", "progress", "files", "seeds"},
+    {"config", "registry", "progress", "files", "seeds", "starved"},
     {"errors"},
 ]
 # fmt: on
-OPEN = {"config", "registry", "errors", "files", "seeds", "progress", "types", "tensors", "device"}
+OPEN = {
+    "config",
+    "registry",
+    "errors",
+    "files",
+    "seeds",
+    "progress",
+    "types",
+    "tensors",
+    "device",
+    "starved",
+}
 """May be imported from anywhere."""
 
 

@@ -10,7 +10,6 @@ import torch
 
 from medaug import journal
 from medaug.checkpoint import load_state, read_tensors, save_state, sound, write_tensors
-from medaug.cli.starved import sentence
 from medaug.data import open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.stored import sealed_case, unsealed_case
@@ -18,6 +17,7 @@ from medaug.errors import CacheError, RunError, WeightsError
 from medaug.files import read_checked, sealed, unsealed, write_checked
 from medaug.generator import Generator
 from medaug.run import read_facts
+from medaug.starved import sentence
 from medaug.synthesis import synthesize
 from tests.test_cache import tree
 
@@ -185,7 +185,7 @@ def test_a_row_says_what_its_files_hold(tiny_run: Path, tmp_path: Path) -> None:
     ("error", "words"),
     [
         (MemoryError(), "not enough memory"),
-        (OSError(24, "Too many open files", "a.npy"), "a.npy: too many open files"),
+        (OSError(24, "Too many open files", "a.npy"), "too many open files"),
         (OSError(28, "No space", "a.npy"), "a.npy: no space left on the disk"),
         (RuntimeError("can't start new thread"), "no more processes or threads"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from medaug.errors import MedaugError
+from medaug.starved import sentence
 
 INCOMPLETE = 1
 MISTAKE = 2
@@ -73,8 +74,6 @@ def main() -> None:
         say("medaug: interrupted; the same command goes on where it stopped")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        from medaug.cli.starved import sentence
-
         reason = sentence(error)
         if not reason:
             raise

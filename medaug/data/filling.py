@@ -27,6 +27,7 @@ from medaug.data.stored import sealed_case
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
 from medaug.modality import modality_of
+from medaug.starved import lacking
 from medaug.types import Affine, Case
 
 PART = ".part-"
@@ -222,6 +223,8 @@ class Develop(Transform):
 
 def _outcome(id: str, error: BaseException, case: Case | None = None) -> Outcome:
     """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
+    if reason := lacking(error):
+        return Outcome(id, stop=reason)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OutputError):

@@ -13,6 +13,7 @@ from medaug import journal
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.files import unsealed
 from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
 from medaug.registry import WRITERS, lookup
@@ -35,7 +36,10 @@ def open_synthesised(folder: Path) -> Synthetic:
         DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone.
         OutputError: a manifest of another version.
     """
-    about = json.loads((folder / "run.json").read_text())
+    try:
+        about = unsealed(json.loads((folder / "run.json").read_text()))
+    except ValueError as error:
+        raise DataError(f"{folder}: its run.json is damaged ({error})") from error
     form = str(about["settings"]["format"])
     if about["kind"] != "ct":
         what = "MR" if about["kind"] == "mr" else "pictures"

@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LIMIT_S = 180.0
-"""A command that takes longer hangs: undisturbed, none takes ten seconds."""
+LIMIT_S = 600.0
+"""A command that takes longer hangs: undisturbed, none takes ten seconds on an idle machine."""
 
 IMPORTS = (
     "medaug.cli",
