@@ -247,7 +247,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f" in line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path}: not valid YAML{line}") from error
     except ValueError as error:
-        raise ConfigError(f"config {path}: not a text in UTF-8") from error
+        raise ConfigError(f"config {path}: cannot be read as YAML ({error})") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
     return content or {}

@@ -23,7 +23,7 @@ def double(world: World, scratch: Path, count: int) -> Iterator[Trial]:
             delay = float(draws.uniform(0, duration)) if number else 0.0
             first = Running(victim.command(), folder)
             over = first.ended(delay)
-            second = Running(victim.command(), folder, "second")
+            second = Running(victim.command(), folder)
             two = second.wait()
             one = first.wait() if over is None else first.end(over)
             refused = [end for end in (one, two) if end.code]

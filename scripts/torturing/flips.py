@@ -61,7 +61,7 @@ def _weights(world: World, scratch: Path, count: int) -> Iterator[Trial]:
         end = run(Command(words), folder)
         lost = _judged(end, victim, wanted, folder)
         mended = run(training.command(), home)
-        found = _judged(mended, training, whole, home)
+        found = _judged(mended, training, whole, home, ("run.json",))
         note = "refused" if end.code else "harmless"
         yield Trial("weight file", what, lost or found, [end, mended], note)
         shutil.rmtree(home)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import nibabel
 import numpy as np
+import SimpleITK as sitk
 from process import Command, run, stopped
 from trial import Trial, difference
-from victims import SPACING_MM, World
+from victims import World
 
 SEED = 25
 PLUGIN = '''\
@@ -80,23 +80,24 @@ def nan(world: World, scratch: Path, count: int) -> Iterator[Trial]:
 
 def _scan(world: World, scratch: Path, draws: np.random.Generator) -> Trial:
     """A few voxels of one scan in a folder of NIfTI files: NaN is told, infinity refused."""
-    from medaug.data.cache import SliceCache
-
     folder = scratch / "nan-scans"
-    cache = SliceCache.open(world.cache)
-    bad = sorted(cache.cases)[int(draws.integers(len(cache.cases)))]
+    images, labels = folder / "scans" / "images", folder / "scans" / "labels"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    patients = sorted((world.scans / "Pancreas-CT").iterdir())
+    bad = patients[int(draws.integers(len(patients)))].name
     value = float(draws.choice([np.nan, np.inf, -np.inf]))
-    for id, case in cache.cases.items():
-        values = case.image.transpose(2, 1, 0).astype(np.float32)
-        if id == bad:
-            at = tuple(draws.integers(0, n, 5) for n in values.shape)
-            values[at] = value
-        marks = case.label
-        assert marks is not None
-        for place, array in (("images", values), ("labels", marks.transpose(2, 1, 0))):
-            path = folder / "scans" / place / f"{id}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(array, case.affine), path)
+    for patient in patients:
+        series = str(next(patient.rglob("*.dcm")).parent)
+        image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(series))
+        image = sitk.Cast(image, sitk.sitkFloat32)
+        if patient.name == bad:
+            for _ in range(5):
+                image[[int(draws.integers(n)) for n in image.GetSize()]] = value
+        name = f"{patient.name}.nii.gz"
+        sitk.WriteImage(image, str(images / name))
+        marks = f"label{patient.name[-4:]}.nii.gz"
+        shutil.copy(world.scans / "TCIA_pancreas_labels-02-05-2017" / marks, labels / name)
     words = ["prepare", str(folder / "scans"), "--cache", "out", "--size", "32", "--workers", "0"]
     end = run(Command(words), folder)
     named = any(bad in line and "finite" in line for line in end.said.splitlines())
@@ -104,9 +105,7 @@ def _scan(world: World, scratch: Path, draws: np.random.Generator) -> Trial:
     if np.isinf(value) and end.code != 1:
         lost = lost or f"an infinite value, and it ended with {end.code}"
     shutil.rmtree(folder)
-    spacing = " x ".join(f"{mm:g}" for mm in SPACING_MM)
-    what = f"{value} in {bad}, {spacing} mm"
-    return Trial("scan", what, lost, [end], "refused" if end.code else "told")
+    return Trial("scan", f"{value} in {bad}", lost, [end], "refused" if end.code else "told")
 
 
 def _weights(world: World, scratch: Path, draws: np.random.Generator) -> Trial:

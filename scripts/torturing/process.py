@@ -4,6 +4,7 @@ What is stopped, starved or cut short is the real command line with its workers;
 saves the seconds that Python takes to import torch.
 """
 
+import fcntl
 import importlib
 import os
 import resource
@@ -19,8 +20,11 @@ from pathlib import Path
 LIMIT_S = 600.0
 """A command that takes longer hangs: undisturbed, none takes ten seconds on an idle machine."""
 
+PIPE_BYTES = 2**20
+
 IMPORTS = (
     "medaug.cli",
+    "medaug.starved",
     "medaug.workflow",
     "medaug.data.filling",
     "medaug.data.phantom",
@@ -104,15 +108,17 @@ class Command:
 class Running:
     """A command that was started in ``folder``."""
 
-    def __init__(self, command: Command, folder: Path, name: str = "first") -> None:
+    def __init__(self, command: Command, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.told = folder.with_name(f"{folder.name}-{name}.err")
+        self.told, told = os.pipe()  # no file: a full disk or a limit would silence it
+        fcntl.fcntl(told, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            _become(command, folder, self.told)
+            _become(command, folder, told)
+        os.close(told)
         with suppress(OSError):  # it has done so itself, or is over
             os.setpgid(self.pid, self.pid)
 
@@ -145,9 +151,13 @@ class Running:
     def end(self, code: int, hung: bool = False) -> End:
         """How it ended, read once."""
         seconds = time.monotonic() - self.began
-        said = self.told.read_text(errors="replace")
-        self.told.unlink()
-        return End(code, seconds, said, hung)
+        os.set_blocking(self.told, False)  # a dying worker may hold the other end
+        said = b""
+        with suppress(BlockingIOError):
+            while block := os.read(self.told, PIPE_BYTES):
+                said += block
+        os.close(self.told)
+        return End(code, seconds, said.decode(errors="replace"), hung)
 
 
 def run(command: Command, folder: Path) -> End:
@@ -165,7 +175,7 @@ def stopped(command: Command, folder: Path, after_s: float, number: signal.Signa
     return running.wait()
 
 
-def _become(command: Command, folder: Path, told: Path) -> None:
+def _become(command: Command, folder: Path, told: int) -> None:
     """Turn the forked process into the command; never returns."""
     code = 1
     try:
@@ -174,7 +184,7 @@ def _become(command: Command, folder: Path, told: Path) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
+        os.dup2(told, 2)
         os.chdir(folder)
         os.environ.update(command.environment)
         if command.before is not None:

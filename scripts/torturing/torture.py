@@ -93,8 +93,8 @@ def torture(
     began = time.monotonic()
     warm()
     scratch = work / "trials"
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(work / "undisturbed", ignore_errors=True)
+    for old in (scratch, work / "undisturbed", work / "cache", work / "run"):
+        shutil.rmtree(old, ignore_errors=True)
     scratch.mkdir(parents=True)
     found: dict[str, Any] = {}
     total = Tally()
