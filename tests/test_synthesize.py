@@ -116,11 +116,16 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     assert str(error.value) == f"{path}: is a file, and a folder is wanted"
 
 
+NOT_OURS = (
+    "its run.json is damaged, or was not written by medaug synthesize; choose a new or empty folder"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "its run.json was not written by medaug synthesize; choose a new or empty folder"),
-        ("[]", "its run.json was not written by medaug synthesize; choose a new or empty folder"),
+        ("{", NOT_OURS),
+        ("[]", NOT_OURS),
         (
             '{"command": "evaluate", "settings": {}}',
             "holds the result of medaug evaluate; choose a new or empty folder",
