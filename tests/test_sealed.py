@@ -19,7 +19,7 @@ from medaug.generator import Generator
 from medaug.run import read_facts
 from medaug.starved import sentence
 from medaug.synthesis import synthesize
-from tests.test_cache import tree
+from tests.trees import tree
 
 
 def flip(path: Path, at: int = -5) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_case_is_refused_and_cut_anew(
     report = prepare(open_source(str(phantom_root)), cache, settings, 0)
     assert list(report.changed) == ["PANCREAS_0002"]
     assert name in report.changed["PANCREAS_0002"]
-    assert tree(cache) == tree(phantom_cache)
+    assert tree(cache, ".lock") == tree(phantom_cache, ".lock")
 
 
 def test_a_damaged_index_is_refused(phantom_cache: Path, tmp_path: Path) -> None:
