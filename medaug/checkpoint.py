@@ -39,8 +39,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     flat = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     text = json.dumps({"version": VERSION, **header}, sort_keys=True)
     checksum = digest(flat, text)
-    write_bytes(path, save(flat, metadata={"medaug": text, "sha256": checksum}))
+    write_bytes(path, _ordered(save(flat, metadata={"medaug": text, "sha256": checksum})))
     return checksum
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names.
+
+    The library writes them in an order that changes from call to call.
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -65,14 +78,17 @@ def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
             if not 2 <= length <= path.stat().st_size - 8:
                 raise WeightsError(f"{path}: not a safetensors file")
             file.seek(8)
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
+            metadata = dict(json.loads(file.read(length)).get("__metadata__", {}))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: not a safetensors file") from error
     if "medaug" not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by medaug")
-    header = json.loads(metadata["medaug"])
+    try:
+        header = dict(json.loads(metadata["medaug"]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged, its header is not JSON") from error
     if header.get("version") != VERSION:
         raise WeightsError(
             f"{path}: written in format {header.get('version')}, this medaug reads {VERSION}"
@@ -92,7 +108,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     header, text, checksum = _metadata(path)
     try:
         tensors = load(path.read_bytes())
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: damaged, {error}") from error
     if digest(tensors, text) != checksum:
         raise WeightsError(f"{path}: damaged, its content does not match its checksum")
@@ -111,6 +127,28 @@ def unpack(content: bytes) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     return load(content)
+
+
+def sound(path: Path) -> bool:
+    """Whether a file that ``write_tensors`` wrote is there and whole."""
+    try:
+        read_tensors(path)
+    except WeightsError:
+        return False
+    return True
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """As ``read_tensors``, of values that are all numbers.
+
+    Raises:
+        WeightsError: as ``read_tensors``, or a value is not finite; names its tensor.
+    """
+    tensors, header, checksum = read_tensors(path)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise WeightsError(f"{path}: {name} holds values that are not finite numbers")
+    return tensors, header, checksum
 
 
 def state_path(run: Path, images: int) -> Path:
@@ -134,7 +172,7 @@ def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
     states = sorted(state_path(run, 0).parent.glob("state-*.safetensors"), reverse=True)
     for path in states:
         try:
-            tensors, header, _ = read_tensors(path)
+            tensors, header, _ = read_weights(path)
         except WeightsError as error:
             print(f"{error}; going on from the checkpoint before it", file=sys.stderr)
             continue

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from medaug.errors import OutputError
-from medaug.files import write_bytes
-from medaug.journal import spell
+from medaug.files import sealed, unsealed, write_json
+from medaug.rows import spell
 
 
 def claimed(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -28,11 +28,11 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             )
         return None
     try:
-        run = json.loads(path.read_bytes())
+        run = unsealed(json.loads(path.read_bytes()))
         command, there = run["command"], dict(run["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{out}: its run.json was not written by medaug synthesize; "
+            f"{out}: its run.json is damaged, or was not written by medaug synthesize; "
             "choose a new or empty folder"
         ) from error
     if command != "synthesize":
@@ -65,8 +65,7 @@ def claim(out: Path, settings: Mapping[str, Any], n: int, about: Mapping[str, An
     if run is None:
         run = {**about, "command": "synthesize", "settings": settings, "n": 0}
     if run["n"] < n:
-        content = json.dumps(run | {"n": n}, indent=2, sort_keys=True) + "\n"
-        write_bytes(out / "run.json", content.encode())
+        write_json(out / "run.json", sealed(run | {"n": n}))
 
 
 def _spelt(name: str, value: Any) -> Any:

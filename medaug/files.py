@@ -2,11 +2,12 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from medaug.errors import OutputError
 PART = ".part"
 PATIENCE_S = 5.0
 """How long a held folder is waited for: a killed process's workers keep its lock until they die."""
-_REASONS = {
+REASONS = {
     errno.ENOSPC: "no space left on the disk; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
     errno.EROFS: "the disk is read-only; choose another place",
     errno.EACCES: "no permission to write there; choose another place",
+    errno.EPERM: "no permission to write there; choose another place",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
 }
 
 
@@ -34,7 +37,7 @@ def explaining(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0)
+        reason = REASONS.get(error.errno or 0)
         if reason is None:
             raise
         raise OutputError(f"{path}: {reason}") from error
@@ -73,6 +76,51 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON with stable key order, whole or not at all."""
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+SEAL = "sha256"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content``, which goes to JSON, with a checksum over all of it."""
+    bare = {key: value for key, value in content.items() if key != SEAL}
+    return {**bare, SEAL: _digest(json.dumps(bare, sort_keys=True).encode())}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """What was sealed, without its checksum; content without one is taken as it is.
+
+    Raises:
+        ValueError: not an object, or it does not match its checksum.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    bare = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and sealed(bare)[SEAL] != content[SEAL]:
+        raise ValueError("the content does not match its checksum")
+    return bare
+
+
+def write_checked(path: Path, data: bytes) -> None:
+    """Write ``data`` and a checksum after it, whole or not at all."""
+    write_bytes(path, data + hashlib.sha256(data).digest())
+
+
+def read_checked(path: Path) -> bytes:
+    """What ``write_checked`` wrote.
+
+    Raises:
+        ValueError: it does not match its checksum.
+    """
+    content = path.read_bytes()
+    data, seal = content[:-32], content[-32:]
+    if hashlib.sha256(data).digest() != seal:
+        raise ValueError(f"{path}: the content does not match its checksum")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextmanager

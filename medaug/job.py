@@ -1,8 +1,6 @@
 """What one call of ``synthesize`` is to do: its arguments, checked, and what is still missing."""
 
-import os
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -14,8 +12,8 @@ from medaug import journal
 from medaug.config import DataConfig
 from medaug.errors import ConfigError
 from medaug.ignoring import IGNORE, IgnoreAbove, ignore_above
-from medaug.journal import Row, Rows
 from medaug.mixing import RealSlices, real_slices
+from medaug.rows import Row, Rows, files_crc32
 from medaug.types import Sample
 from medaug.writers import ROLES, Writer, open_writer
 
@@ -121,15 +119,11 @@ class Job:
         return every[every < self.n]
 
     def missing(self, rows: Rows) -> Indices:
-        """The samples of this shard that lack a row, or a file that their row names."""
-        known, owners = array("q"), array("q")
-        for index, names in rows.files():
-            for name in names:
-                known.append(hash(name))
-                owners.append(index)
-        gone = np.array(owners)[~np.isin(np.array(known), _listing(self.out))]
-        done = np.setdiff1d(rows.indices, gone)
-        return np.setdiff1d(self.indices(), done, assume_unique=True)
+        """The samples of this shard that lack a row, or whose files are not what it says."""
+        own = self.indices()
+        done = np.intersect1d(own, rows.indices, assume_unique=True).tolist()
+        whole = np.array([index for index in done if self._whole(rows[index])], np.int64)
+        return np.setdiff1d(own, whole, assume_unique=True)
 
     def real_cases(self) -> list[str]:
         """The real slices of this shard."""
@@ -137,12 +131,17 @@ class Job:
         return [case for case in places if journal.in_shard(case, *self.shard)]
 
     def missing_real(self, rows: Rows) -> list[str]:
-        """The real slices of this shard that lack a row, or a file that their row names."""
-        cases = self.real_cases()
-        if not cases:
-            return []
-        there, done = set(_listing(self.out).tolist()), rows.real
-        return [c for c in cases if c not in done or not _named(done[c]) <= there]
+        """The real slices of this shard that lack a row, or whose files are not what it says."""
+        done = rows.real
+        return [c for c in self.real_cases() if c not in done or not self._whole(done[c])]
+
+    def _whole(self, row: Row) -> bool:
+        """Whether the files of a row are there and have its checksum."""
+        contents = ((self.out / row[role]).read_bytes() for role in ROLES if row[role])
+        try:
+            return files_crc32(contents) == row["files_crc32"]
+        except FileNotFoundError:
+            return False
 
 
 class Options(TypedDict, total=False):
@@ -220,24 +219,3 @@ def job_for(generator: Blocks, n: int, out: Path, options: Options) -> Job:
     return Job(
         generator, n, Path(out), shard, writer, level, settings, source, judging, real, marks, facts
     )
-
-
-def _named(row: Row) -> set[int]:
-    return {hash(row[role].encode()) for role in ROLES if row[role]}
-
-
-def _listing(folder: Path) -> Indices:
-    """The files one level down, as hashes of ``folder/name``, from one directory scan each.
-
-    Names would take ten times the memory; among a million files, two share a hash in one folder of
-    ten million.
-    """
-
-    def names() -> Iterator[int]:
-        for place in folder.iterdir() if folder.is_dir() else ():
-            if place.is_dir():
-                with os.scandir(place) as entries:
-                    for entry in entries:
-                        yield hash(os.fsencode(f"{place.name}/{entry.name}"))
-
-    return np.fromiter(names(), np.int64)

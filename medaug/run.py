@@ -20,8 +20,8 @@ import yaml
 
 from medaug.config import Config, read_yaml, validated
 from medaug.data.stored import INDEX, SliceCache
-from medaug.errors import RunError
-from medaug.files import explaining, write_bytes, write_json
+from medaug.errors import ConfigError, RunError
+from medaug.files import explaining, sealed, unsealed, write_bytes, write_json
 
 FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots")
 """Settings that may change between one command and the next on the same run."""
@@ -70,10 +70,16 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
                 "choose a new or empty folder for --run"
             )
         write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
-        write_json(path, facts)
+        write_json(path, sealed(facts))
         return facts
-    began = json.loads(path.read_text())
-    kept = validated(Config, read_yaml(run / "config.yaml"), "")  # fills what is newer than the run
+    began = read_facts(run)
+    try:
+        kept = validated(Config, read_yaml(run / "config.yaml"), "")  # fills what the run lacks
+    except ConfigError as error:
+        raise RunError(
+            f"{run}: its config.yaml is damaged ({error}); bring it back from a copy, or choose "
+            "another --run"
+        ) from error
     there, asked = flatten(kept.dump()), flatten(config.dump())
     for key in sorted(there.keys() | asked.keys()):
         if key not in FREE and there.get(key) != asked.get(key):
@@ -92,17 +98,32 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     return began
 
 
+def read_facts(run: Path) -> dict[str, Any]:
+    """What ``run.json`` says.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return unsealed(json.loads((run / "run.json").read_text()))
+    except ValueError as error:
+        raise RunError(
+            f"{run}: its run.json is damaged ({error}); bring it back from a copy, or choose "
+            "another --run"
+        ) from error
+
+
 def truncate_metrics(run: Path, images: int) -> None:
     """Drop the lines after ``images`` that a killed run left, and a broken last one."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             if json.loads(line)["images"] <= images:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
@@ -132,10 +153,9 @@ def trained_on(run: Path, what: str = "cache") -> SliceCache | None:
 
     ``what`` is ``cache``, or ``unlabeled`` for that of the scans without labels.
     """
-    facts = run / "run.json"
-    if not facts.is_file():
+    if not (run / "run.json").is_file():
         return None
-    began = json.loads(facts.read_text())
+    began = read_facts(run)
     if not began.get(f"_{what}"):
         return None
     place = (run / began[f"_{what}"]).resolve()  # relative to the run; absolute in older runs

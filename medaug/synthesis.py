@@ -10,8 +10,8 @@ holds the same bytes.  It rests on four rules:
    on time, place or shard.  Who asks for other settings is refused.  The versions in it are those
    of the command that came first.
 3. A file appears whole or not at all.  A sample is finished when it has a row (see
-   ``medaug.journal``) and all files that the row names.  Files that are there already with the
-   right content are not written again.
+   ``medaug.journal``) and all files that the row names, with the checksum that it gives.  Files
+   that are there already with the right content are not written again.
 4. What describes the folder as a whole (``manifest.csv``, ``dataset.json``, ``preview.png``) is
    made from what is on disk when a shard ends, one at a time, so the last one to end leaves it
    complete.
@@ -35,9 +35,11 @@ from medaug.claim import claim, claimed
 from medaug.errors import RefusedError
 from medaug.files import explaining, write_bytes
 from medaug.job import Blocks, Indices, Job, Options, job_for
-from medaug.journal import Journal, Rows, case_name
+from medaug.journal import Journal
 from medaug.progress import progress
+from medaug.rows import Rows, case_name, describe, describe_real, files_crc32
 from medaug.types import Sample
+from medaug.writers import ROLES
 
 LEAST_ACCEPTED = 0.2
 LEAST_DRAWN = 50
@@ -262,22 +264,22 @@ def _write(job: Job, log: Journal, sample: Sample) -> None:
     origin = {**sample.origin, "seed": job.seed, "weights": made.fingerprint, "labels": made.labels}
     marked = job.ignore.marked(sample) if job.ignore else sample
     names = _write_files(job, replace(marked, origin=origin), case_name(sample.index))
-    log.append(journal.describe(sample, made.kind, job.seed, made.fingerprint, names))
+    log.append(describe(sample, made.kind, job.seed, made.fingerprint, names))
 
 
 def _write_real(job: Job, log: Journal, case: str) -> None:
     assert job.real is not None
     sample = job.real.sample(case)
-    log.append(
-        journal.describe_real(sample, job.generator.kind, case, _write_files(job, sample, case))
-    )
+    log.append(describe_real(sample, job.generator.kind, case, _write_files(job, sample, case)))
 
 
 def _write_files(job: Job, sample: Sample, case: str) -> dict[str, str]:
     files = job.writer.files(sample, case, job.level)
     for name, content in files.values():
         _write_once(job.out / name, content)
-    return {role: name for role, (name, _) in files.items()}
+    contents = (files[role][1] for role in ROLES if role in files)
+    names = {role: name for role, (name, _) in files.items()}
+    return names | {"files_crc32": files_crc32(contents)}
 
 
 def _write_once(path: Path, content: bytes) -> None:

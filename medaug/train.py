@@ -21,7 +21,15 @@ from torch import Tensor
 
 from medaug import __version__
 from medaug.across import share_norms
-from medaug.checkpoint import load_state, pack, read_tensors, save_state, unpack, write_tensors
+from medaug.checkpoint import (
+    load_state,
+    pack,
+    read_weights,
+    save_state,
+    sound,
+    unpack,
+    write_tensors,
+)
 from medaug.config import Config, check_shared
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
@@ -260,7 +268,7 @@ class _Trainer:
                 if due <= self.images < train.images:
                     self.snapshot()
                     due = _next(self.images, train.snapshot_every)
-            if self.images > self.resumed or not weights_path(self.run).exists():
+            if self.images > self.resumed or not sound(weights_path(self.run)):
                 self.snapshot()
         if stop and self.ranks.first:
             print(f"{self.run}: interrupted; the same command goes on", file=sys.stderr)
@@ -369,7 +377,7 @@ def _start_from(model: Model, path: Path) -> None:
     Raises:
         RunError: the weights are of another model or shape.
     """
-    tensors, _, _ = read_tensors(path)
+    tensors, _, _ = read_weights(path)
     mine: dict[str, Tensor] = model.state_dict()
     for name, value in tensors.items():
         if name not in mine or mine[name].shape != value.shape:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medaug.checkpoint import read_tensors
+from medaug.checkpoint import read_weights
 from medaug.codec import Codec, CTCodec
 from medaug.config import ModelConfig
 from medaug.data.condition import Condition
@@ -29,7 +29,7 @@ BLOCK = 16
 
 def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
     """The model in a weight file, its header, and its fingerprint."""
-    tensors, header, fingerprint = read_tensors(file)
+    tensors, header, fingerprint = read_weights(file)
     settings = ModelConfig.model_validate(header["config"]["model"])
     shape = Shape(**{"classes": len(header["classes"]), **header["shape"]})
     model = build(settings.name, settings.arguments, shape)

@@ -21,7 +21,7 @@ LAYERS = [
     {"claim", "job"},
     {"stacks"},
     {"rounds", "generator", "journal", "mixing", "exporting"},
-    {"drawing", "redrawing"},
+    {"drawing", "redrawing", "rows"},
     {"optim", "private", "trained"},
     {"models", "preview", "filter"},
     {"duels", "networks", "penalties", "writers", "evaluate.segmenter"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"geometry", "tensors", "across"},
     {"ignoring", "modality"},
     {"types"},
-    {"config", "registry", "progress", "files", "seeds", "distributed", "stopping"},
+    {"config", "registry", "progress", "files", "seeds", "distributed", "starved", "stopping"},
     {"errors"},
 ]
 # fmt: on
@@ -47,6 +47,7 @@ OPEN = {
     "device",
     "across",
     "distributed",
+    "starved",
 }  # fmt: skip
 """May be imported from anywhere."""
 

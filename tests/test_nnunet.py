@@ -15,6 +15,7 @@ from medaug import journal
 from medaug.data.cache import SliceCache
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.ignoring import IgnoreAbove
+from medaug.rows import case_name
 from medaug.splits import nnunet_splits
 from medaug.synthesis import plan, synthesize
 from medaug.types import Sample
@@ -75,7 +76,7 @@ def test_real_training_slices_stand_beside_the_samples(phantom_cache: Path, tmp_
     report = synthesize(Model(), 20, out, uncertainty=2, with_real=phantom_cache)
     assert (report.written, report.real) == (20, len(expected))
     assert f"{len(expected)} real slices beside them" in str(report)
-    assert stems(out) == set(expected) | {journal.case_name(i) for i in range(20)}
+    assert stems(out) == set(expected) | {case_name(i) for i in range(20)}
     assert not any(patient in name for patient in cache.split["heldout"] for name in stems(out))
     verified(out)
     for name, (patient, z) in expected.items():
@@ -243,7 +244,7 @@ def test_a_folder_declares_and_holds_the_ignore_label(
     plain = tmp_path / "plain"
     synthesize(Model(), 5, plain, **options)
     for sample in Model().block(0, uncertainty=3)[:5]:
-        name = f"labelsTr/{journal.case_name(sample.index)}.nii.gz"
+        name = f"labelsTr/{case_name(sample.index)}.nii.gz"
         label = nib.load(out / name).get_fdata()[..., 0].T
         assert sample.entropy is not None
         assert np.array_equal(label == 2, sample.entropy > 0)  # the toy's entropy is 0 or 1
@@ -323,7 +324,7 @@ def test_folds_keep_patients_whole_and_synthetic_cases_out_of_validation(
     synthesize(Model(), 7, tmp_path, uncertainty=1, with_real=phantom_cache)
     report = nnunet_splits(tmp_path, folds=3)
     splits = json.loads((tmp_path / "splits_final.json").read_text())
-    synthetic = {journal.case_name(i) for i in range(7)}
+    synthetic = {case_name(i) for i in range(7)}
     real = stems(tmp_path) - synthetic
     assert (report.patients, report.real, report.synthetic) == (3, len(real), 7)
     assert [set(fold) for fold in splits] == [{"train", "val"}] * 3

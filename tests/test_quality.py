@@ -157,7 +157,14 @@ def test_tilt_planes_and_voxel_sizes(affine: Volume, verdict: str, reason: str) 
 def test_other_modalities_are_not_asked_for_hounsfield_units(sound: tuple[Volume, Volume]) -> None:
     bright = (sound[0] + 1024).astype(np.int16)
     found = battery("one", bright, sound[1], AFFINE, modality=MR)
-    assert [f.check for f in found] == ["compression", "grid", "slices", "masks", "alignment"]
+    assert [f.check for f in found] == [
+        "compression",
+        "gaps",
+        "grid",
+        "slices",
+        "masks",
+        "alignment",
+    ]
     assert worst(found) == "ok"
     empty = battery("one", bright, np.zeros_like(sound[1]), AFFINE, modality=MR)
     assert worst(empty) == "refused"

@@ -7,22 +7,23 @@ import pytest
 
 from medaug import journal
 from medaug.job import job_for
+from medaug.rows import COLUMNS, case_name, files_crc32, signed_line
 from tests.toy import Toy
 
 JOURNAL = ".journal-0-of-1"
 
 
 def line(number: int, **cells: str) -> bytes:
-    row = dict.fromkeys(journal.COLUMNS, "")
-    row |= {"index": str(number), "case": journal.case_name(number), "origin": "synthetic", **cells}
-    return (",".join(row.values()) + "\n").encode()
+    row = dict.fromkeys(COLUMNS, "")
+    row |= {"index": str(number), "case": case_name(number), "origin": "synthetic", **cells}
+    return signed_line(list(row.values())[:-1])
 
 
 def real(name: str) -> bytes:
     return line(0, index="", case=name, origin="real", patient="p")
 
 
-HEADER = (",".join(journal.COLUMNS) + "\n").encode()
+HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
 def test_a_journal_overrules_the_manifest_and_both_come_in_order(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_manifest_without_news_is_not_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shard", [(0, 1), (0, 3), (2, 3)])
-def test_a_sample_is_missing_without_its_row_or_a_file(
+def test_a_sample_is_missing_without_its_row_or_a_file_as_it_was(
     tmp_path: Path, shard: tuple[int, int]
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -71,12 +72,13 @@ def test_a_sample_is_missing_without_its_row_or_a_file(
         if index % 7:
             (tmp_path / name).touch()
         if index % 5:
-            lines.append(line(index, image=name))
+            lines.append(line(index, image=name, files_crc32=files_crc32([b""])))
     (tmp_path / journal.MANIFEST).write_bytes(HEADER + b"".join(lines))
     job = job_for(Toy(), 100, tmp_path, {"shard": shard})
     mine = [i for i in range(100) if i // Toy.block_size % shard[1] == shard[0]]
     assert job.indices().tolist() == mine
-    gone = [i for i in mine if i >= 70 or not i % 5 or not i % 7]
+    (tmp_path / "images" / "11.png").write_bytes(b"damaged")
+    gone = [i for i in mine if i >= 70 or not i % 5 or not i % 7 or i == 11]
     assert job.missing(journal.read(tmp_path)).tolist() == gone
 
 

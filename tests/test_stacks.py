@@ -24,9 +24,9 @@ from medaug.data.continuity import continuity
 from medaug.errors import ConfigError, OutputError
 from medaug.inspection import inspect
 from medaug.job import SMOOTH_MM
-from medaug.journal import case_name
 from medaug.preview import preview_png
 from medaug.redrawing import path
+from medaug.rows import case_name
 from medaug.splits import nnunet_splits
 from medaug.stacks import Stacks
 from medaug.synthesis import plan, synthesize

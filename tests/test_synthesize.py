@@ -9,6 +9,7 @@ import pytest
 
 from medaug import journal
 from medaug.errors import ConfigError, OutputError
+from medaug.rows import COLUMNS
 from medaug.synthesis import plan, synthesize
 from medaug.types import Sample
 from tests.toy import Toy
@@ -38,7 +39,7 @@ def test_the_folder_is_as_drawn(tmp_path: Path) -> None:
     assert (run["command"], run["n"], run["labels"]) == ("synthesize", 20, {"pancreas": 1})
     with (out / "manifest.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert tuple(rows[0]) == journal.COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert [row["case"] for row in rows] == [f"syn_{i:06d}" for i in range(20)]
     sample = Toy().block(0, uncertainty=3)[0]
     assert rows[0]["mask_area_mm2"] == f"{9 * 2.5 * 1.25:.2f}"
@@ -116,11 +117,16 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     assert str(error.value) == f"{path}: is a file, and a folder is wanted"
 
 
+NOT_OURS = (
+    "its run.json is damaged, or was not written by medaug synthesize; choose a new or empty folder"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "its run.json was not written by medaug synthesize; choose a new or empty folder"),
-        ("[]", "its run.json was not written by medaug synthesize; choose a new or empty folder"),
+        ("{", NOT_OURS),
+        ("[]", NOT_OURS),
         (
             '{"command": "evaluate", "settings": {}}',
             "holds the result of medaug evaluate; choose a new or empty folder",

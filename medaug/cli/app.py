@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from medaug.errors import MedaugError
+from medaug.starved import sentence
 from medaug.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_by_sigterm
 
 INCOMPLETE = 1
@@ -63,7 +64,10 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and status 2, SIGTERM status 75."""
+    """Run the command line.
+
+    A user's mistake, or what the system refuses, is one line and status 2; SIGTERM status 75.
+    """
     leave_by_sigterm()
     try:
         app()
@@ -76,6 +80,12 @@ def main() -> None:
     except Preempted:
         say("medaug: stopped by SIGTERM; the same command goes on where it stopped")
         sys.exit(PREEMPTED)
+    except Exception as error:
+        reason = sentence(error)
+        if not reason:
+            raise
+        say(f"medaug: {reason}")
+        sys.exit(MISTAKE)
 
 
 from medaug.cli import (  # noqa: E402, F401

@@ -26,7 +26,7 @@ from medaug.data.stored import (
 from medaug.data.twins import Known, identity, others, told, twins
 from medaug.distributed import share
 from medaug.errors import CacheError, ConfigError, DataError, OutputError
-from medaug.files import held, remove_parts, turn, write_json
+from medaug.files import held, remove_parts, sealed, turn, write_json
 from medaug.progress import progress
 from medaug.types import Problem
 
@@ -132,8 +132,9 @@ def prepare(
     known = before["split"] if before is not None else {}
     apart = others(apart_from)
     index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
-    there = [id for id in index["expected"] if read_case(cache, id, source.kind) is not None]
-    changed = _changed(cache, {id: work[id] for id in there})
+    there = [id for id in index["expected"] if (cache / "cases" / id).is_dir()]
+    changed = _damaged(cache, there, source.kind)
+    changed |= _changed(cache, {id: work[id] for id in there if id not in changed})
     there = [id for id in there if id not in changed]
     own = shares.mine(index["expected"], part)
     missing = set(index["expected"]) - set(there)
@@ -153,7 +154,7 @@ def prepare(
                 remove_parts(cache)
             with turn(cache / ".turn"):
                 records.begin()
-                write_json(cache / INDEX, index | {"complete": False})
+                write_json(cache / INDEX, sealed(index | {"complete": False}))
             for outcome in _fill(
                 source,
                 cache,
@@ -183,7 +184,7 @@ def prepare(
                                 ids.remove(id)
                     if not index["expected"] or index["failed"].keys() >= set(index["expected"]):
                         raise DataError(_nothing_usable(source.name, problems))
-                    write_json(cache / INDEX, _finished(cache, index))
+                    write_json(cache / INDEX, sealed(_finished(cache, index)))
                     records.clear()
     if source.kind == "image":
         problems += _left_out(cache, work)
@@ -238,6 +239,21 @@ def _remove_twins(
     found = twins(scans, first, apart)
     filling.discard(cache / "cases", found)
     return {id: told(other) for id, other in found.items()}
+
+
+def _damaged(cache: Path, there: Sequence[str], kind: str) -> dict[str, str]:
+    """The cases of which a file in the cache is not what was written, with what it is."""
+    found = {}
+    for id in there:
+        try:
+            case = read_case(cache, id, kind)
+            file = "case.json" if case is None else case.damaged()
+        except CacheError as error:
+            found[id] = str(error).partition(";")[0]
+            continue
+        if file:
+            found[id] = f"{file} in the cache was damaged"
+    return found
 
 
 def _changed(cache: Path, there: Mapping[str, Any]) -> dict[str, str]:

@@ -23,9 +23,11 @@ from monai.transforms import Transform
 from medaug.data import Block, changes
 from medaug.data.checks.likeness import packed
 from medaug.data.slicing import as_item, pipeline
+from medaug.data.stored import sealed_case
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
 from medaug.modality import modality_of
+from medaug.starved import lacking
 from medaug.types import Affine, Case
 
 PART = ".part-"
@@ -91,9 +93,7 @@ def write_case(
             }
             if left_out:
                 content["left_out"] = dict(left_out)
-            canonical = json.dumps(content, sort_keys=True)
-            content["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
-            content |= dict(notes or {})
+            content = sealed_case(content | dict(notes or {}))
             for name, told in (("case.json", content), (changes.RECORD, source)):
                 if told is not None:
                     with (part / name).open("wb") as stream:
@@ -219,6 +219,8 @@ class Develop(Transform):
 
 def _outcome(id: str, error: BaseException, case: Case | None = None) -> Outcome:
     """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
+    if reason := lacking(error):
+        return Outcome(id, stop=reason)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OutputError):

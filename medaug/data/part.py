@@ -12,9 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from medaug.data.stored import INDEX, NOTES, CachedCase, SliceCache, fingerprint, read_index
+from medaug.data.stored import (
+    INDEX,
+    CachedCase,
+    SliceCache,
+    fingerprint,
+    read_index,
+    sealed_case,
+    unsealed_case,
+)
 from medaug.errors import CacheError
-from medaug.files import explaining, write_bytes, write_json
+from medaug.files import explaining, sealed, write_bytes, write_json
 from medaug.types import LabelMap
 
 
@@ -62,19 +70,19 @@ def part(
     with explaining(place):
         for name in ids:
             _link(whole.cases[name], place / "cases" / name, facts[name], maps.get(name))
-    write_json(place / INDEX, index)
+    write_json(place / INDEX, sealed(index))
     return SliceCache.open(place)
 
 
 def _facts(case: CachedCase, labeled: bool) -> dict[str, Any]:
     """The content of ``case.json``, with or without its label map."""
-    content: dict[str, Any] = json.loads((case.path / "case.json").read_text())
+    content = unsealed_case(json.loads((case.path / "case.json").read_text()))
     if labeled or not case.labeled:
-        return content
+        return sealed_case(content)
     for what in ("bytes", "sha256"):
         content[what].pop("label.npy")
     content["label_pixels"] = {}
-    return _digested(content)
+    return sealed_case(content)
 
 
 def _relabeled(
@@ -82,7 +90,7 @@ def _relabeled(
 ) -> dict[str, Any]:
     """``facts`` of a case without its label map, for another one."""
     pixels = {name: (marks == id).sum((1, 2)).tolist() for name, id in labels.items()}
-    return _digested(
+    return sealed_case(
         {
             **facts,
             "bytes": {**facts["bytes"], "label.npy": len(npy)},
@@ -90,13 +98,6 @@ def _relabeled(
             "sha256": {**facts["sha256"], "label.npy": hashlib.sha256(npy).hexdigest()},
         }
     )
-
-
-def _digested(content: dict[str, Any]) -> dict[str, Any]:
-    content.pop("digest")
-    seen = {name: value for name, value in content.items() if name not in NOTES}
-    canonical = json.dumps(seen, sort_keys=True)
-    return content | {"digest": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def _npy(marks: LabelMap) -> bytes:

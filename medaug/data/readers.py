@@ -30,6 +30,8 @@ from medaug.types import Affine
 
 LOSSY = "lossy"
 """In a volume's metadata: the compressions that have altered its pixels."""
+UNKNOWN = "unknown"
+"""In a volume's metadata: how many voxels are no finite number and were taken as background."""
 
 
 def _meta(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -162,8 +164,22 @@ class VolumeReader(_CheckedReader):
         self.modality = modality
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the voxels."""
+        """Read the voxels.
+
+        Raises:
+            DataError: a CT scan has infinite values.
+        """
         values, meta = super().get_data(img)
+        if values.dtype.kind == "f":
+            unknown = values.size - int(np.count_nonzero(np.isfinite(values)))
+            infinite = int(np.count_nonzero(np.isinf(values))) if unknown else 0
+            if infinite and self.modality is CT:
+                raise DataError(
+                    f"{Path(img).name} has {infinite} infinite values; CT in HU has none, and "
+                    "NaN where nothing was measured"
+                )
+            if unknown:
+                meta[UNKNOWN] = unknown
         return _stored(values, self.modality), meta
 
 

@@ -27,7 +27,7 @@ from medaug.data.canonical import Canonicald
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
 from medaug.data.marks import reader_of
-from medaug.data.readers import LOSSY, SeriesReader, VolumeReader
+from medaug.data.readers import LOSSY, UNKNOWN, SeriesReader, VolumeReader
 from medaug.data.volumes import suffix
 from medaug.errors import ConfigError, DataError, MedaugError
 from medaug.modality import CT, Modality, check_hu
@@ -134,7 +134,8 @@ class Judged(MapTransform):
         pixels, affine = _array(image), _affine(image)
         reduced = reduce(pixels, affine, self.modality)
         marks = _array(label) if self.labeled else None
-        findings = battery(self.case, pixels, marks, affine, reduced, self.modality, _lossy(image))
+        told = _lossy(image), _unknown(image)
+        findings = battery(self.case, pixels, marks, affine, reduced, self.modality, *told)
         refused = [finding.reason for finding in findings if finding.verdict == "refused"]
         if refused:
             raise DataError("; also, ".join(refused))
@@ -243,12 +244,14 @@ class Loaded(NamedTuple):
         labels: label ids on the same grid, or None.
         affine: of the grid.
         lossy: the lossy compression that the files' headers tell of, or nothing.
+        unknown: how many voxels were no number and are background.
     """
 
     image: HU
     labels: LabelMap | None
     affine: Affine
     lossy: str
+    unknown: int
 
 
 def load(case: Case, labels: Mapping[str, int], modality: Modality = CT) -> Loaded:
@@ -270,12 +273,17 @@ def load(case: Case, labels: Mapping[str, int], modality: Modality = CT) -> Load
         raise cause from None
     marks = None if case.label is None else _array(data["label"])
     image = data["image"]
-    return Loaded(_array(image), marks, _affine(image), _lossy(image))
+    return Loaded(_array(image), marks, _affine(image), _lossy(image), _unknown(image))
 
 
 def _lossy(image: Any) -> str:
     """The lossy compression that the headers of a loaded image tell of, or nothing."""
     return str(image.meta.get(LOSSY, ""))
+
+
+def _unknown(image: Any) -> int:
+    """How many voxels of a loaded image are no number."""
+    return int(image.meta.get(UNKNOWN, 0))
 
 
 def as_item(case: Case) -> dict[str, Any]:

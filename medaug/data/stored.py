@@ -23,7 +23,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import numpy.typing as npt
 from medaug import geometry
 from medaug.data.mapped import mapped
 from medaug.errors import CacheError, ConfigError
+from medaug.files import unsealed
 from medaug.types import Affine
 
 VERSION = 1
@@ -117,6 +118,7 @@ class CachedCase:
         left_out: pictures of the source that it lacks, by their place there, with the reason.
         doubts: what is doubtful about it, by check.
         likeness: of the scan, see `medaug.data.checks.likeness`; empty where there is none.
+        sha256: of each of ``files``; an array is held against it when it is first used.
     """
 
     id: str
@@ -131,6 +133,7 @@ class CachedCase:
     left_out: Mapping[int, str] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
     likeness: Sequence[Sequence[int]] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the arrays, which whoever unpickles this maps anew."""
@@ -139,30 +142,60 @@ class CachedCase:
     @cached_property
     def image(self) -> npt.NDArray[Any]:
         """Slices (z, y, x): int16 HU, MR in thousandths, or uint8 levels, (z, y, x, 3) if RGB."""
-        return mapped(self.path / "image.npy")
+        return mapped(self._sound("image.npy"))
 
     @cached_property
     def label(self) -> npt.NDArray[np.uint8] | None:
         """Label maps (z, y, x), or None for pictures and scans without a label."""
-        return mapped(self.path / "label.npy") if self.labeled else None
+        return mapped(self._sound("label.npy")) if self.labeled else None
 
     @cached_property
     def classes(self) -> npt.NDArray[np.unsignedinteger[Any]] | None:
         """The class id of each picture (z,), or None where there are none."""
         there = "classes.npy" in self.files
-        return np.load(self.path / "classes.npy") if there else None
+        return np.load(self._sound("classes.npy")) if there else None
 
     @cached_property
     def attributes(self) -> npt.NDArray[np.bool_]:
         """Which attributes each picture has (z, attributes); of none where there are none."""
         if "attributes.npy" in self.files:
-            return np.asarray(np.load(self.path / "attributes.npy"))
+            return np.asarray(np.load(self._sound("attributes.npy")))
         return np.zeros((len(self.image), 0), bool)
+
+    def damaged(self) -> str:
+        """The name of a file that is not what was written, or an empty string."""
+        return next((name for name in self.files if not self._is_sound(name)), "")
+
+    def _is_sound(self, name: str) -> bool:
+        path = self.path / name
+        status = path.stat()
+        known = self.sha256.get(name)
+        return known is None or known == _sha256(path, status.st_size, status.st_mtime_ns)
+
+    def _sound(self, name: str) -> Path:
+        """The file called ``name``.
+
+        Raises:
+            CacheError: it is not what was written.
+        """
+        if not self._is_sound(name):
+            raise CacheError(
+                f"{self.path / name}: damaged, its content does not match its checksum; run the "
+                "same prepare command again, which cuts the case anew"
+            )
+        return self.path / name
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Pixel size and slice distance along x, y, z."""
         return geometry.spacing(self.affine)
+
+
+@lru_cache(4096)
+def _sha256(path: Path, size: int, written: int) -> str:
+    """Of a file, read once by a process as long as its size and time stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -250,7 +283,7 @@ def read_index(path: Path) -> dict[str, Any] | None:
         CacheError: damaged, or of another version.
     """
     try:
-        index = json.loads((path / INDEX).read_text())
+        index = unsealed(json.loads((path / INDEX).read_text()))
         version = index["version"]
         if version == VERSION and not index.keys() >= _KEYS:
             raise KeyError(*(_KEYS - index.keys()))
@@ -286,7 +319,7 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
     folder = path / "cases" / id
     again = f"delete {folder} and run the same prepare command again"
     try:
-        content: Mapping[str, Any] = json.loads((folder / "case.json").read_text())
+        content = unsealed_case(json.loads((folder / "case.json").read_text()))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -309,4 +342,31 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
         left_out={int(place): reason for place, reason in content.get("left_out", {}).items()},
         doubts=content.get("doubts", {}),
         likeness=content.get("likeness", ()),
+        sha256=content["sha256"],
     )
+
+
+def sealed_case(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``case.json`` with its digest, and a checksum over the notes as well."""
+    bare = {key: value for key, value in content.items() if key not in ("digest", "check")}
+    seen = {key: value for key, value in bare.items() if key not in NOTES}
+    digested = {**bare, "digest": _hash(seen)}
+    return {**digested, "check": _hash(digested)}
+
+
+def unsealed_case(content: Any) -> dict[str, Any]:
+    """What ``sealed_case`` made; older content has no ``check``.
+
+    Raises:
+        ValueError: it does not match its digest or its checksum.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    sound = sealed_case(content)
+    if any(content.get(key, sound[key]) != sound[key] for key in ("digest", "check")):
+        raise ValueError("the content does not match its digest")
+    return {key: value for key, value in content.items() if key != "check"}
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,16 +1,17 @@
 """Slices drawn from a run for a report, kept in chunks so that a kill costs little."""
 
 import hashlib
+import io
 import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medaug.errors import ConfigError, DataError
+from medaug.errors import ConfigError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
-from medaug.files import replacing
+from medaug.files import read_checked, write_checked
 from medaug.generator import Generator
 from medaug.geometry import spacing
 from medaug.progress import progress
@@ -81,10 +82,11 @@ def _load(
         for start in range(0, n, CHUNK):
             count = min(CHUNK, n - start)
             path = scratch / f"drawn-{key}-{start:06d}-{count}.npz"
-            if not path.exists():
+            parts = _chunk(path)
+            if parts is None:
                 _draw(generator, path, start, count, seed, uncertainty)
-            with _chunk(path) as chunk:
-                parts = {name: chunk[name] for name in chunk.files}
+                parts = _chunk(path)
+            assert parts is not None
             for i in range(count):
                 case = {name: whole[i] for name, whole in parts.items()}
                 label, std, entropy = (case.get(name) for name in ("label", "std", "entropy"))
@@ -93,11 +95,13 @@ def _load(
     return kept.done(run)
 
 
-def _chunk(path: Path) -> np.lib.npyio.NpzFile:
+def _chunk(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a chunk, or None where it is not there or damaged."""
     try:
-        return np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: damaged; delete it and run the same command again") from error
+        with np.load(io.BytesIO(read_checked(path))) as chunk:
+            return dict(chunk)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _draw(
@@ -111,8 +115,9 @@ def _draw(
         arrays["std"] = _stacked(samples, "std")
         if samples[0].entropy is not None:
             arrays["entropy"] = _stacked(samples, "entropy")
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_checked(path, packed.getvalue())
 
 
 def _stacked(samples: list[Sample], name: str) -> np.ndarray:

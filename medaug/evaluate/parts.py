@@ -4,6 +4,7 @@ parts/fidelity.json    figures, curves, details; written last
 parts/fidelity.npz     its pictures
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
-from medaug.files import replacing, write_json
+from medaug.files import read_checked, sealed, unsealed, write_checked, write_json
 
-VERSION = 1
+VERSION = 2
 
 
 def as_json(value: Any) -> Any:
@@ -44,8 +45,9 @@ def save(folder: Path, name: str, key: str, family: Family) -> None:
         for r, row in enumerate(picture.rows)
         for c, cell in enumerate(row)
     }
-    with replacing(folder / f"{name}.npz") as part, part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_checked(folder / f"{name}.npz", packed.getvalue())
     pictures = [
         {
             "title": picture.title,
@@ -68,16 +70,16 @@ def save(folder: Path, name: str, key: str, family: Family) -> None:
         "details": family.details,
         "skipped": family.skipped,
     }
-    write_json(folder / f"{name}.json", as_json(content))
+    write_json(folder / f"{name}.json", sealed(as_json(content)))
 
 
 def load(folder: Path, name: str, key: str) -> Family | None:
     """The part ``name``, or None where there is none that answers ``key``."""
     try:
-        content = json.loads((folder / f"{name}.json").read_text())
+        content = unsealed(json.loads((folder / f"{name}.json").read_text()))
         if content["version"] != VERSION or content["key"] != key:
             return None
-        with np.load(folder / f"{name}.npz") as arrays:
+        with np.load(io.BytesIO(read_checked(folder / f"{name}.npz"))) as arrays:
             pictures = [
                 Picture(
                     kept["title"],

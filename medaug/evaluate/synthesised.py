@@ -14,10 +14,12 @@ from medaug import journal
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.files import unsealed
 from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
 from medaug.modality import modality_of
 from medaug.registry import WRITERS, lookup
+from medaug.rows import Rows
 
 ROLES = ("image", "label", "std", "entropy")
 
@@ -106,7 +108,7 @@ def _about(folder: Path) -> dict[str, Any]:
         DataError: it is damaged.
     """
     try:
-        about = json.loads((folder / "run.json").read_text())
+        about = unsealed(json.loads((folder / "run.json").read_text()))
         _About.model_validate(about)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
@@ -125,7 +127,7 @@ def _content(path: Path) -> bytes:
 def _load(
     folder: Path,
     form: str,
-    rows: journal.Rows,
+    rows: Rows,
     labels: Mapping[str, int],
     frame: Frame,
     scratch: Path,

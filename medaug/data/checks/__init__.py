@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from medaug.data.alignment import misplaced, weigh
 from medaug.data.checks.compression import check_compression
 from medaug.data.checks.finding import Finding, Verdict, worst
+from medaug.data.checks.gaps import check_gaps
 from medaug.data.checks.grid import check_grid
 from medaug.data.checks.intensity import check_intensity
 from medaug.data.checks.masks import check_masks
@@ -23,6 +24,7 @@ __all__ = ["CHECKS", "Finding", "Reduced", "Verdict", "battery", "reduce", "wors
 CHECKS: Mapping[str, str] = {
     "files": "every slice there once, evenly spaced, whole, of one series; label on the same grid",
     "compression": "pixels never went through lossy compression",
+    "gaps": "every voxel is a number",
     "grid": "gantry tilt, oblique planes, voxel sizes",
     "intensity": "values are Hounsfield units",
     "slices": "slices blank, there twice, out of order or missing, by their voxels",
@@ -48,6 +50,7 @@ def battery(
     reduced: Reduced | None = None,
     modality: Modality = CT,
     lossy: str = "",
+    unknown: int = 0,
 ) -> list[Finding]:
     """Every check that a single scan in memory can pass, in the order of `CHECKS`.
 
@@ -59,13 +62,18 @@ def battery(
         reduced: the scan's block means, where they are at hand.
         modality: of the image; only HU tell air and bone.
         lossy: the lossy compression that the files' headers tell of, or nothing.
+        unknown: how many voxels were no number and were taken as background.
 
     Returns:
         One finding for each check that applies.  What has no Hounsfield units, or no air around
         the body, is not asked where its body lies.
     """
     hounsfield = modality is CT
-    found = {"compression": check_compression(lossy), "grid": check_grid(affine)}
+    found = {
+        "compression": check_compression(lossy),
+        "gaps": check_gaps(unknown),
+        "grid": check_grid(affine),
+    }
     if hounsfield:
         found["intensity"] = check_intensity(image)
         if found["intensity"][0] == "refused":

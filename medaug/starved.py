@@ -1,0 +1,56 @@
+"""What the system refuses a process, in one sentence: memory, files, threads, room."""
+
+import errno
+from collections.abc import Iterator
+
+from medaug.files import REASONS
+
+_LACKING = {
+    errno.EMFILE: "too many open files for this process; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine; try again later",
+    errno.ENOMEM: "not enough memory; use a smaller size or batch, or fewer workers",
+    errno.EAGAIN: "no more processes or threads can be started; use fewer workers",
+}
+_WORDS = {
+    "can't allocate memory": errno.ENOMEM,
+    "cannot allocate memory": errno.ENOMEM,
+    "out of memory": errno.ENOMEM,
+    "bad_alloc": errno.ENOMEM,
+    "can't start new thread": errno.EAGAIN,
+    "too many open files": errno.EMFILE,
+}
+"""What libraries say in errors of other kinds."""
+
+
+def lacking(error: BaseException) -> str:
+    """Which of memory, files and threads ran out, or an empty string where none did."""
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError):
+            return _LACKING[errno.ENOMEM]
+        if isinstance(cause, OSError) and cause.errno in _LACKING:
+            return _LACKING[cause.errno]
+        if isinstance(cause, RuntimeError | ImportError):
+            for words, number in _WORDS.items():
+                if words in str(cause).lower():
+                    return _LACKING[number]
+    return ""
+
+
+def sentence(error: BaseException) -> str:
+    """The same, or why the disk does not take it; empty where ``error`` is something else."""
+    if found := lacking(error):
+        return found
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in REASONS:
+            return f"{cause.filename or 'a file'}: {REASONS[cause.errno]}"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what it came of."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,175 @@
+"""Harm every command in every way, and count what survives; the exit status says whether all does.
+
+0: nothing lost, no hang, no traceback.  1: something was.  2: it could not be tried.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE)]
+
+import clocks  # noqa: E402
+import disks  # noqa: E402
+import doubles  # noqa: E402
+import flips  # noqa: E402
+import kills  # noqa: E402
+import limits  # noqa: E402
+import nans  # noqa: E402
+from process import warm  # noqa: E402
+from results import describe, machine, public  # noqa: E402
+from trial import Hammered, Tally, Trial  # noqa: E402
+from victims import World, world  # noqa: E402
+
+Hammer = Callable[[World, Path, int], Iterator[Trial]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A hammer, how often it strikes each thing, and what it does."""
+
+    strike: Hammer
+    often: int
+    quick: int
+    what: str
+    disk: bool = False
+
+
+ROWS: dict[str, Row] = {
+    "kill": Row(kills.kill, 100, 4, "kill -9 of the process group at moments over the whole run"),
+    "terminate": Row(kills.terminate, 25, 3, "SIGTERM to the process group likewise"),
+    "full": Row(disks.full, 12, 3, "a full disk, of sizes up to what is needed", True),
+    "readonly": Row(disks.read_only, 8, 2, "a disk turned read-only after a kill", True),
+    "flip": Row(flips.flip, 40, 4, "one bit flipped in a file that is read again"),
+    "nan": Row(nans.nan, 6, 1, "NaN in scans, weights, checkpoints, gradients"),
+    "double": Row(doubles.double, 6, 2, "the same command twice at once"),
+    "clock": Row(clocks.jumping, 6, 2, "a clock that jumps, and file times over a century"),
+    "descriptors": Row(limits.descriptors, 10, 3, "few file descriptors"),
+    "filesize": Row(limits.files, 8, 3, "small files only"),
+    "memory": Row(limits.memory, 10, 3, "little memory"),
+}
+
+
+def main() -> int:
+    """Parse the command line and swing the hammers asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
+    parser.add_argument("hammers", nargs="*", metavar="hammer", help=", ".join(ROWS))
+    parser.add_argument("--list", action="store_true", help="name the hammers and leave")
+    parser.add_argument("--quick", action="store_true", help="few strikes; results in build/")
+    parser.add_argument("--work", type=Path, help="where to work; by default below build/torture")
+    parser.add_argument("--strikes", type=int, help="how often each thing is hit")
+    asked = parser.parse_args()
+    if unknown := [name for name in asked.hammers if name not in ROWS]:
+        parser.error(f"no hammer {unknown[0]!r} (hammers: {', '.join(ROWS)})")
+    if asked.list:
+        print("\n".join(f"{name:12} {row.what}" for name, row in ROWS.items()))
+        return 0
+    partial = asked.quick or asked.strikes or asked.hammers
+    work = asked.work or ROOT / "build" / "torture" / ("quick" if partial else "full")
+    results = work / "results" if partial else ROOT / "docs" / "results"
+    content = torture(work, asked.hammers or list(ROWS), asked.quick, asked.strikes)
+    content["command"] = " ".join(["scripts/torture", *sys.argv[1:]])
+    results.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    (results / "torture.json").write_text(public(text))
+    (results / "torture.md").write_text(table(content))
+    print(table(content))
+    return 0 if content["total"]["survived"] == content["total"]["tried"] else 1
+
+
+def torture(
+    work: Path, hammers: Sequence[str], quick: bool = False, strikes: int | None = None
+) -> dict[str, Any]:
+    """Swing ``hammers``, working in ``work``; everything that was counted, as JSON values."""
+    began = time.monotonic()
+    warm()
+    scratch = work / "trials"
+    for old in (scratch, work / "undisturbed", work / "cache", work / "run"):
+        shutil.rmtree(old, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    found: dict[str, Any] = {}
+    total = Tally()
+    left_out = []
+    with world(work) as made:
+        for name in hammers:
+            row = ROWS[name]
+            if row.disk and not disks.mounted():
+                left_out.append(name)
+                continue
+            since = time.monotonic()
+            told = Hammered(name)
+            told.count(
+                _shown(
+                    name, row.strike(made, scratch, strikes or (row.quick if quick else row.often))
+                )
+            )
+            for tally in told.groups.values():
+                for field in ("tried", "survived", "lost", "hung", "tracebacks"):
+                    setattr(total, field, getattr(total, field) + getattr(tally, field))
+            found[name] = {
+                "what": row.what,
+                "groups": {group: asdict(tally) for group, tally in told.groups.items()},
+                "losses": told.losses,
+                "seconds": round(time.monotonic() - since),
+            }
+    return {
+        "hammers": found,
+        "total": {key: value for key, value in asdict(total).items() if key != "notes"},
+        "left_out": left_out,
+        "seconds": round(time.monotonic() - began),
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _shown(name: str, trials: Iterator[Trial]) -> Iterator[Trial]:
+    for trial in trials:
+        if not trial.survived:
+            print(f"{name}: {trial.what}: {trial.lost or 'a hang or a traceback'}", file=sys.stderr)
+        yield trial
+
+
+def table(content: dict[str, Any]) -> str:
+    """What was counted as one page of Markdown."""
+    rows = []
+    for name, found in content["hammers"].items():
+        for group, tally in found["groups"].items():
+            notes = ", ".join(f"{count} {note}" for note, count in sorted(tally["notes"].items()))
+            cells = [name, group, tally["tried"], tally["survived"], tally["lost"],
+                     tally["hung"], tally["tracebacks"], notes]  # fmt: skip
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+    total = content["total"]
+    numbers = (total[key] for key in ("tried", "survived", "lost", "hung", "tracebacks"))
+    rows.append("| all | | " + " | ".join(map(str, numbers)) + " | |")
+    left_out = content["left_out"]
+    more = [f"Not tried, since no disk may be mounted here: {', '.join(left_out)}.", ""]
+    return "\n".join(
+        [
+            "# Torture",
+            "",
+            f"Made by `{content['command']}` in {content['seconds']} s; docs/torture.md says what",
+            "each hammer does. Lost: the same command did not end with the bytes of an undisturbed",
+            "run, or ended in another way than it should.",
+            "",
+            "| hammer | on | tried | survived | lost | hung | tracebacks | how |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            *(more if left_out else []),
+            f"{describe(content['machine'])}, {content['date']}.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
