@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medaug.data.cache import SliceCache
+from medaug.generator import Generator
 from tests import magnetic
 from tests.conftest import Medaug
 from tests.test_cli import SETTINGS
@@ -40,7 +41,7 @@ def test_both_make_and_take_the_same_cache(
     assert (cache.modality, cache.labels) == ("MR", {"liver": 2})
     if first == "train":
         assert done.json["done"] == []
-    assert json.loads(Path("run", "run.json").read_text())["kind"] == "mr"
+    assert Generator.from_pretrained(Path("run"), "cpu").kind == "mr"
 
 
 def test_what_cannot_be_granted_is_refused(medaug: Medaug, phantom_cache: Path, amos: Path) -> None:
