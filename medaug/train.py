@@ -215,6 +215,7 @@ class _Trainer:
 
     def begin(self, init: Path | None) -> None:
         """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
+        state: tuple[int, dict[str, Tensor]] | None = None
 
         def found() -> int | None:
             nonlocal state
@@ -224,7 +225,6 @@ class _Trainer:
             truncate_metrics(self.run, 0 if state is None else state[0])
             return None if state is None else state[0]
 
-        state: tuple[int, dict[str, Tensor]] | None = None
         images = self.ranks.led(found)
         tensors = {} if state is None else state[1]
         if self.ranks.world > 1:

@@ -19,7 +19,9 @@ import torch
 
 from medaug import across
 from medaug.checkpoint import pack
+from medaug.config import resolve
 from medaug.distributed import Ranks, joined
+from medaug.models import build
 from medaug.models.base import Batch, Model, Shape
 from medaug.rounds import Game
 from tests.ranks_fit import run
@@ -34,7 +36,13 @@ TURNS = {
     "layout": ("vaegan", "modern", LAYOUT),
     "unlabeled": ("vaegan", "modern", UNLABELED),
 }  # fmt: skip
-TRACES = {"vae-author": SHAPES[0], "vaegan-author": SHAPES[1], "wgan_gp-author": SHAPES[1]}
+TRACED = Shape(1, 1, 16, cond_dim=3, classes=3)
+SMALLEST = {"preset": "author", "width": 4, "latent_dim": 4, "network": "dcgan"}
+TRACES = {
+    "vae": {"name": "vae", "likelihood": "learned", **SMALLEST},
+    "vaegan": {"name": "vaegan", **SMALLEST},
+}
+"""Both with batch norm; the first with a running mean, the second with gates."""
 
 
 def part(whole: Batch, ranks: Ranks) -> Batch:
@@ -45,9 +53,8 @@ def part(whole: Batch, ranks: Ranks) -> Batch:
     return Batch(*(None if value is None else value[mine] for value in values))
 
 
-def begin(name: str, preset: str, shape: Shape, ranks: Ranks) -> tuple[Model, Game]:
+def begin(model: Model, ranks: Ranks) -> tuple[Model, Game]:
     """A model of these processes, and its game."""
-    model = make(name, preset, shape)
     if ranks.world > 1:
         across.share_norms(model)
     return model, Game(model, 0, CPU, "float32")
@@ -69,7 +76,7 @@ def turns(ranks: Ranks) -> dict[str, Any]:
     """Terms and gradients of every turn, each from the first weights; and whether ranks agree."""
     found: dict[str, Any] = {}
     for case, (name, preset, shape) in TURNS.items():
-        model, game = begin(name, preset, shape, ranks)
+        model, game = begin(make(name, preset, shape), ranks)
         start = {key: value.clone() for key, value in model.state_dict().items()}
         gradients: dict[str, torch.Tensor] = {}
         place = [""]
@@ -100,15 +107,16 @@ def turns(ranks: Ranks) -> dict[str, Any]:
 def trace(ranks: Ranks) -> dict[str, Any]:
     """Every term of ``STEPS`` rounds; and after how many updates all ranks held the same bits."""
     found: dict[str, Any] = {}
-    for case, shape in TRACES.items():
-        name, preset = case.split("-")
-        model, game = begin(name, preset, shape, ranks)
+    for case, asked in TRACES.items():
+        torch.manual_seed(0)
+        arguments = resolve({"model": asked}).model.arguments
+        model, game = begin(build(asked["name"], arguments, TRACED), ranks)
         rows, same, updates, position = [], 0, 0, 0
         for step in range(STEPS):
             progress = step / STEPS
             for turn in model.turns(progress):
                 count = ROWS * turn.batches
-                whole = seen(shape, count, position, ranks)
+                whole = seen(TRACED, count, position, ranks)
                 game.turn(turn, whole, position, model.optim(progress))
                 updates += 1
                 same += alike(game, ranks)
