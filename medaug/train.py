@@ -21,11 +21,12 @@ from torch import Tensor
 
 from medaug import __version__
 from medaug.across import share_norms
+from medaug.capture import capture_for
 from medaug.checkpoint import load_state, pack, read_tensors, save_state, unpack, write_tensors
 from medaug.config import Config, check_shared
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
-from medaug.device import channels_last, choose_device, choose_precision
+from medaug.device import channels_last, choose_device, choose_precision, tune
 from medaug.distributed import Ranks, joined
 from medaug.errors import RunError, TrainingError
 from medaug.exporting import Exporter
@@ -118,6 +119,7 @@ def _set_up(
 ) -> "_Trainer":
     """All that training needs; the first process holds ``run`` until ``stack`` ends."""
     where, seed = ranks.device, config.train.seed
+    tune(where)
     check_shared(config, ranks.world)
     codec = codec_for(cache, config.data)
     feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
@@ -202,11 +204,13 @@ class _Trainer:
         self.private, self.ranks = private, ranks
         self.exporter = Exporter(config, cache, feed)
         self.game = Game(model, config.train.seed, feed.device, precision, private)
+        self.capture = capture_for(self.game, feed, config.train.capture, ranks.world)
         self.images = self.resumed = 0
         self.waited = 0.0
 
     def begin(self, init: Path | None) -> None:
         """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
+        state: tuple[int, dict[str, Tensor]] | None = None
 
         def found() -> int | None:
             nonlocal state
@@ -216,7 +220,6 @@ class _Trainer:
             truncate_metrics(self.run, 0 if state is None else state[0])
             return None if state is None else state[0]
 
-        state: tuple[int, dict[str, Tensor]] | None = None
         images = self.ranks.led(found)
         tensors = {} if state is None else state[1]
         if self.ranks.world > 1:
@@ -286,11 +289,12 @@ class _Trainer:
             count = turn.batches * self.config.train.batch
             before = time.perf_counter()
             if self.private is None:
-                batch = self.feed.batch(self.images, count, self.ranks.pair)
+                drawn = self.feed.drawn(self.images, count, self.ranks.pair)
             else:
-                batch = self.feed.warped(self.private.sample(self.images), self.images)
+                drawn = self.feed.moving(self.private.sample(self.images), self.images)
+            given: Any = drawn if self.capture else self.feed.made(self.feed.placed(drawn))
             self.waited += time.perf_counter() - before
-            self.game.turn(turn, batch, self.images, optim)
+            (self.capture or self.game).turn(turn, given, self.images, optim)
             self.images += count
         self.shadow.update(self.images - start, self.images)
         return self.images - start
