@@ -122,6 +122,9 @@ class TrainConfig(_Section):
     batch: int = Field(64, ge=1)
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    capture: Literal["auto", "on", "off"] = Field(
+        "auto", description="turns replayed as CUDA graphs; auto: where it is possible"
+    )
     ema_half_life: int = Field(100 * 2**10, ge=1)
     snapshot_every: int = Field(50 * 2**10, ge=1)
     keep_snapshots: int = Field(0, ge=0, description="how many generators of late snapshots stay")

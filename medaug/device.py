@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from medaug.errors import ConfigError
+from medaug.memory import keep_freed_memory
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,6 +27,14 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r} is not on this machine; --device cpu is")
     return device
+
+
+def tune(device: torch.device) -> None:
+    """Settings of the process under which steps of one shape run fast, over and over."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True
 
 
 def choose_precision(name: str, device: torch.device) -> str:

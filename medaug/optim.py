@@ -12,13 +12,24 @@ RMS_EPS = 1e-8
 
 
 class Stepper:
-    """Steps the parameters of one player; its state is a flat list of named tensors."""
+    """Steps the parameters of one player; its state is a flat list of named tensors.
 
-    def __init__(self, parameters: Sequence[nn.Parameter], kind: str) -> None:
+    Args:
+        parameters: of one player, all on one device.
+        kind: ``adam`` or ``rmsprop``.
+        recorded: whether steps may be recorded and played again, as a CUDA graph is: then the rate
+            is the tensor ``rate``, which ``step`` reads and whoever plays sets.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], kind: str, recorded: bool = False
+    ) -> None:
         self.parameters = list(parameters)
         self.kind = kind
+        self.rate = self.parameters[0].new_zeros(()).detach() if recorded else None
         if kind == "adam":
-            self.adam = torch.optim.AdamW(self.parameters, lr=1.0, fused=True)
+            rate = 1.0 if self.rate is None else self.rate
+            self.adam = torch.optim.AdamW(self.parameters, lr=rate, fused=True, capturable=recorded)
         else:
             self.square = [torch.zeros_like(p) for p in self.parameters]
 
@@ -42,7 +53,9 @@ class Stepper:
         if when is not None:
             raise TypeError("a gated player steps by RMSProp: Adam's fused step takes no mask")
         group = self.adam.param_groups[0]
-        group["lr"], group["betas"], group["weight_decay"] = how.lr, how.betas, how.weight_decay
+        group["betas"], group["weight_decay"] = how.betas, how.weight_decay
+        if self.rate is None:
+            group["lr"] = how.lr
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = laid_out_as(parameter, gradient)
         self.adam.step()
@@ -64,7 +77,12 @@ class Stepper:
         torch._foreach_addcmul_(self.square, slope, slope, value=1 - RMS_DECAY)
         root = torch._foreach_sqrt(self.square)
         torch._foreach_add_(root, RMS_EPS)
-        torch._foreach_addcdiv_(weights, slope, root, value=-how.lr)
+        if self.rate is None:
+            torch._foreach_addcdiv_(weights, slope, root, value=-how.lr)
+        else:
+            torch._foreach_div_(slope, root)
+            torch._foreach_mul_(slope, -self.rate)
+            torch._foreach_add_(weights, slope)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The state by name, empty before the first step."""

@@ -6,6 +6,7 @@ movers step.  Players that share a move share its backward pass.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from medaug.private import Private
 from medaug.seeds import derive
 from medaug.tensors import Batch
 
+Keys = tuple[tuple[str, str], ...]
+"""Players and terms that are counted together."""
+
 
 class Game:
     """A model with its optimisers and the running account of every term.
@@ -29,6 +33,8 @@ class Game:
         device: where the model is.
         precision: ``float32`` or ``bfloat16``.
         private: takes the gradients where training is differentially private.
+        recorded: whether turns may be recorded and played again (see `medaug.capture`); None:
+            where the device is a GPU.
     """
 
     def __init__(
@@ -38,38 +44,65 @@ class Game:
         device: torch.device,
         precision: str,
         private: Private | None = None,
+        recorded: bool | None = None,
     ) -> None:
         self.private = private
+        if recorded is None:
+            recorded = device.type == "cuda"
         self.model, self.seed, self.device, self.precision = model, seed, device, precision
         self.parameters = {
             player: [p for module in modules for p in module.parameters()]
             for player, modules in model.players().items()
         }
         self.steppers = {
-            player: Stepper(self.parameters[player], how.kind)
+            player: Stepper(self.parameters[player], how.kind, recorded)
             for player, how in model.optim(0.0).items()
         }
+        self.position = torch.zeros((), dtype=torch.float64, device=device)
         self.account = Account(device)
 
     def turn(self, turn: Turn, batch: Batch, position: int, optim: Mapping[str, Optim]) -> None:
         """Play one turn on a batch that starts at image ``position``."""
-        torch.manual_seed(derive(self.seed, "turn", position))
+        self.address(position, optim)
         if self.private is None:
-            with across.drawing(len(batch.x)), autocast(self.device, self.precision):
-                moves = turn.play(batch)
-            steps = across.averaged(self.gradients(moves))
+            self.play(turn, batch, optim)
         else:
             steps, moves = self.private.gradients(turn, batch, position, self.parameters)
+            self.step(steps, moves, optim)
+
+    def address(self, position: int, optim: Mapping[str, Optim]) -> None:
+        """Set all that differs between two turns of a kind, without waiting for the device."""
+        torch.manual_seed(derive(self.seed, "turn", position))
+        self.position.fill_(position)
+        for player, stepper in self.steppers.items():
+            if stepper.rate is not None:
+                stepper.rate.fill_(optim[player].lr)
+
+    def play(self, turn: Turn, batch: Batch, optim: Mapping[str, Optim]) -> Keys:
+        """One turn as a function of tensors on the device, after ``address``; what it counted."""
+        with across.drawing(len(batch.x)), autocast(self.device, self.precision):
+            moves = turn.play(batch)
+        return self.step(across.averaged(self.gradients(moves)), moves, optim)
+
+    def step(
+        self,
+        steps: Mapping[str, list[Tensor]],
+        moves: Mapping[str, Move],
+        optim: Mapping[str, Optim],
+    ) -> Keys:
+        """Move the players by their gradients and count every term; what was counted."""
+        counted: dict[tuple[str, str], Tensor] = {}
         for player, gradients in steps.items():
             norm = total_norm(gradients)
-            self.account.add(player, "gradient", norm, position)
+            counted[player, "gradient"] = norm
             limit = optim[player].max_norm
             if limit is not None:
                 torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
             self.steppers[player].step(gradients, optim[player], moves[player].when)
         for player, move in moves.items():
             for term, (_, value) in move.terms.items():
-                self.account.add(player, term, value.detach().float().mean(), position)
+                counted[player, term] = value.detach().float().mean()
+        return self.account.add(counted, self.position)
 
     def gradients(self, moves: Mapping[str, Move]) -> dict[str, list[Tensor]]:
         """Each mover's gradient with respect to its own parameters, zeros where none reaches."""
@@ -130,8 +163,9 @@ class Average:
         keep = 0.5 ** (images / half_life)
         shadow, live = (list(side) for side in zip(*self.pairs, strict=True))
         torch._foreach_lerp_(shadow, live, 1 - keep)
-        for mine, theirs in self.buffers:
-            mine.copy_(theirs)
+        if self.buffers:
+            mine, theirs = (list(side) for side in zip(*self.buffers, strict=True))
+            torch._foreach_copy_(mine, theirs)
 
     def copy(self) -> None:
         """Start from the live weights."""
@@ -140,29 +174,44 @@ class Average:
                 mine.copy_(theirs)
 
 
+@dataclass
+class _Tally:
+    """The running sums (n,) of terms counted together, and where each first broke."""
+
+    sums: Tensor
+    broken: Tensor
+    count: int = 0
+
+
 class Account:
     """Means of every player's terms, and where one of them first stopped being a number.
 
-    Everything stays on the device until ``close``, so that the loop never waits for it.
+    Everything stays on the device, in tensors that last, until ``close``, so that the loop never
+    waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.sums: dict[tuple[str, str], Tensor] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        self.broken: dict[tuple[str, str], Tensor] = {}
+        self.tallies: dict[Keys, _Tally] = {}
 
-    def add(self, player: str, term: str, value: Tensor, position: int) -> None:
-        """Count ``value``, a scalar, towards a term's mean."""
-        key = (player, term)
-        if key not in self.sums:
-            self.sums[key] = torch.zeros((), device=self.device)
-            self.broken[key] = torch.full((), math.inf, device=self.device)
-            self.counts[key] = 0
-        self.sums[key] += value
-        at = torch.where(value.isfinite(), math.inf, float(position))
-        self.broken[key] = torch.minimum(self.broken[key], at)
-        self.counts[key] += 1
+    def add(self, values: Mapping[tuple[str, str], Tensor], position: Tensor) -> Keys:
+        """Count scalars towards their terms' means; the key of their tally.
+
+        Args:
+            values: by player and term.
+            position: images seen, a float64 scalar on the device.
+        """
+        keys = tuple(values)
+        if keys not in self.tallies:
+            sums = torch.zeros(len(keys), device=self.device)
+            broken = torch.full((len(keys),), math.inf, device=self.device, dtype=torch.float64)
+            self.tallies[keys] = _Tally(sums, broken)
+        tally, row = self.tallies[keys], torch.stack(list(values.values()))
+        tally.sums += row
+        at = position.masked_fill(row.isfinite(), math.inf)
+        torch.minimum(tally.broken, at, out=tally.broken)
+        tally.count += 1
+        return keys
 
     def check(self) -> None:
         """Stop where a term was not finite.
@@ -170,13 +219,15 @@ class Account:
         Raises:
             TrainingError: names the player, the term and the images seen at the first such value.
         """
-        if not self.broken:
-            return
-        first = across.lowest(torch.stack(list(self.broken.values()))).tolist()
-        at = min(first)
+        named = [
+            (at, key)
+            for keys, tally in self.tallies.items()
+            for at, key in zip(across.lowest(tally.broken).tolist(), keys, strict=True)
+        ]
+        at, key = min(named, key=lambda pair: pair[0], default=(math.inf, ("", "")))
         if at == math.inf:
             return
-        player, term = list(self.broken)[first.index(at)]
+        player, term = key
         raise TrainingError(
             f"{player}/{term} stopped being a finite number at image {int(at)}; the last "
             "checkpoint is sound: lower model.lr or set train.precision to float32"
@@ -185,14 +236,19 @@ class Account:
     def close(self) -> dict[str, float]:
         """The means since the last call, by ``player/term``; checks first."""
         self.check()
-        totals = across.mean(torch.stack(list(self.sums.values()))).tolist() if self.sums else []
-        means = {
-            f"{player}/{term}": total / max(self.counts[player, term], 1)
-            for (player, term), total in zip(self.sums, totals, strict=True)
+        sums: dict[tuple[str, str], float] = {}
+        counts: dict[tuple[str, str], int] = {}
+        for keys, tally in self.tallies.items():
+            if not tally.count:
+                continue
+            for key, total in zip(keys, across.mean(tally.sums).tolist(), strict=True):
+                sums[key] = sums.get(key, 0.0) + total
+                counts[key] = counts.get(key, 0) + tally.count
+            tally.sums.zero_()
+            tally.count = 0
+        return {
+            f"{player}/{term}": sums[player, term] / counts[player, term] for player, term in sums
         }
-        for table in (self.sums, self.counts, self.broken):
-            table.clear()
-        return means
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:

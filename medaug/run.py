@@ -23,7 +23,7 @@ from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import ConfigError, RunError
 from medaug.files import explaining, sealed, unsealed, write_bytes, write_json
 
-FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots")
+FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots", "train.capture")
 """Settings that may change between one command and the next on the same run."""
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from medaug import __version__
 from medaug.across import share_norms
+from medaug.capture import capture_for
 from medaug.checkpoint import (
     load_state,
     pack,
@@ -33,7 +34,7 @@ from medaug.checkpoint import (
 from medaug.config import Config, check_shared
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
-from medaug.device import channels_last, choose_device, choose_precision
+from medaug.device import channels_last, choose_device, choose_precision, tune
 from medaug.distributed import Ranks, joined
 from medaug.errors import RunError, TrainingError
 from medaug.exporting import Exporter
@@ -126,6 +127,7 @@ def _set_up(
 ) -> "_Trainer":
     """All that training needs; the first process holds ``run`` until ``stack`` ends."""
     where, seed = ranks.device, config.train.seed
+    tune(where)
     check_shared(config, ranks.world)
     codec = codec_for(cache, config.data)
     feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
@@ -210,6 +212,7 @@ class _Trainer:
         self.private, self.ranks = private, ranks
         self.exporter = Exporter(config, cache, feed)
         self.game = Game(model, config.train.seed, feed.device, precision, private)
+        self.capture = capture_for(self.game, feed, config.train.capture, ranks.world)
         self.images = self.resumed = 0
         self.waited = 0.0
 
@@ -294,11 +297,12 @@ class _Trainer:
             count = turn.batches * self.config.train.batch
             before = time.perf_counter()
             if self.private is None:
-                batch = self.feed.batch(self.images, count, self.ranks.pair)
+                drawn = self.feed.drawn(self.images, count, self.ranks.pair)
             else:
-                batch = self.feed.warped(self.private.sample(self.images), self.images)
+                drawn = self.feed.moving(self.private.sample(self.images), self.images)
+            given: Any = drawn if self.capture else self.feed.made(self.feed.placed(drawn))
             self.waited += time.perf_counter() - before
-            self.game.turn(turn, batch, self.images, optim)
+            (self.capture or self.game).turn(turn, given, self.images, optim)
             self.images += count
         self.shadow.update(self.images - start, self.images)
         return self.images - start

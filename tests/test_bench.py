@@ -19,7 +19,7 @@ from tests.conftest import BENCHMARKS
 ROOT = Path(__file__).parents[1]
 ROWS = [
     *("demo", "prepare", "preparing", "growth", "access"),
-    *("wait", "train", "synthesize", "writing", "pipeline"),
+    *("wait", "train", "ranks", "cpu", "gpu", "synthesize", "writing", "pipeline"),
     *("startup", "phantom", "layout", "filter", "defects", "copies", "metrics", "real"),
 ]
 

@@ -269,7 +269,7 @@ def test_a_step_that_draws_no_slice_is_noise_alone(cache: SliceCache) -> None:
     game = Game(made, 0, CPU, "float32", taker)
     before = [p.detach().clone() for p in made.parameters()]
     turn = Turn(made.explain)  # type: ignore[attr-defined]
-    game.turn(turn, feed.warped(taker.sample(empty), empty), empty, made.optim(0.0))
+    game.turn(turn, feed.made(feed.moving(taker.sample(empty), empty)), empty, made.optim(0.0))
     assert not any(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
     assert list(game.account.close()) == ["autoencoder/gradient"]
 

@@ -4,11 +4,10 @@ The slices rest on the GPU where they fit, and in their cache where there is non
 grow with the collection, nor does the time to the first batch.  Codec and warps run on the device.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from medaug.codec import Codec, CTCodec, PictureCodec
 from medaug.config import DataConfig
@@ -17,13 +16,28 @@ from medaug.data.condition import KEPT_ROWS, declared
 from medaug.data.gather import gather
 from medaug.data.mapped import Stack
 from medaug.data.tissues import layout
-from medaug.data.warp import is_still, rows_of_field, warp, warp_ids
+from medaug.data.warp import is_still, motions, moved, warp, warp_ids
 from medaug.errors import ConfigError
 from medaug.modality import modality_of
 from medaug.seeds import generator
 from medaug.tensors import Batch, Shape
 
 SHARE_OF_FREE_MEMORY = 0.6
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All that is random of a batch: a few numbers a slice.
+
+    Attributes:
+        index: which slices (b,).
+        motion: how each is moved (4, b), or None where nothing moves.
+        bumps: how each is bent (b, 2, 6, 6), or None.
+    """
+
+    index: Tensor
+    motion: Tensor | None = None
+    bumps: Tensor | None = None
 
 
 def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
@@ -134,6 +148,7 @@ class Feed:
         self._label_maps = None if found.labels is None else self._rest(found.labels)
         self.classes = None if found.classes is None else self._place(found.classes)
         self.partial = bool(self.labels) and not bool(found.labeled.all())
+        self._labeled = self._place(found.labeled)
         self.layouts = None
         if isinstance(codec, CTCodec) and codec.masks in ("layout", "alone"):
             marks = None if found.labels is None else found.labels.whole().numpy()
@@ -146,7 +161,8 @@ class Feed:
                 modality_of(codec.modality),
             )
             self.layouts = self._place(torch.from_numpy(filled))
-            self._ids = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
+            known = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
+            self._ids = known.to(device)
         columns = []
         for name in data.attributes or ():
             columns.append(self.shows(name).float())
@@ -221,11 +237,24 @@ class Feed:
             unlabeled=self.partial and self.codec.channels > self.codec.images,
         )
 
+    @property
+    def resident(self) -> bool:
+        """Whether all that batches are made of rests on the device."""
+        parts = (self._images, self._label_maps, self.layouts, self._labeled)
+        every = [part for part in (*parts, self.classes, self.values) if part is not None]
+        return all(
+            isinstance(part, Tensor) and part.device.type == self.device.type for part in every
+        )
+
     def batch(self, position: int, count: int, part: tuple[int, int] = (0, 1)) -> Batch:
         """Images ``position`` to ``position + count`` of an endless, reshuffled walk.
 
         Of these, ``part`` (i, k) takes the rows of process i of k, the same as in the whole.
         """
+        return self.made(self.placed(self.drawn(position, count, part)))
+
+    def drawn(self, position: int, count: int, part: tuple[int, int] = (0, 1)) -> Drawn:
+        """What is random of ``batch``, on the CPU."""
         index = torch.cat(
             [
                 self._epoch(epoch)[max(position - epoch * len(self), 0) :][
@@ -234,20 +263,36 @@ class Feed:
                 for epoch in range(position // len(self), (position + count - 1) // len(self) + 1)
             ]
         )
-        return self.warped(index, position, part)
+        return self.moving(index, position, part)
 
-    def warped(self, index: Tensor, position: int, part: tuple[int, int] = (0, 1)) -> Batch:
-        """The slices at ``index``, or ``part`` of them, warped as at image ``position``."""
-        grid = None
+    def moving(self, index: Tensor, position: int, part: tuple[int, int] = (0, 1)) -> Drawn:
+        """The slices at ``index``, or ``part`` of them, to be warped as at image ``position``."""
         number, of = part
         rows = slice(number * len(index) // of, (number + 1) * len(index) // of)
-        if self.augment is not None:
-            amounts = self.augment.model_dump()
-            if not is_still(**amounts):
-                sides = (self._images.shape[1], self._images.shape[2])
-                draws = generator(self.seed, "warp", position)
-                grid = rows_of_field(rows, len(index), sides, draws, **amounts)
-        return self._batch(index[rows], grid)
+        if self.augment is None or is_still(**self.augment.model_dump()):
+            return Drawn(index[rows])
+        draws = generator(self.seed, "warp", position)
+        motion, bumps = motions(len(index), draws, self.augment.elastic)
+        return Drawn(index[rows], motion[:, rows], None if bumps is None else bumps[rows])
+
+    def placed(self, drawn: Drawn) -> Drawn:
+        """``drawn`` where batches are made; nobody waits for the copies."""
+        on_device = isinstance(self._images, Tensor)
+        index = sent(drawn.index, self.device) if on_device else drawn.index
+        motion, bumps = (
+            None if part is None else sent(part, self.device)
+            for part in (drawn.motion, drawn.bumps)
+        )
+        return Drawn(index, motion, bumps)
+
+    def made(self, drawn: Drawn) -> Batch:
+        """The batch of what was ``drawn`` and ``placed``; if resident, made of tensors there."""
+        grid = None
+        if self.augment is not None and drawn.motion is not None:
+            how, sides = self.augment, (self._images.shape[1], self._images.shape[2])
+            amounts = {"rotate": how.rotate, "scale": how.scale, "shift": how.shift}
+            grid = moved(drawn.motion, drawn.bumps, sides, **amounts)
+        return self._batch(drawn.index, grid)
 
     def marks(self, index: Tensor) -> Tensor | None:
         """Label maps of the slices at ``index``, or None."""
@@ -258,19 +303,19 @@ class Feed:
         return self._batch(index, None)
 
     def _batch(self, index: Tensor, grid: Tensor | None) -> Batch:
-        image = _taken(self._images, index).to(self.device)
+        image = sent(_taken(self._images, index), self.device)
         maps = self._label_maps if self.layouts is None else self.layouts
-        ids = None if maps is None else _taken(maps, index).to(self.device)
+        ids = None if maps is None else sent(_taken(maps, index), self.device)
         x = self.codec.encode(image, ids)
         if grid is not None:
             x = warp(x, grid)
             if ids is not None and self.layouts is not None:
                 ids = warp_ids(ids, grid, self._ids)
-        labeled = self.labeled[index].to(self.device) if self.partial else None
+        labeled = sent(_taken(self._labeled, index), self.device) if self.partial else None
         known = None
         if labeled is not None and self.shape.unlabeled:
-            known = torch.ones(*x.shape[:2], 1, 1, device=x.device)
-            known[~labeled, self.codec.images :] = 0
+            known = labeled.float().view(-1, 1, 1, 1).repeat(1, x.shape[1], 1, 1)
+            known[:, : self.codec.images] = 1
             x = x * known
         return Batch(x, self._told(index, ids, labeled), known)
 
@@ -278,10 +323,11 @@ class Feed:
         """The condition of the slices at ``index``, whose layout maps are ``ids``."""
         parts = []
         if self.condition.classes and self.classes is not None:
-            numbers = _taken(self.classes, index).to(self.device)
-            parts.append(one_hot(numbers, len(self.condition.classes)).float())
+            numbers = sent(_taken(self.classes, index), self.device)
+            kinds = torch.arange(len(self.condition.classes), device=self.device)
+            parts.append((numbers[:, None] == kinds).float())
         if self.values is not None:
-            parts.append(_taken(self.values, index).to(self.device))
+            parts.append(sent(_taken(self.values, index), self.device))
         cond = torch.cat(parts, 1) if parts else None
         if ids is None or not isinstance(self.codec, CTCodec) or not self.codec.told:
             return cond
@@ -304,6 +350,13 @@ def _taken(slices: Tensor | Stack, index: Tensor) -> Tensor:
     if isinstance(slices, Stack):
         return slices[index.cpu()]
     return slices[index.to(slices.device, non_blocking=True)]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; from the CPU to a GPU through pinned memory, without waiting."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> Tensor:

@@ -31,33 +31,39 @@ def field(
         shift: largest shift, share of the field of view.
         elastic: standard deviation of the displacements on a 6 x 6 grid, half fields.
     """
-    amounts = {"rotate": rotate, "scale": scale, "shift": shift, "elastic": elastic}
-    return rows_of_field(slice(None), b, sides, generator, **amounts)
+    draws, bumps = motions(b, generator, elastic)
+    return moved(draws, bumps, sides, rotate=rotate, scale=scale, shift=shift)
 
 
-def rows_of_field(
-    rows: slice,
-    b: int,
+def motions(b: int, generator: torch.Generator, elastic: float) -> tuple[Tensor, Tensor | None]:
+    """All that is random of a ``field``: four numbers in [-1, 1] an image (4, b), and its bumps.
+
+    The bumps (b, 2, 6, 6) have a standard deviation of ``elastic``; None where that is 0.
+    """
+    draws = torch.rand(4, b, generator=generator) * 2 - 1
+    if not elastic:
+        return draws, None
+    return draws, torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
+
+
+def moved(
+    draws: Tensor,
+    bumps: Tensor | None,
     sides: tuple[int, int],
-    generator: torch.Generator,
     *,
     rotate: float,
     scale: float,
     shift: float,
-    elastic: float,
 ) -> Tensor:
-    """The ``rows`` of the ``field`` of ``b`` images; the others cost next to nothing."""
-    draws = (torch.rand(4, b, generator=generator) * 2 - 1)[:, rows]
-    wanted = draws.shape[1]
+    """The ``field`` (b, h, w, 2) of some ``motions``, on the device where they are."""
+    b, (h, w) = draws.shape[1], sides
     angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
     dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    h, w = sides
-    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * wanted, 3)
-    grid = (theta @ _pixels(h, w)).reshape(wanted, 2, h, w)
-    if elastic:
-        bumps = torch.randn(b, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * elastic
-        grid += F.interpolate(bumps[rows], sides, mode="bicubic", align_corners=True)
+    theta = torch.stack([cos, -sin, dx, sin, cos, dy], 1).reshape(2 * b, 3)
+    grid = (theta @ _pixels(h, w, draws.device)).reshape(b, 2, h, w)
+    if bumps is not None:
+        grid += F.interpolate(bumps, sides, mode="bicubic", align_corners=True)
     return grid.permute(0, 2, 3, 1)
 
 
@@ -86,12 +92,12 @@ def warp_ids(ids: Tensor, grid: Tensor, known: Tensor) -> Tensor:
     return torch.cat([known.new_zeros(1), known])[which].to(ids.dtype)
 
 
-@lru_cache(maxsize=4)
-def _pixels(h: int, w: int) -> Tensor:
+@lru_cache(maxsize=16)
+def _pixels(h: int, w: int, device: torch.device) -> Tensor:
     """Homogeneous pixel centres (3, h * w): across and down in [-1, 1], and ones."""
     across = ((torch.arange(w) * 2 + 1) / w - 1).expand(h, w)
     down = ((torch.arange(h) * 2 + 1) / h - 1)[:, None].expand(h, w)
-    return torch.stack([across, down, torch.ones(h, w)]).flatten(1)
+    return torch.stack([across, down, torch.ones(h, w)]).flatten(1).to(device)
 
 
 def is_still(rotate: float, scale: float, shift: float, elastic: float) -> bool:

@@ -108,7 +108,7 @@ class Referee(nn.Module):
         """LeCam: how far scores lie beyond the other side's running mean, squared, (b,)."""
         with torch.no_grad():
             self.judged += 1
-            share = torch.maximum(1 / self.judged, self.judged.new_tensor(1 - self.LECAM_DECAY))
+            share = (1 / self.judged).clamp_min(1 - self.LECAM_DECAY)
             self.typical_real += share * (across.mean(on_real.mean()) - self.typical_real)
             self.typical_fake += share * (across.mean(on_fake.mean()) - self.typical_fake)
         above = per_sample((on_real - self.typical_fake).relu().square())

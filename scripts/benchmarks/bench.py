@@ -21,6 +21,8 @@ ROWS = {
     "wait": "share of training time spent waiting for data",
     "train": "training speed against a bare loop of the same networks, losses and batch",
     "ranks": "two gloo processes against one, update by update; what scaling out costs",
+    "cpu": "64 px VAE/GAN on two cores against the peers' trainers, on the same networks",
+    "gpu": "training on one GPU: its peaks, its idle share, and the peers; left out without one",
     "synthesize": "what writing adds to generating; memory as n grows",
     "writing": "generating and writing at once against the slower of the two alone",
     "pipeline": "a torchio pipeline with synthetic slices from a folder against one without",

@@ -38,6 +38,14 @@ def phantom_cache(
     return SliceCache.open(cache)
 
 
+def cached(work: Path, size: int) -> SliceCache:
+    """Phantom slices of ``size``, opened where they lie, so that no reader of scans is needed."""
+    there = work / f"phantom-{PATIENTS}-{SEED}" / f"cache-{size}-{CacheSettings(size=size).holdout}"
+    if there.exists():
+        return SliceCache.open(there)
+    return phantom_cache(work, settings=CacheSettings(size=size))
+
+
 def demo_command(asked: Asked) -> list[str]:
     """The demo in the folder that the rows share, as a command line from the project's root."""
     folder = demo_folder(asked).relative_to(ROOT)

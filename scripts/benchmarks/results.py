@@ -13,11 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench import SHORT
+
+from medaug import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -118,7 +119,7 @@ def report(
         "note": note,
         "commands": [told or command(row, asked.quick)],
         "machine": machine(),
-        "medaug": version("medaug"),
+        "medaug": __version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
     asked.results.mkdir(parents=True, exist_ok=True)
@@ -244,11 +245,12 @@ def fresh(row: str, function: str, *arguments: object) -> Any:
         "))))"
     )
     given = [json.dumps(str(a) if isinstance(a, Path) else a) for a in arguments]
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", code, *given],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     return json.loads(done.stdout.splitlines()[-1])

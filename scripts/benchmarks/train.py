@@ -47,7 +47,9 @@ class Rounds(medaug.train._Trainer):
         return self
 
 
-def set_up(cache: SliceCache, model: dict[str, Any], run: Path, **train: Any) -> Rounds:
+def set_up(
+    cache: SliceCache, model: dict[str, Any], run: Path, device: str = "auto", **train: Any
+) -> Rounds:
     """The very trainer that ``fit`` would let work, in a new run."""
     shutil.rmtree(run, ignore_errors=True)
     wishes = {
@@ -56,7 +58,7 @@ def set_up(cache: SliceCache, model: dict[str, Any], run: Path, **train: Any) ->
         "train": {"images": 10**9, "batch": BATCH, **train},
     }
     with mock.patch.object(medaug.train, "_Trainer", Rounds):
-        trainer: Any = medaug.train.fit(resolve(wishes), cache, run)
+        trainer: Any = medaug.train.fit(resolve(wishes), cache, run, device=device)
     return trainer
 
 

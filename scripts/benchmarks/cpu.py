@@ -1,0 +1,88 @@
+"""The 64 px VAE/GAN of Larsen et al. on this machine's cores: medaug against the peers' trainers.
+
+All train the same networks from the same weights on the same slices, batch and precision.  Each
+side runs in a process of its own, as its users would run it, and the sides take turns.
+"""
+
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from material import PATIENTS, SEED, cached
+from results import Asked, Claim, asked, fresh, report
+from rivals import RIVALS, Done, Watch, speed_of
+from train import set_up
+
+from medaug.models import build
+
+BATCH = 64
+SIZE = 64
+TURNS = 3
+SECONDS = 20.0
+GAME: dict[str, Any] = {"name": "vaegan", "preset": "author"}
+
+
+def measure(
+    work: str, side: str, size: int, batch: int, seconds: float, game: dict[str, Any], device: str
+) -> float | str:
+    """Images per second of one side, in this process, or why there are none."""
+    folder = Path(work)
+    trainer = set_up(cached(folder, size), game, folder / f"run-{side}", device, batch=batch)
+    if side == "medaug":
+        watch = Watch(batch, seconds)
+        try:
+            while True:
+                watch.step(trainer.round() // batch)
+        except Done:
+            return watch.speed
+    slices = trainer.feed.at(torch.arange(len(trainer.feed))).x.cpu()
+    settings = trainer.config.model
+    torch.manual_seed(0)
+    model = build(settings.name, settings.arguments, trainer.feed.shape).to(trainer.feed.device)
+    return speed_of(side, settings.name, model, slices, batch, trainer.game.precision, seconds)
+
+
+def compared(
+    how: Asked, size: int, batch: int, game: dict[str, Any], device: str, turns: int, seconds: float
+) -> dict[str, Any]:
+    """Every side's speeds in ``turns`` turns, each in a fresh process."""
+    sides = ("medaug", *RIVALS[game["name"]])
+    speeds: dict[str, Any] = {side: [] for side in sides}
+    for turn in range(turns):
+        for side in sides if turn % 2 == 0 else sides[::-1]:
+            if isinstance(speeds[side], str):
+                continue
+            told = fresh("cpu", "measure", how.work, side, size, batch, seconds, game, device)
+            print(f"{side}: {told if isinstance(told, str) else round(told, 1)}", flush=True)
+            if isinstance(told, str):
+                speeds[side] = told
+            else:
+                speeds[side].append(told)
+    return speeds
+
+
+def advantage(speeds: dict[str, Any]) -> float:
+    """medaug's median speed over that of the best rival."""
+    rivals = [median(s) for side, s in speeds.items() if side != "medaug" and isinstance(s, list)]
+    return median(speeds["medaug"]) / max(rivals)
+
+
+def main() -> int:
+    """Measure and report."""
+    how = asked()
+    cached(how.work, SIZE)
+    turns, seconds, batch = (1, 2.0, 8) if how.quick else (TURNS, SECONDS, BATCH)
+    speeds = compared(how, SIZE, batch, GAME, "cpu", turns, seconds)
+    claims = [Claim("64 px VAE/GAN over the best rival", advantage(speeds), ">=", 1.5, "x")]
+    note = (
+        f"64 pixels, image and mask, batch {batch}, {PATIENTS} phantom patients, the authors' "
+        f"networks; {turns} turns of {seconds:g} s a side, each in a process of its own; images "
+        "per second. medaug alone warps its slices and averages its weights."
+    )
+    return report(how, "cpu", claims, {"images_per_s": speeds}, n=turns, seed=SEED, note=note)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""Training loops as the peers write them, on medaug's networks, batch and precision.
+
+``plain`` is what a paper's repository holds: a DataLoader, a forward and a backward pass for each
+player, ``requires_grad`` switched to and fro, and losses read after every step.  ``pythae`` is the
+trainer of that package for its VAEGAN, ``monai`` MONAI's AdversarialTrainer; both drive medaug's
+networks through their own interfaces.  pythae and pytorch-ignite come with the extra ``bench`` or
+lie in build/rivals; a rival that is not there says so.
+"""
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from medaug.device import autocast
+
+EXTRA = Path(__file__).resolve().parents[2] / "build" / "rivals"
+"""Where packages may lie that are not installed; MONAI looks for ignite when it is first loaded."""
+if EXTRA.is_dir():
+    sys.path.append(str(EXTRA))
+
+
+class Done(Exception):
+    """Enough was measured."""
+
+
+class Watch:
+    """Counts steps, after some to warm up, until enough time has passed.
+
+    Args:
+        batch: images a step.
+        seconds: to measure for.
+        warm: steps before.
+    """
+
+    def __init__(self, batch: int, seconds: float, warm: int = 5) -> None:
+        self.batch, self.seconds, self.warm = batch, seconds, warm
+        self.steps, self.started, self.speed = 0, 0.0, 0.0
+
+    def step(self, batches: int = 1) -> None:
+        """Another step is done.
+
+        Raises:
+            Done: the time is over; ``speed`` is in images per second.
+        """
+        self.steps += batches
+        if self.started == 0.0:
+            if self.steps >= self.warm:
+                synchronize()
+                self.steps, self.started = 0, time.perf_counter()
+        elif time.perf_counter() - self.started >= self.seconds:
+            synchronize()
+            self.speed = self.steps * self.batch / (time.perf_counter() - self.started)
+            raise Done
+
+
+def synchronize() -> None:
+    """Wait for the GPU where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def loader(x: Tensor, batch: int, device: torch.device) -> DataLoader:
+    """Shuffled batches of ``x`` (n, c, h, w), repeated to some dozens of batches an epoch."""
+    data = TensorDataset(x.repeat(-(-50 * batch // len(x)), 1, 1, 1))
+    gpu = device.type == "cuda"
+    how = {"num_workers": 4, "pin_memory": True, "persistent_workers": True} if gpu else {}
+    return DataLoader(data, batch, shuffle=True, drop_last=True, **how)
+
+
+def endless(batches: DataLoader, device: torch.device) -> Iterator[Tensor]:
+    """Batches on the device for ever."""
+    for _ in itertools.count():
+        for (x,) in batches:
+            yield x.to(device)
+
+
+def toggled(network: nn.Module, on: bool) -> None:
+    """Whether a network's weights take gradients."""
+    for parameter in network.parameters():
+        parameter.requires_grad_(on)
+
+
+def sampled(mu: Tensor, logvar: Tensor) -> Tensor:
+    return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+
+
+def divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def bce(logits: Tensor, real: bool) -> Tensor:
+    target = torch.ones_like(logits) if real else torch.zeros_like(logits)
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def stepped(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+    """Step by a loss, and read it, as for a progress bar."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def plain_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
+    """Larsen's three players, each with passes of its own."""
+    device = next(model.parameters()).device
+    optimizers = {
+        name: torch.optim.RMSprop(getattr(model, name).parameters(), lr=1e-5, alpha=0.9)
+        for name in ("encoder", "decoder", "discriminator")
+    }
+    log: dict[str, float] = {}
+
+    def drawn(real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mu, logvar = model.encode(real, None)
+        z = sampled(mu, logvar)
+        made = [model.decoder(code, None).tanh().float() for code in (z, torch.randn_like(z))]
+        return made[0], made[1], mu, logvar
+
+    for real in endless(loader(x, batch, device), device):
+        toggled(model.discriminator, True)
+        with autocast(device, precision):
+            hat, sample, _, _ = drawn(real)
+            loss = bce(model.discriminator(real, None)[0], True)
+            for fake in (hat, sample):
+                loss = loss + 0.5 * bce(model.discriminator(fake.detach(), None)[0], False)
+        log["discriminator"] = stepped(optimizers["discriminator"], loss)
+        toggled(model.discriminator, False)
+        with autocast(device, precision):
+            hat, sample, _, _ = drawn(real)
+            features = model.discriminator(real, None)[1][-1].detach()
+            on_hat, of_hat = model.discriminator(hat, None)
+            loss = 0.1 * F.mse_loss(of_hat[-1].float(), features.float()) + bce(on_hat, True)
+            loss = loss + bce(model.discriminator(sample, None)[0], True)
+        log["decoder"] = stepped(optimizers["decoder"], loss)
+        with autocast(device, precision):
+            mu, logvar = model.encode(real, None)
+            hat = model.decoder(sampled(mu, logvar), None).tanh().float()
+            features = model.discriminator(real, None)[1][-1].detach()
+            distance = F.mse_loss(model.discriminator(hat, None)[1][-1].float(), features.float())
+            loss = distance + 0.01 * divergence(mu, logvar)
+        log["encoder"] = stepped(optimizers["encoder"], loss)
+        watch.step()
+
+
+def penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """WGAN-GP's, in float32."""
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    between = (share * real + (1 - share) * fake).requires_grad_()
+    with torch.autocast(real.device.type, enabled=False):
+        on = score(between)
+        (slope,) = torch.autograd.grad(on, between, torch.ones_like(on), create_graph=True)
+    return 10 * ((slope.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+
+
+def plain_wgan_gp(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
+    """The critic's turns, then the generator's, each batch a step of its own."""
+    device = next(model.parameters()).device
+    critic = torch.optim.Adam(model.discriminator.parameters(), lr=1e-5, betas=(0.5, 0.9))
+    generator = torch.optim.Adam(model.decoder.parameters(), lr=1e-5, betas=(0.5, 0.9))
+    batches, log = endless(loader(x, batch, device), device), {}
+
+    def score(images: Tensor) -> Tensor:
+        return model.discriminator.network(images, None)[0]
+
+    def fakes(count: int) -> Tensor:
+        noise = torch.randn(count, *model.noise_shape, device=device)
+        return model.decoder(noise, None).float().tanh()
+
+    while True:
+        toggled(model.discriminator, True)
+        for _ in range(model.judge_turns):
+            real = next(batches)
+            with autocast(device, precision):
+                fake = fakes(len(real)).detach()
+                loss = score(fake).float().mean() - score(real).float().mean()
+            log["critic"] = stepped(critic, loss + penalty(score, real, fake))
+        toggled(model.discriminator, False)
+        next(batches)
+        with autocast(device, precision):
+            loss = -score(fakes(batch)).float().mean()
+        log["generator"] = stepped(generator, loss)
+        watch.step(model.judge_turns + 1)
+
+
+def plain_gvae(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
+    """The critic's turns on reconstructions and samples, then the autoencoder's."""
+    device = next(model.parameters()).device
+    both = [*model.encoder.parameters(), *model.decoder.parameters()]
+    critic = torch.optim.Adam(model.discriminator.parameters(), lr=1e-5, betas=(0.0, 0.9))
+    autoencoder = torch.optim.Adam(both, lr=1e-5, betas=(0.0, 0.9))
+    batches, log = endless(loader(x, batch, device), device), {}
+
+    def score(images: Tensor) -> Tensor:
+        return model.discriminator.network(images, None)[0]
+
+    def drawn(real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mu, logvar = model.encode(real, None)
+        z = sampled(mu, logvar)
+        return model.decode(z, None), model.decode(torch.randn_like(z), None), mu, logvar
+
+    while True:
+        toggled(model.discriminator, True)
+        for _ in range(model.critic_turns):
+            real = next(batches)
+            with autocast(device, precision):
+                fakes = [made.detach() for made in drawn(real)[:2]]
+                losses = [score(fake).float().mean() - score(real).float().mean() for fake in fakes]
+            loss = sum(losses) + sum(penalty(score, real, fake) for fake in fakes)
+            log["critic"] = stepped(critic, loss)
+        toggled(model.discriminator, False)
+        real = next(batches)
+        with autocast(device, precision):
+            hat, sample, mu, logvar = drawn(real)
+            loss = divergence(mu, logvar) + 10 * F.l1_loss(hat, real)
+            loss = loss - score(hat).float().mean() - score(sample).float().mean()
+        log["autoencoder"] = stepped(autoencoder, loss)
+        watch.step(model.critic_turns + 1)
+
+
+def pythae_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
+    """pythae's VAEGAN and its trainer with three optimisers, on medaug's networks."""
+    import tempfile
+
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAEGAN as Theirs
+    from pythae.models import VAEGANConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+    from pythae.trainers import (
+        CoupledOptimizerAdversarialTrainer,
+        CoupledOptimizerAdversarialTrainerConfig,
+    )
+    from pythae.trainers.training_callbacks import TrainingCallback
+
+    device = next(model.parameters()).device
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.encoder
+
+        def forward(self, x: Tensor) -> Any:
+            with autocast(device, precision):
+                mu, logvar = self.network(x, None).chunk(2, 1)
+            return ModelOutput(embedding=mu.float(), log_covariance=logvar.float().clamp(-10, 10))
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.decoder
+
+        def forward(self, z: Tensor) -> Any:
+            with autocast(device, precision):
+                made = self.network(z, None)
+            return ModelOutput(reconstruction=made.float().tanh())
+
+    class Discriminator(BaseDiscriminator):
+        depth = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.discriminator
+
+        def forward(self, x: Tensor, output_layer_levels: Any = None) -> Any:
+            with autocast(device, precision):
+                logits, features = self.network(x, None)
+            embedding = logits.float().sigmoid()
+            return ModelOutput(embedding=embedding, embedding_layer_1=features[-1].float())
+
+    class Clock(TrainingCallback):
+        def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
+            watch.step()
+
+    shape, latent = tuple(x.shape[1:]), model.noise_shape[0]
+    theirs = Theirs(
+        VAEGANConfig(input_dim=shape, latent_dim=latent, reconstruction_layer=1),
+        Encoder(),
+        Decoder(),
+        Discriminator(),
+    )
+    data = x.repeat(-(-50 * batch // len(x)), 1, 1, 1)
+    count = len(data) // batch * batch
+    with tempfile.TemporaryDirectory() as folder:
+        rates = {f"{p}_learning_rate": 1e-5 for p in ("encoder", "decoder", "discriminator")}
+        trainer = CoupledOptimizerAdversarialTrainer(
+            theirs,
+            BaseDataset(data[:count], torch.zeros(count)),
+            training_config=CoupledOptimizerAdversarialTrainerConfig(
+                output_dir=folder,
+                per_device_train_batch_size=batch,
+                num_epochs=10**6,
+                train_dataloader_num_workers=4 if device.type == "cuda" else 0,
+                no_cuda=device.type != "cuda",
+                **rates,
+            ),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+
+
+def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
+    """MONAI's AdversarialTrainer: the autoencoder is its generator, its error that of pixels."""
+    from ignite.engine import Events
+    from monai.engines import AdversarialTrainer
+
+    device = next(model.parameters()).device
+
+    class Generator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = model.encoder, model.decoder
+            self.divergence = torch.zeros(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            with autocast(device, precision):
+                mu, logvar = self.encoder(x, None).chunk(2, 1)
+                self.divergence = divergence(mu, logvar.clamp(-10, 10))
+                made = self.decoder(sampled(mu, logvar.clamp(-10, 10)), None)
+            return made.float().tanh()
+
+    class Discriminator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.discriminator
+
+        def forward(self, x: Tensor) -> Tensor:
+            with autocast(device, precision):
+                return self.network(x, None)[0].float()
+
+    class Pairs(torch.utils.data.Dataset):
+        def __init__(self, data: Tensor) -> None:
+            self.data = data
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {"image": self.data[index], "label": self.data[index]}
+
+    generator, judge = Generator().to(device), Discriminator().to(device)
+    gpu = device.type == "cuda"
+    data = Pairs(x.repeat(-(-50 * batch // len(x)), 1, 1, 1))
+    how = {"num_workers": 4, "pin_memory": True, "persistent_workers": True} if gpu else {}
+    trainer = AdversarialTrainer(
+        device=device,
+        max_epochs=10**6,
+        train_data_loader=DataLoader(data, batch, shuffle=True, drop_last=True, **how),
+        g_network=generator,
+        g_optimizer=torch.optim.RMSprop(generator.parameters(), lr=1e-5, alpha=0.9),
+        g_loss_function=lambda logits: bce(logits, True),
+        recon_loss_function=lambda made, real: F.l1_loss(made, real) + generator.divergence,
+        d_network=judge,
+        d_optimizer=torch.optim.RMSprop(judge.parameters(), lr=1e-5, alpha=0.9),
+        d_loss_function=lambda real, fake: bce(real, True) + bce(fake, False),
+        decollate=False,
+    )
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: watch.step())
+    trainer.run()
+
+
+RIVALS: dict[str, dict[str, Callable[[Any, Tensor, int, str, Watch], None]]] = {
+    "vaegan": {"plain": plain_vaegan, "pythae": pythae_vaegan, "monai": monai_adversarial},
+    "wgan_gp": {"plain": plain_wgan_gp},
+    "gvae": {"plain": plain_gvae},
+}
+
+
+def speed_of(
+    rival: str, name: str, model: Any, x: Tensor, batch: int, precision: str, seconds: float
+) -> float | str:
+    """Images per second of a rival training ``model`` in place on ``x``, or why there are none."""
+    watch = Watch(batch, seconds)
+    try:
+        RIVALS[name][rival](model.train(), x, batch, precision, watch)
+    except Done:
+        return watch.speed
+    except (ImportError, AttributeError) as error:
+        if any(name in str(error) for name in ("ignite", "pythae", "imageio")):
+            return f"not installed: {str(error).partition(chr(10))[0]}"
+        raise
+    raise RuntimeError(f"{rival} ended before it was measured")

@@ -1,0 +1,285 @@
+"""Recorded turns equal turns as played; the loop never waits for the device between metric lines.
+
+On the CPU a turn is recorded as a graph of torch operators by ``make_fx``, in which, as in a CUDA
+graph, every Python number is a constant: a rate or a position that were not a tensor would show.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import medaug.train
+from medaug.capture import WARM_UP, Capture, capture_for
+from medaug.config import resolve
+from medaug.data.cache import SliceCache
+from medaug.errors import ConfigError
+from medaug.memory import keep_freed_memory
+from medaug.models.base import Optim
+from medaug.optim import Stepper
+from medaug.rounds import Game, Keys
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+BATCH = 4
+MODELS: dict[str, dict[str, Any]] = {
+    "phased": {**TINY["model"], "phases": [0.3, 0.6]},
+    "vaegan-author": {"preset": "author", "width": 4, "latent_dim": 4},
+    "wgan_gp": {"name": "wgan_gp", "network": "plain", "width": 4, "latent_dim": 4},
+    "gvae": {"name": "gvae", "network": "gvae", "width": 2, "latent_dim": 4},
+}
+IMAGES = {"phased": 80, "vaegan-author": 32, "wgan_gp": 120, "gvae": 60}
+"""Enough for every kind of turn to be recorded and played again."""
+
+
+@pytest.fixture(scope="module")
+def cache(phantom_cache: Path) -> SliceCache:
+    return SliceCache.open(phantom_cache)
+
+
+class Rounds(medaug.train._Trainer):
+    """What ``fit`` sets up, handed over where it would begin to work."""
+
+    def work(self) -> Any:
+        self.model.train()
+        return self
+
+
+def trainer(cache: SliceCache, run: Path, model: str, device: str = "cpu", **train: Any) -> Any:
+    wishes = {"images": IMAGES[model], "batch": BATCH, "precision": "float32", **train}
+    settings = resolve({**TINY, "model": MODELS[model]}, {"train": wishes})
+    with mock.patch.object(medaug.train, "_Trainer", Rounds):
+        return medaug.train.fit(settings, cache, run, device=device)
+
+
+class Operators:
+    """Records as a graph of operators, which any device can."""
+
+    def __init__(self, made: Any) -> None:
+        self.made, self.recorded = made, 0
+
+    def warm(self, play: Callable[[], Keys]) -> Keys:
+        return play()
+
+    def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
+        """Tracing plays the turn, so everything it moved is put back."""
+        game, counted = self.made.game, []
+        seed = torch.get_rng_state()
+        lasting = [*game.tensors().values()]
+        lasting += [
+            t for tally in game.account.tallies.values() for t in (tally.sums, tally.broken)
+        ]
+        before = [tensor.clone() for tensor in lasting]
+
+        def traced() -> list[torch.Tensor]:
+            counted.append(play())
+            return []
+
+        graph = make_fx(traced)()
+        with torch.no_grad():
+            for tensor, value in zip(lasting, before, strict=True):
+                tensor.copy_(value)
+        torch.set_rng_state(seed)
+        self.recorded += 1
+        return torch.no_grad()(graph), counted[0]
+
+
+def recorded_rounds(made: Any) -> Operators:
+    """Let ``made`` record its turns."""
+    private = made.game.private
+    made.game = Game(made.model, 0, CPU, made.game.precision, private, recorded=True)
+    recorder = Operators(made)
+    made.capture = Capture(made.game, made.feed, recorder, strict=True)
+    return recorder
+
+
+State = dict[str, torch.Tensor]
+
+
+def weights(made: Any) -> State:
+    return {name: p.detach().clone() for name, p in made.model.named_parameters()}
+
+
+def apart(one: State, other: State, start: State) -> float:
+    """How far two runs are apart, against how far the second has come from their start."""
+    assert one.keys() == other.keys() == start.keys()
+    distance = sum((one[k].double() - other[k].double()).square().sum() for k in one)
+    way = sum((start[k].double() - other[k].double()).square().sum() for k in one)
+    return float((distance / way).sqrt())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recorded_turns_equal_turns_as_played(
+    cache: SliceCache, tmp_path: Path, model: str
+) -> None:
+    """Through all phases and changing rates, with the same noise, warps and slices."""
+    played, recorded = (trainer(cache, tmp_path / name, model) for name in ("played", "recorded"))
+    recorder, start = recorded_rounds(recorded), weights(played)
+    while recorded.images < IMAGES[model]:
+        assert played.round() == recorded.round()
+    kinds = len(recorded.capture.reels)
+    assert recorder.recorded == kinds == {"phased": 3, "vaegan-author": 1}.get(model, 2)
+    assert apart(weights(recorded), weights(played), start) < 0.01
+    means, others = recorded.game.account.close(), played.game.account.close()
+    assert means.keys() == others.keys()
+    for key, value in others.items():
+        assert means[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+def test_a_turn_that_cannot_be_recorded_is_played(
+    cache: SliceCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(Operators):
+        def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
+            play.__closure__  # noqa: B018  reached before anything is played
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    played, refused = (trainer(cache, tmp_path / name, "wgan_gp") for name in ("played", "refused"))
+    start = weights(played)
+    refused.game = Game(refused.model, 0, CPU, "float32", recorded=True)
+    refused.capture = Capture(refused.game, refused.feed, Refusing(refused))
+    for _ in range(2):
+        played.round()
+        refused.round()
+    told = capsys.readouterr().err
+    assert told.count("one by one") == 1
+    assert "operation not permitted)" in told
+    assert apart(weights(refused), weights(played), start) < 0.01
+    strict = trainer(cache, tmp_path / "strict", "wgan_gp")
+    strict.capture = Capture(strict.game, strict.feed, Refusing(strict), strict=True)
+    with pytest.raises(ConfigError, match=r"judge cannot be recorded \(operation not permitted"):
+        strict.round()
+
+
+def test_capture_is_refused_where_it_is_impossible(cache: SliceCache, tmp_path: Path) -> None:
+    made = trainer(cache, tmp_path / "run", "wgan_gp")
+    assert capture_for(made.game, made.feed, "auto") is None
+    assert capture_for(made.game, made.feed, "off") is None
+    with pytest.raises(ConfigError, match=r"capture: on is impossible here: the device is"):
+        capture_for(made.game, made.feed, "on")
+
+
+class Waits(TorchDispatchMode):
+    """Counts operators that make the host wait for the device, or need a number from it."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put_", "index_put", "_unsafe_index") and any(
+            t is not None and t.dtype == torch.bool for t in args[1]
+        )
+        if name.startswith(self.NAMES) or masks:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_round_waits_for_nothing(cache: SliceCache, tmp_path: Path, model: str) -> None:
+    made = trainer(cache, tmp_path / "run", model)
+    with Waits() as waits:
+        while made.images < IMAGES[model]:
+            made.round()
+    assert waits.seen == []
+    with waits:
+        made.tell(1.0)
+    assert waits.seen
+
+
+def test_a_stepper_with_a_rate_tensor_equals_one_with_a_number() -> None:
+    for kind in ("adam", "rmsprop"):
+        twins = [torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4)) for _ in range(2)]
+        plain, told = Stepper([twins[0]], kind), Stepper([twins[1]], kind, recorded=True)
+        for step in range(5):
+            how = Optim(0.1 / (step + 1), kind, weight_decay=0.01)  # type: ignore[arg-type]
+            assert told.rate is not None
+            told.rate.fill_(how.lr)
+            slope = torch.randn(3, 4, generator=torch.Generator().manual_seed(step))
+            plain.step([slope.clone()], how, None)
+            told.step([slope.clone()], how, None)
+        assert torch.allclose(twins[0], twins[1], atol=1e-6)
+        assert not torch.equal(twins[0], torch.linspace(-1, 1, 12).view(3, 4))
+
+
+def trace(
+    cache: SliceCache, run: Path, model: str, device: str, images: int, **train: Any
+) -> torch.Tensor:
+    """Every term after every one of the rounds, (rounds, terms)."""
+    made = trainer(cache, run, model, device, images=images, **train)
+    rows = []
+    for _ in range(200):
+        made.round()
+        rows.append(list(made.game.account.close().values()))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_bf16_follows_float32_for_200_steps(cache: SliceCache, tmp_path: Path) -> None:
+    """The default model's first phase: each term, averaged over 20 steps, stays near float32's."""
+    runs = [
+        trace(cache, tmp_path / precision, "phased", "cpu", 4000, precision=precision)
+        for precision in ("float32", "bfloat16")
+    ]
+    plain, mixed = (run.view(10, 20, -1).mean(1) for run in runs)
+    assert not torch.equal(plain, mixed)
+    assert (mixed - plain).abs().max() < 0.05
+    assert ((mixed - plain).abs() / (plain.abs() + 0.01)).mean() < 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("model", ["phased", "wgan_gp", "gvae"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_graphs_follow_eager_float32_for_200_steps(
+    cache: SliceCache, tmp_path: Path, model: str, precision: str
+) -> None:
+    plain, fast = (
+        trace(cache, tmp_path / name, model, "cuda", 10**5, **how)
+        for name, how in {
+            "plain": {"capture": "off"},
+            "fast": {"capture": "on", "precision": precision},
+        }.items()
+    )
+    means = [run.view(10, 20, -1).mean(1) for run in (plain, fast)]
+    assert ((means[1] - means[0]).abs() / (means[0].abs() + 0.1)).mean() < 0.1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("capture", ["on", "off"])
+def test_no_step_waits_for_the_gpu(
+    cache: SliceCache, tmp_path: Path, model: str, capture: str
+) -> None:
+    made = trainer(cache, tmp_path / "run", model, "cuda", capture=capture, images=10**6)
+    for _ in range(2 * WARM_UP):
+        made.round()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            made.round()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert made.game.account.close()
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="needs glibc")
+def test_freed_memory_is_used_again() -> None:
+    import resource
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(8):
+            torch.ones(4 * 2**20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1024  # 8 pieces of 16 MiB are 32768 pages
