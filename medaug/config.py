@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from medaug.errors import ConfigError
+from medaug.errors import LONGEST, ConfigError, shown
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
 Section = TypeVar("Section", bound=BaseModel)
@@ -27,9 +27,9 @@ def parse_count(value: int | str, name: str = "count") -> int:
         ConfigError: not such a number, zero or negative.
     """
     text = str(value).strip()
-    match = _COUNT.fullmatch(text)
+    match = _COUNT.fullmatch(text) if len(text) <= LONGEST else None
     if match is None and not re.fullmatch(r"-\s*\d+.*", text):
-        raise ConfigError(f"{name} must be a number such as 5000, 50Ki or 2Mi, got {text!r}")
+        raise ConfigError(f"{name} must be a number such as 5000, 50Ki or 2Mi, got {shown(text)}")
     number = int(float(match[1]) * _SCALE[match[2]]) if match else -1
     if number < 1:
         raise ConfigError(f"{name} must be at least 1, got {text}")
@@ -245,14 +245,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config {path}: not text") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path}: not valid YAML{line}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"config {path}: holds a value that YAML cannot mean") from error
+        raise ConfigError(f"config {path}: holds what YAML cannot mean") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
     return content or {}
@@ -301,7 +299,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         asked = merge(asked, layer)
     model = asked.get("model") or {}
     if not isinstance(model, Mapping):
-        raise ConfigError(f"config model: a mapping is wanted, got {model!r}")
+        raise ConfigError(f"config model: a mapping is wanted, got {shown(model)}")
     defaults = ModelConfig()
     name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
     try:
@@ -354,7 +352,7 @@ def _preset(name: str, preset: str) -> dict[str, Any]:
 
         model(name)
     if known or preset != ModelConfig().preset:
-        raise ConfigError(f"model.preset {preset!r} is not known (known: {', '.join(known)})")
+        raise ConfigError(f"model.preset {shown(preset)} is not known (known: {', '.join(known)})")
     return {}
 
 
@@ -364,7 +362,7 @@ def _sentence(error: ValidationError, section: type[BaseModel] = Config, prefix:
     if first["type"] == "value_error":
         return f"config {where}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
-        return f"config {where}: {first['msg']}, got {first['input']!r}"
+        return f"config {where}: {first['msg']}, got {shown(first['input'])}"
     known = sorted(_keys(section, prefix))
     leaf = [key for key in known if key.rpartition(".")[0] == where.rpartition(".")[0]]
     near = difflib.get_close_matches(where, known, n=1)

@@ -17,6 +17,15 @@ The command line turns any of them into one line on standard error and exit stat
 
 from collections.abc import Sequence
 
+LONGEST = 80
+"""Characters of a value in a message."""
+
+
+def shown(value: object) -> str:
+    """``value`` as a message has it: cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
 
 class MedaugError(ValueError):
     """A mistake that the user can correct; the message says how."""

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from medaug.errors import ConfigError
+from medaug.errors import ConfigError, shown
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,4 @@ def lookup(table: dict[str, Entry], name: str, kind: str) -> Entry:
     known = [key for key in table if "." not in key]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"{kind} {name!r} is not known{hint} (known: {', '.join(known)})")
+    raise ConfigError(f"{kind} {shown(name)} is not known{hint} (known: {', '.join(known)})")

@@ -122,3 +122,21 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
     assert parse_set(["model.lr=3e-4"]) == {"model": {"lr": 3e-4}}
     (tmp_path / "c.yaml").write_text("model: {lr: 1e-3, name: e4}\n")
     assert read_yaml(tmp_path / "c.yaml") == {"model": {"lr": 1e-3, "name": "e4"}}
+
+
+@pytest.mark.parametrize(
+    "text", ["train: {images: 1%s}" % ("0" * 400), "model: {preset: %s}" % ("x" * 3000),
+             "data: {size: %s}" % ("y" * 3000), "data: %s" % ("z" * 3000)]
+)  # fmt: skip
+def test_a_long_value_is_cut_in_the_sentence(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as told:
+        resolve(read_yaml(tmp_path / "config.yaml"))
+    assert len(str(told.value)) < 300
+
+
+@pytest.mark.parametrize("content", [b"a: \xff", b"a: 2020-99-99", b"? [1]\n: 2", b"a: [" * 3000])
+def test_bytes_that_mean_nothing_are_refused(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config.yaml: (not|holds)"):
+        read_yaml(tmp_path / "config.yaml")
