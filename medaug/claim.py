@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medaug.errors import OutputError
-from medaug.files import write_bytes
+from medaug.files import parse_json, write_bytes
 from medaug.journal import spell
 
 
@@ -28,7 +28,7 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             )
         return None
     try:
-        run = json.loads(path.read_bytes())
+        run = parse_json(path.read_bytes())
         command, there = run["command"], dict(run["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(

@@ -1,13 +1,13 @@
 """What a path is, and whether it is sound: a source, a cache, a run, a weight file, an output."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.checkpoint import read_header, read_tensors, state_path
 from medaug.errors import DataError, MedaugError
+from medaug.files import parse_json
 from medaug.run import weights_path
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def inspect(
     if (path / "cache.json").exists():
         return _cache(path)
     if (path / "run.json").exists():
-        command = json.loads((path / "run.json").read_text()).get("command")
+        command = parse_json((path / "run.json").read_text()).get("command")
         if command == "evaluate":
             return _report(path)
         return _output(path) if command == "synthesize" else _run(path)
@@ -59,8 +59,10 @@ def _nifti(path: Path) -> dict[str, Any]:
     import nibabel as nib
     import numpy as np
 
+    from medaug.data.volumes import open_nifti
+
     try:
-        image = nib.load(path)
+        image = open_nifti(path)
         values = np.asanyarray(image.dataobj)
     except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: not a NIfTI image ({error})") from error
@@ -91,7 +93,7 @@ def _cache(path: Path) -> dict[str, Any]:
     from medaug.data.cache import SliceCache
 
     cache = SliceCache.open(path)
-    index = json.loads((path / "cache.json").read_text())
+    index = parse_json((path / "cache.json").read_text())
     return {
         "what": "slice cache",
         "source": cache.source,
@@ -157,18 +159,18 @@ def _output(path: Path) -> dict[str, Any]:
     ]
     if not manifest.exists():
         missing.append(f"{manifest}: not there; run the same synthesize command again")
-    settings = json.loads((path / "run.json").read_text())
+    settings = parse_json((path / "run.json").read_text())
     drawn = sum(row.get("origin") != "real" for row in rows)
     return {"what": "synthesised folder", "samples": drawn, **settings, "problems": missing}
 
 
 def _report(path: Path) -> dict[str, Any]:
-    asked = json.loads((path / "run.json").read_text())
+    asked = parse_json((path / "run.json").read_text())
     file = path / "report.json"
     if not file.is_file():
         problem = f"{file}: not there; run the same evaluate command again"
         return {"what": "report", "judged": asked["judged"], "problems": [problem]}
-    content = json.loads(file.read_text())
+    content = parse_json(file.read_text())
     shown = {key: content[key] for key in ("schema", "passed", "verdict", "failed", "judged")}
     return {"what": "report", **shown, "problems": []}
 

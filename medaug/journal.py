@@ -30,6 +30,7 @@ import numpy as np
 from medaug.data.continuity import continuity
 from medaug.errors import OutputError
 from medaug.files import explaining, turn, write_bytes
+from medaug.text import cell
 from medaug.types import Sample
 
 Row = dict[str, str]
@@ -53,7 +54,7 @@ class, such as ``liver=1;height=0.25``.  ``mask`` says where a mask that was giv
 stack has ``slices``, their distance, and the volume of its mask in the place of the area;
 ``adjoining_hu`` and ``adjoining_dice`` are averages over its pairs of neighbouring slices, see
 `medaug.data.continuity`.  What does not apply is empty.  No value holds a comma, a quote or a line
-end.
+end, or begins like a formula; see `medaug.text.cell`.
 """
 
 _LOCK = ".medaug.lock"
@@ -106,7 +107,7 @@ class Rows(Mapping[int, Row]):
 
 def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:
     """The row of a real slice, whose files are ``names`` by role."""
-    patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
+    patient = str(sample.origin["patient"])
     values = {"case": case, "origin": "real", "patient": patient, "kind": kind}
     return _filled(values | _measured(sample) | dict(names))
 
@@ -127,7 +128,7 @@ def describe(
         **_measured(sample),
         **names,
     }
-    values["mask"] = _plain(str(sample.origin.get("mask", "")))
+    values["mask"] = str(sample.origin.get("mask", ""))
     values["refused"] = ";".join(sample.origin.get("refused", ()))
     mask = None if sample.label is None else sample.label > 0
     if len(sample.alternatives):
@@ -159,7 +160,7 @@ def _measured(sample: Sample) -> Row:
 
 
 def _filled(values: Row) -> Row:
-    return {column: values.get(column, "") for column in COLUMNS}
+    return {column: cell(values.get(column, "")) for column in COLUMNS}
 
 
 def _row(line: bytes) -> Row:
@@ -169,11 +170,7 @@ def _row(line: bytes) -> Row:
 def spell(condition: Mapping[str, float]) -> str:
     """A condition as one value of the manifest."""
     text = ";".join(f"{name}={value:g}" for name, value in condition.items())
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r'[,"\r\n]', "_", text)
+    return cell(text)
 
 
 def read(folder: Path) -> Rows:

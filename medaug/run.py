@@ -12,7 +12,6 @@ runs/pancreas-vaegan/
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import yaml
 from medaug.config import Config, read_yaml
 from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import RunError
-from medaug.files import explaining, write_bytes, write_json
+from medaug.files import explaining, parse_json, write_bytes, write_json
+from medaug.text import tell
 
 FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots")
 """Settings that may change between one command and the next on the same run."""
@@ -72,7 +72,7 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
         write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
         write_json(path, facts)
         return facts
-    began = json.loads(path.read_text())
+    began = parse_json(path.read_text())
     kept = Config.model_validate(read_yaml(run / "config.yaml"))  # fills what is newer than the run
     there, asked = flatten(kept.dump()), flatten(config.dump())
     for key in sorted(there.keys() | asked.keys()):
@@ -100,9 +100,9 @@ def truncate_metrics(run: Path, images: int) -> None:
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["images"] <= images:
+            if parse_json(line)["images"] <= images:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
@@ -123,7 +123,7 @@ def newest(runs: Path) -> Path:
     if not found:
         raise RunError(f"{runs}: no trained run there; train one first (medaug train --help)")
     run = max(found, key=lambda path: weights_path(path).stat().st_mtime_ns)
-    print(f"run: {run}", file=sys.stderr)
+    tell(f"run: {run}")
     return run
 
 
@@ -135,7 +135,7 @@ def trained_on(run: Path, what: str = "cache") -> SliceCache | None:
     facts = run / "run.json"
     if not facts.is_file():
         return None
-    began = json.loads(facts.read_text())
+    began = parse_json(facts.read_text())
     if not began.get(f"_{what}"):
         return None
     place = (run / began[f"_{what}"]).resolve()  # relative to the run; absolute in older runs

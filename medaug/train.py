@@ -7,7 +7,6 @@ training state is weights and optimisers alone, and a killed run goes on bit for
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
 from medaug.tensors import Batch
+from medaug.text import tell
 
 GRID = 16
 METRICS_PER_SNAPSHOT = 5
@@ -184,7 +184,7 @@ class _Trainer:
             self.images, tensors = state
             self.game.restore(below(tensors, "game."))
             self.shadow.model.load_state_dict(below(tensors, "average."))
-            print(f"{self.run}: going on from image {self.images}", file=sys.stderr)
+            tell(f"{self.run}: going on from image {self.images}")
         elif init is not None:
             _start_from(self.model, _weights(init))
             self.shadow.copy()
@@ -217,7 +217,7 @@ class _Trainer:
             if self.images > self.resumed or not weights_path(self.run).exists():
                 self.snapshot()
         if interrupted:
-            print(f"{self.run}: interrupted; the same command goes on", file=sys.stderr)
+            tell(f"{self.run}: interrupted; the same command goes on")
         return TrainReport(
             self.run,
             self.images,

@@ -7,7 +7,6 @@ first time and then trains; ``demo`` walks the whole road on the phantom.
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from medaug.errors import ConfigError
 from medaug.modality import MR
 from medaug.private import check
 from medaug.tensors import Shape
+from medaug.text import tell
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
@@ -242,9 +242,9 @@ def _filled(
         return source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
     prepared = prepare(source, planned.cache, cache_settings(planned.config), workers)
     for name, what in prepared.changed.items():
-        print(f"cut anew: {name}: {what}", file=sys.stderr)
+        tell(f"cut anew: {name}: {what}")
     for problem in prepared.failed:
-        print(f"left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
     return SliceCache.open(planned.cache), prepared
 
 
@@ -261,5 +261,5 @@ def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCach
     cache = beside.path.parent / f"{beside.path.name}-unlabeled-{told}"
     report = prepare(source, cache, replace(beside.settings, holdout=0.0), workers)
     for problem in report.failed:
-        print(f"left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
     return SliceCache.open(cache)

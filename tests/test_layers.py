@@ -32,10 +32,22 @@ LAYERS = [
     {"ignoring", "modality"},
     {"types"},
     {"config", "registry", "progress", "files", "seeds"},
+    {"plain_yaml", "text", "zips"},
     {"errors"},
 ]
 # fmt: on
-OPEN = {"config", "registry", "errors", "files", "seeds", "progress", "types", "tensors", "device"}
+OPEN = {
+    "config",
+    "registry",
+    "errors",
+    "files",
+    "seeds",
+    "progress",
+    "types",
+    "tensors",
+    "device",
+    "text",
+}
 """May be imported from anywhere."""
 
 

@@ -1,6 +1,6 @@
 """Pictures in idx files, as MNIST and Fashion-MNIST ship: four files, packed with gzip or not."""
 
-import gzip
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from medaug.data.announced import gunzip
 from medaug.data.pictures.scaling import resize_pictures
 from medaug.data.stored import CacheSettings
 from medaug.errors import DataError
 from medaug.types import Problem, Read
 
 _PARTS = {"train": "train", "test": "t10k"}
+MOST_BYTES = 2**30
+"""That a file may hold once it is unpacked; the largest relative of MNIST has 550 MB."""
 _UNSIGNED_BYTE = 0x08
 _CLOTHES = (
     "t-shirt",
@@ -53,10 +56,12 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: not idx, of another type or shape, or with more or fewer bytes than announced.
     """
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(f"{path}: more than {MOST_BYTES:,} bytes; split it")
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         try:
-            raw = gzip.decompress(raw)
+            raw = gunzip(raw, MOST_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{path}: the gzip file is truncated or damaged; get it again"
@@ -71,7 +76,9 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     if len(raw) < start:
         raise DataError(f"{path}: announces a shape that is cut off; get it again")
     shape = tuple(int(n) for n in np.frombuffer(raw[4:start], ">u4"))
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
+    if len(raw) > MOST_BYTES:
+        raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; split it")
     if len(raw) - start != count:
         raise DataError(
             f"{path}: announces {' x '.join(map(str, shape))} = {count} bytes, "

@@ -14,7 +14,7 @@ import numpy as np
 
 from medaug.data.stored import INDEX, NOTES, CachedCase, SliceCache, fingerprint, read_index
 from medaug.errors import CacheError
-from medaug.files import explaining, write_bytes, write_json
+from medaug.files import explaining, parse_json, write_bytes, write_json
 from medaug.types import LabelMap
 
 
@@ -68,7 +68,7 @@ def part(
 
 def _facts(case: CachedCase, labeled: bool) -> dict[str, Any]:
     """The content of ``case.json``, with or without its label map."""
-    content: dict[str, Any] = json.loads((case.path / "case.json").read_text())
+    content: dict[str, Any] = parse_json((case.path / "case.json").read_text())
     if labeled or not case.labeled:
         return content
     for what in ("bytes", "sha256"):

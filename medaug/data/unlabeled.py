@@ -9,12 +9,13 @@ from typing import Literal
 from medaug.data.series import check_series, read_header, walk
 from medaug.data.volumes import stem, suffix, volume_header
 from medaug.errors import DataError
+from medaug.text import file_name
 from medaug.types import Case, Problem
 
 
 def digest(identifier: str) -> str:
     """Twelve hexadecimal digits that stand for ``identifier`` and do not tell it."""
-    return hashlib.sha256(identifier.encode()).hexdigest()[:12]
+    return hashlib.sha256(identifier.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 class Unlabeled:
@@ -90,4 +91,4 @@ class Unlabeled:
 
     def _id(self, path: Path) -> str:
         inside = path.relative_to(self.root) if path != self.root else Path(path.name)
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", str(inside.with_name(stem(inside))))
+        return file_name(re.sub(r"[^A-Za-z0-9_.-]+", "-", str(inside.with_name(stem(inside)))))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medaug.data.announced import read_arrays
 from medaug.errors import ConfigError, DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
@@ -84,8 +85,7 @@ def _load(
             path = scratch / f"drawn-{key}-{start:06d}-{count}.npz"
             if not path.exists():
                 _draw(generator, path, start, count, seed, uncertainty)
-            with _chunk(path) as chunk:
-                parts = {name: chunk[name] for name in chunk.files}
+            parts = _chunk(path)
             for i in range(count):
                 case = {name: whole[i] for name, whole in parts.items()}
                 label, std, entropy = (case.get(name) for name in ("label", "std", "entropy"))
@@ -94,10 +94,10 @@ def _load(
     return kept.done(run)
 
 
-def _chunk(path: Path) -> np.lib.npyio.NpzFile:
+def _chunk(path: Path) -> dict[str, np.ndarray]:
     try:
-        return np.load(path)
-    except (OSError, ValueError, EOFError) as error:
+        return read_arrays(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged; delete it and run the same command again") from error
 
 

@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medaug.data import collections
 from medaug.data.marks import reader_of
-from medaug.data.volumes import is_nifti, read_itk, stem, volumes
+from medaug.data.volumes import is_nifti, open_nifti, read_itk, stem, volumes
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
@@ -121,7 +121,7 @@ def _load(
 def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """An image as (z, y, x) in RAS+ order, and its spacing along x, y, z."""
     try:
-        image = nibabel.load(path) if is_nifti(path) else SpatialImage(*read_itk(path))
+        image = open_nifti(path) if is_nifti(path) else SpatialImage(*read_itk(path))
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:

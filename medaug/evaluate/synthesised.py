@@ -1,7 +1,6 @@
 """The folder that ``medaug synthesize`` wrote as synthetic slices of a report."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,11 @@ from medaug import journal
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
+from medaug.files import parse_json
 from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
 from medaug.registry import WRITERS, lookup
+from medaug.writers import inside
 
 ROLES = ("image", "label", "std", "entropy")
 
@@ -23,7 +24,7 @@ ROLES = ("image", "label", "std", "entropy")
 def looks_like(folder: Path) -> bool:
     """Whether ``medaug synthesize`` wrote this folder."""
     try:
-        return bool(json.loads((folder / "run.json").read_text())["command"] == "synthesize")
+        return bool(parse_json((folder / "run.json").read_text())["command"] == "synthesize")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -35,7 +36,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone.
         OutputError: a manifest of another version.
     """
-    about = json.loads((folder / "run.json").read_text())
+    about = parse_json((folder / "run.json").read_text())
     form = str(about["settings"]["format"])
     if about["kind"] != "ct":
         what = "MR" if about["kind"] == "mr" else "pictures"
@@ -52,7 +53,7 @@ def open_synthesised(folder: Path) -> Synthetic:
     for row in rows.values():
         for role in ROLES:
             if row[role]:
-                digest.update(role.encode() + _content(folder / row[role]))
+                digest.update(role.encode() + _content(inside(folder, row[role])))
     labels = {name: int(id) for name, id in about["labels"].items() if name != IGNORE}
     masks = any(row["label"] for row in rows.values())
     data: Mapping[str, Any] = about.get("data") or {}
@@ -100,10 +101,12 @@ def _load(
     for row in rows.values():
         sample = writer.read(folder, row)
         x_mm, y_mm, z_mm = spacing(np.asarray(sample.affine))
-        frame.check(folder / row["image"], sample.image.shape, (x_mm, y_mm))
+        frame.check(inside(folder, row["image"]), sample.image.shape, (x_mm, y_mm))
         if sample.slices:
             step = z_mm
-        entropy = read(folder / row["entropy"])[0] if row["entropy"] and form == "nifti" else None
+        entropy = (
+            read(inside(folder, row["entropy"]))[0] if row["entropy"] and form == "nifti" else None
+        )
         std = sample.std if row["std"] else None
         kept.add(row["case"], sample.image, sample.label, std, entropy)
     return kept.done(folder, step)

@@ -1,9 +1,9 @@
 """The training curves of a run, from its ``metrics.jsonl``."""
 
-import json
 from pathlib import Path
 
 from medaug.evaluate.figures import Curve
+from medaug.files import parse_json
 
 POINTS = 200
 """A curve has at most about this many points; more become means of neighbours."""
@@ -16,7 +16,7 @@ def training_curves(run: Path | None) -> list[Curve]:
     lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for text in (run / "metrics.jsonl").read_text().splitlines():
         try:
-            row = json.loads(text)
+            row = parse_json(text)
             images = float(row["images"])
         except (ValueError, KeyError, TypeError):
             continue  # a killed run leaves a broken last line

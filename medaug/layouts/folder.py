@@ -12,6 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from medaug.data.tissues import TISSUES
+from medaug.data.volumes import open_nifti
 from medaug.errors import ConfigError, DataError
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
@@ -112,7 +113,7 @@ class OwnMasks:
 
     def _slices(self, file: Path, known: Mapping[str, int], size: int, fov_mm: float) -> LabelMap:
         try:
-            image = nibabel.as_closest_canonical(nibabel.load(file))
+            image = nibabel.as_closest_canonical(open_nifti(file))
             volume = np.asarray(image.dataobj)
         except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
             raise DataError(f"{file}: not a readable NIfTI file ({error})") from error

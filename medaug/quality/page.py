@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medaug.data.checks import CHECKS, Verdict
 from medaug.evaluate.page.pictures import data_uri
 from medaug.quality.survey import Judged
+from medaug.text import visible
 
 _SIGNS: dict[Verdict, str] = {
     "ok": "\N{CHECK MARK}",
@@ -27,7 +28,7 @@ def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> 
         lstrip_blocks=True,
     )
     counts = Counter(one.verdict for one in judged)
-    return env.get_template("page.html").render(
+    page = env.get_template("page.html").render(
         style=(Path(__file__).parent / "style.css").read_text(),
         name=name,
         counts={verdict: counts[verdict] for verdict in _SIGNS},
@@ -55,3 +56,4 @@ def render(name: str, judged: Sequence[Judged], excluded: Mapping[str, str]) -> 
             for one in judged
         ],
     )
+    return visible(page)

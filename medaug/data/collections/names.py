@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nibabel
 
-from medaug.data.volumes import is_nifti
+from medaug.data.volumes import is_nifti, open_nifti
 from medaug.errors import ConfigError, DataError
 
 
@@ -116,7 +116,7 @@ def embedded(file: Path) -> dict[str, int]:
     if not is_nifti(file):
         return {}
     try:
-        extensions = nibabel.load(file).header.extensions
+        extensions = open_nifti(file).header.extensions
     except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
         return {}  # told where the file is checked
     content = b"".join(bytes(e.content) for e in extensions if e.get_code() == 0)

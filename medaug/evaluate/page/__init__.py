@@ -18,6 +18,7 @@ from medaug.evaluate.page.pictures import gallery
 from medaug.evaluate.page.tables import downstream_table
 from medaug.evaluate.page.words import bound_words, interval, number, source_words
 from medaug.evaluate.verdict import QUESTIONS, listed, of_family, title
+from medaug.text import visible
 
 MARKS = {True: "pass", False: "fail", None: "told"}
 SAID = {"pass": "within bounds", "fail": "out of bounds", "told": "no bound"}
@@ -46,7 +47,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return env.get_template("page.html").render(
+    page = env.get_template("page.html").render(
         style=(Path(__file__).parent / "style.css").read_text(),
         content=content,
         mark=MARKS[content["passed"]],
@@ -58,6 +59,7 @@ def render(
         study=downstream_table(content["downstream"]),
         command=_wrapped(content["reproduce"]),
     )
+    return visible(page)
 
 
 def _section(family: Family) -> dict[str, Any]:
