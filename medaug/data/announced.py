@@ -73,10 +73,11 @@ def check_nifti(file: Path) -> None:
     check_header(file.name, header, file.stat().st_size * (STEEPEST if packed else 1))
 
 
-def check_header(name: str, header: bytes, held: int) -> None:
+def check_header(name: str, header: bytes, held: int) -> int:
     """Refuse a NIfTI header that promises more than ``held`` bytes.
 
-    What is no NIfTI header passes, to be refused by whoever parses it.
+    Returns:
+        The bytes that it promises; 0 for what is no NIfTI header, which whoever parses it refuses.
 
     Raises:
         DataError: too many voxels, too large extensions, less in the file than announced, or
@@ -93,7 +94,7 @@ def check_header(name: str, header: bytes, held: int) -> None:
         (datatype,) = struct.unpack_from(order + "h", header, kind_at)
         (offset,) = struct.unpack_from(order + start, header, start_at)
         if not 1 <= rank <= 7 or not math.isfinite(offset):
-            return
+            return 0
         shape = [max(n, 0) for n in shape[:rank]]
         check_voxels(name, shape)
         if offset > _MOST_EXTENSIONS:
@@ -107,6 +108,8 @@ def check_header(name: str, header: bytes, held: int) -> None:
                 f"{name} is truncated or damaged: it announces {wanted:.0f} bytes, more than it "
                 "can hold"
             )
+        return math.ceil(wanted)
+    return 0
 
 
 def check_beside(file: Path) -> None:

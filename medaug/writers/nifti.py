@@ -25,14 +25,12 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from medaug.data.announced import check_header, gunzip
+from medaug.data.announced import STEEPEST, check_header, gunzip
 from medaug.errors import DataError
 from medaug.types import Affine, Sample
 from medaug.writers import inside
 
 SUFFIX = ".nii.gz"
-MOST_BYTES = 2**31
-"""Of one sample's file once it is unpacked."""
 _DAMAGED = (ImageFileError, HeaderDataError, WrapStructError)
 DESCRIPTION = "synthetic, made by medaug; not a patient"
 SCANNER = 1
@@ -127,9 +125,9 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
         DataError: no such file, or not one that can be read.
     """
     try:
-        content = gunzip(path.read_bytes(), MOST_BYTES)
-        check_header(path.name, content[:348], len(content))
-        image = nib.Nifti1Image.from_bytes(content)
+        raw = path.read_bytes()
+        wanted = check_header(path.name, gunzip(raw, 352), len(raw) * STEEPEST)
+        image = nib.Nifti1Image.from_bytes(gunzip(raw, max(wanted, 352)))
         array = np.asarray(image.dataobj)
     except DataError:
         raise
