@@ -19,6 +19,9 @@ ROOM = 512 * 2**20
 GIB = 2**30
 
 
+NRRD = b"NRRD0004\ntype: short\nendian: little\ndimension: 3\n"
+
+
 def zeros(count: int) -> bytes:
     """``count`` zero bytes as a raw deflate stream: one block of it, time and again."""
     packer = zlib.compressobj(9, wbits=-15)
@@ -169,9 +172,9 @@ def write(folder: Path) -> None:
         "sample/lies.nii.gz": gzip.compress(nifti((1000, 1000, 900), datatype=64)),
         "itk/terabytes.mha": b"ObjectType = Image\nNDims = 3\nDimSize = 30000 30000 30000\n"
         b"ElementType = MET_SHORT\nElementDataFile = LOCAL\n",
-        "itk/terabytes.nrrd": b"NRRD0004\ntype: short\ndimension: 3\nsizes: 30000 30000 30000\n"
+        "itk/terabytes.nrrd": NRRD + b"sizes: 30000 30000 30000\n"
         b"encoding: raw\n\n",
-        "itk/packed.nrrd": b"NRRD0004\ntype: short\ndimension: 3\nsizes: 30000 30000 3000\n"
+        "itk/packed.nrrd": NRRD + b"sizes: 30000 30000 3000\n"
         b"encoding: gzip\n\n" + gib,
         "idx/terabytes": idx((2**32 - 1, 2**32 - 1, 2**32 - 1)),
         "idx/wraps": idx((2**31, 2**31, 4)),

@@ -21,7 +21,7 @@ from tests.bombs import zeros
 NAMES = [
     "../up", "a/../../up", "/etc/up", "//host/up", "..\\up", "a\\..\\..\\up", "C:up", "C:\\up",
     "a\0/../../up", "..", "up\n", "\x1b[31mup", "gnp\u202eup", "u" * 5_000, "CON", "up.", "-rf *",
-    "$(touch up)", "../" * 300 + "up",
+    "../" * 300 + "up",
 ]  # fmt: skip
 
 

@@ -144,6 +144,7 @@ def test_checkpoints_that_are_pickles_are_refused(
             for section, values in TINY.items()
             for key, value in values.items()
         ]
+        settings.append("--set=data.name=pancreas")
         trained = medaug("train", "--data", phantom_cache, "--run", run, "--device=cpu", *settings)
         assert trained.code == 2
         assert "checkpoints is sound" in trained.err

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medaug import journal
@@ -52,6 +52,7 @@ NUMBER = re.compile(r"[-+]?([\d.]+(e[-+]?\d+)?|inf|nan|infinity)", re.IGNORECASE
 names = st.text(st.characters(), max_size=400) | st.sampled_from(HOSTILE)
 
 
+@settings(deadline=None)
 @given(names)
 def test_every_name_becomes_one_that_stays_in_its_folder(name: str) -> None:
     made = file_name(name)
@@ -71,6 +72,7 @@ def test_plain_names_stay_and_different_names_stay_different() -> None:
     assert file_name("x" * 10_000) != file_name("x" * 10_001)
 
 
+@settings(deadline=None)
 @given(names)
 def test_a_terminal_is_only_told_what_can_be_seen(name: str) -> None:
     shown = visible(name)
@@ -89,6 +91,7 @@ def test_plain_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
     assert "\x1b" not in capsys.readouterr().err
 
 
+@settings(deadline=None)
 @given(names)
 def test_a_value_of_a_table_is_one_cell_and_no_formula(name: str) -> None:
     made = cell(name)
@@ -186,7 +189,7 @@ def check_page(text: str) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_the_quality_page_shows_names_and_runs_nothing(hostile: str) -> None:
-    finding = Finding("body", "doubtful", hostile, hostile)
+    finding = Finding(hostile, "body", "doubtful", hostile)
     judged = Judged(hostile, (finding,), hostile, ((hostile, np.zeros((4, 4), np.uint8)),))
     page = render(hostile, [judged], {hostile: hostile})
     check_page(page)

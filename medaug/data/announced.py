@@ -220,6 +220,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if total > MOST_ARRAYS:
             raise ValueError(f"unpacks to {total} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            held = {name: arrays[name] for name in arrays.files}
+        if not all(isinstance(array, np.ndarray) for array in held.values()):
+            raise ValueError("holds other things than arrays")
+        return held
     except (zipfile.BadZipFile, zlib.error, EOFError, MemoryError, KeyError) as error:
         raise ValueError(str(error) or "announces more than memory holds") from error
