@@ -41,7 +41,7 @@ def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
         model.shed()
     except MedaugError:
         raise
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a malformed header can make a network raise anything
         raise WeightsError(f"{file}: its header describes no model ({error})") from error
     model.load_state_dict(tensors)
     return model, header, fingerprint

@@ -14,7 +14,9 @@ from medaug.config import parse_set, resolve
 from medaug.data.announced import check_beside
 from medaug.errors import ConfigError, DataError, MedaugError, WeightsError
 from medaug.generator import Generator
+from medaug.models import build
 from medaug.registry import model
+from medaug.tensors import Shape
 from tests.conftest import Medaug
 from tests.hostile import pickled
 
@@ -53,9 +55,13 @@ def test_the_name_of_data_is_no_place(name: str) -> None:
 
 
 def test_keys_of_python_objects_are_unknown_keys() -> None:
-    for key in ("model.__class__", "train.__dict__", "__init__.x", "data.model_config"):
+    for key in ("train.__dict__", "__init__.x", "data.model_config", "__class__.__init__"):
         with pytest.raises(ConfigError):
             resolve(parse_set([f"{key}=1"]), {"model": {"name": "vae"}})
+    for key in ("__class__", "self", "form"):
+        asked = resolve(parse_set([f"model.{key}=os"]), {"model": {"name": "vae"}}).model
+        with pytest.raises(ConfigError):
+            build(asked.name, asked.arguments, Shape(1, 1, 32))
 
 
 def altered(file: Path, target: Path, change: dict[str, Any]) -> Path:
@@ -81,7 +87,6 @@ ABSURD = [
     {"config.model.width": "__import__('os')"},
     {"shape.size": 2**20},
     {"shape.channels": 10**7},
-    {"shape.spatial_dims": 7},
     {"shape": []},
     {"shape": {"evil": 1}},
     {"config": None},
