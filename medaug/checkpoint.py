@@ -7,7 +7,6 @@ run code.  A run keeps its two newest states, and the newest one that is sound w
 import hashlib
 import json
 import struct
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ import torch
 from torch import Tensor
 
 from medaug.errors import RunError, WeightsError
-from medaug.files import write_bytes
+from medaug.files import parse_json, write_bytes
+from medaug.text import tell
 
 VERSION = 1
 KEPT = 2
+MOST_HEADER = 100_000_000
+"""Bytes, as safetensors itself accepts."""
 
 
 def digest(tensors: Mapping[str, Tensor], header: str) -> str:
@@ -76,25 +78,25 @@ def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
                     "medaug reads safetensors files only"
                 )
             length = struct.unpack("<Q", start[:8])[0] if start[8:] == b"{" else 0
-            if not 2 <= length <= path.stat().st_size - 8:
+            if not 2 <= length <= min(path.stat().st_size - 8, MOST_HEADER):
                 raise WeightsError(f"{path}: not a safetensors file")
             file.seek(8)
-            metadata = dict(json.loads(file.read(length)).get("__metadata__", {}))
+            metadata = dict(parse_json(file.read(length)).get("__metadata__", {}))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a safetensors file") from error
     if "medaug" not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by medaug")
     try:
-        header = dict(json.loads(metadata["medaug"]))
-    except (ValueError, TypeError, RecursionError) as error:
+        header = dict(parse_json(metadata["medaug"]))
+    except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: damaged, its header is not JSON") from error
     if header.get("version") != VERSION:
         raise WeightsError(
-            f"{path}: written in format {header.get('version')}, this medaug reads {VERSION}"
+            f"{path}: written in format {header.get('version')!r}, this medaug reads {VERSION}"
         )
-    return header, metadata["medaug"], metadata.get("sha256", "")
+    return header, metadata["medaug"], str(metadata.get("sha256", ""))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -109,8 +111,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     header, text, checksum = _metadata(path)
     try:
         tensors = load(path.read_bytes())
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: damaged, {error}") from error
+    except MemoryError as error:
+        size = path.stat().st_size
+        raise WeightsError(f"{path}: its {size} bytes do not fit into memory") from error
     if digest(tensors, text) != checksum:
         raise WeightsError(f"{path}: damaged, its content does not match its checksum")
     return tensors, header, checksum
@@ -175,7 +180,7 @@ def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
         try:
             tensors, header, _ = read_weights(path)
         except WeightsError as error:
-            print(f"{error}; going on from the checkpoint before it", file=sys.stderr)
+            tell(f"{error}; going on from the checkpoint before it")
             continue
         return int(header["images"]), tensors
     if states:

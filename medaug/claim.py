@@ -1,12 +1,11 @@
 """A folder belongs to one family of samples: ``run.json`` says which, and refuses the others."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medaug.errors import OutputError
-from medaug.files import sealed, unsealed, write_json
+from medaug.files import parse_json, sealed, unsealed, write_json
 from medaug.rows import spell
 
 
@@ -28,7 +27,7 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             )
         return None
     try:
-        run = unsealed(json.loads(path.read_bytes()))
+        run = unsealed(parse_json(path.read_bytes()))
         command, there = run["command"], dict(run["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(

@@ -14,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medaug.errors import LONGEST, ConfigError, shown
+from medaug.plain_yaml import parse_yaml
+from medaug.text import is_file_name
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
 Section = TypeVar("Section", bound=BaseModel)
@@ -36,19 +38,15 @@ def parse_count(value: int | str, name: str = "count") -> int:
     return number
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written as 3e-4, which YAML 1.1 takes for text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+def _plain_name(value: str) -> str:
+    """``value``, which becomes part of the name of a folder."""
+    if not is_file_name(value):
+        raise ValueError(f"a plain name is wanted, no place or hidden character, got {value!r}")
+    return value
 
 
 class Augment(_Section):
@@ -86,6 +84,11 @@ class DataConfig(_Section):
     height: bool = Field(False, description="condition on the height of a CT slice")
     augment: Augment | None = Augment()
 
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return _plain_name(value)
+
     @field_validator("window_hu")
     @classmethod
     def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
@@ -100,6 +103,11 @@ class ModelConfig(_Section):
     model_config = ConfigDict(extra="allow")
     name: str = "vaegan"
     preset: str = "modern"
+
+    @field_validator("name", "preset")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return _plain_name(value)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -242,15 +250,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, not YAML, or not a mapping.
     """
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = parse_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path}: not text") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise ConfigError(f"config {path}: not valid YAML{line}") from error
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"config {path}: holds what YAML cannot mean") from error
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"config {path}: not valid YAML ({error})") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"config {path}: a mapping is wanted, got {type(content).__name__}")
     return content or {}
@@ -279,8 +289,8 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not path.strip():
             raise ConfigError(f"--set {assignment}: write key=value, such as data.size=64")
         try:
-            value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+            value = parse_yaml(text)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
         for key in reversed(path.strip().split(".")):
             value = {key: value}
@@ -302,6 +312,9 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         raise ConfigError(f"config model: a mapping is wanted, got {shown(model)}")
     defaults = ModelConfig()
     name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
+    for key, value in (("name", name), ("preset", preset)):
+        if not is_file_name(str(value)):
+            raise ConfigError(f"config model.{key}: a plain name is wanted, got {str(value)!r}")
     try:
         return Config.model_validate(merge(_preset(str(name), str(preset)), asked))
     except ValidationError as error:

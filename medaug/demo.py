@@ -4,7 +4,6 @@ Training starts from the small phantom weights that ship with the package, made 
 weights`` on other phantom patients, and goes on with the demo's own; ``scratch`` starts from noise.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from medaug.files import write_json
 from medaug.filter.choosing import filter_of
 from medaug.generator import Generator
 from medaug.synthesis import synthesize
+from medaug.text import tell
 from medaug.train import TrainReport
 from medaug.workflow import train_on
 
@@ -145,4 +145,4 @@ def demo(
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    tell(text)

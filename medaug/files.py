@@ -78,6 +78,18 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
+def parse_json(text: str | bytes | bytearray) -> Any:
+    """The content of JSON text.
+
+    Raises:
+        ValueError: not JSON, not text, or nested too deeply to be anything of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 SEAL = "sha256"
 
 

@@ -1,6 +1,5 @@
 """What a path is, and whether it is sound: a source, a cache, a run, a weight file, an output."""
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
 from medaug.errors import DataError, MedaugError
+from medaug.files import parse_json
 from medaug.run import weights_path
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _nifti(path: Path) -> dict[str, Any]:
+
     import nibabel as nib
 
-    from medaug.data.volumes import DAMAGE, voxels
+    from medaug.data.volumes import DAMAGE, open_nifti, voxels
 
     try:
-        image = nib.load(path)
+        image = open_nifti(path)
         values = voxels(image)
     except DAMAGE as error:
         raise DataError(f"{path}: not a NIfTI image ({error})") from error
@@ -183,7 +184,7 @@ def _content(file: Path) -> dict[str, Any]:
         DataError: there is none in it.
     """
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
     except ValueError as error:
         raise DataError(f"{file}: damaged, not JSON") from error
     if not isinstance(content, dict):

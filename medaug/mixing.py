@@ -1,6 +1,7 @@
 """Real slices beside synthetic ones: those that training saw, never a held-out patient's."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,5 +108,5 @@ def _showing(case: CachedCase, labels: Collection[str], least: int) -> list[int]
 
 
 def _plain(patient: str) -> str:
-    """An id that file names and the manifest can hold."""
-    return re.sub(r'[\s,"/\\]', "-", patient)
+    """An id that file names, the manifest and a shell's command line can hold."""
+    return re.sub(r"[^\w.+-]", "-", unicodedata.normalize("NFC", patient))

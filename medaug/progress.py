@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from medaug.text import tell, visible
+
 PLAIN_EVERY_S = 10.0
 
 
@@ -36,11 +38,9 @@ class Plain:
         left = (self.total - self.done) / speed if speed > 0 else float("inf")
         remaining = f", {left:.0f} s left" if 0 < left < float("inf") else ""
         note = f", {self.note}" if self.note else ""
-        print(
+        tell(
             f"{self.task}: {self.done}/{self.total} {self.unit}, "
-            f"{speed:.1f} {self.unit}/s{remaining}{note}",
-            file=sys.stderr,
-            flush=True,
+            f"{speed:.1f} {self.unit}/s{remaining}{note}"
         )
 
 
@@ -69,10 +69,10 @@ def progress(
     from rich.progress import Progress as Rich
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
     with Rich(*columns, console=Console(stderr=True)) as rich:
@@ -85,6 +85,6 @@ def progress(
                 nonlocal count
                 count += amount
                 speed = count / max(time.monotonic() - started, 1e-9)
-                rich.update(bar, advance=amount, note=f"{speed:.1f} {unit}/s  {note}")
+                rich.update(bar, advance=amount, note=f"{speed:.1f} {unit}/s  {visible(note)}")
 
         yield Bar()

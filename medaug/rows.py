@@ -5,7 +5,6 @@ They are read where they lie: a folder of a million samples takes 32 bytes of me
 
 import mmap
 import os
-import re
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from medaug.data.continuity import continuity
 from medaug.modality import CT, MR
+from medaug.text import cell
 from medaug.types import Sample
 from medaug.writers import ROLES
 
@@ -42,7 +42,7 @@ stack has ``slices``, their distance, and the volume of its mask in the place of
 `medaug.data.continuity`.  ``files_crc32`` is over the contents of the files that the row names, in
 the order of the columns, ``row_crc32`` over the line up to it: a row or a file that was damaged
 later is found, and written anew.  What does not apply is empty.  No value holds a comma, a quote or
-a line end.
+a line end, or begins like a formula; see `medaug.text.cell`.
 """
 
 Pages = bytes | mmap.mmap
@@ -139,7 +139,7 @@ def files_crc32(contents: Iterable[bytes]) -> str:
 
 def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:
     """The row of a real slice; ``names`` are its files by role, and their checksum."""
-    patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
+    patient = str(sample.origin["patient"])
     values = {"case": case, "origin": "real", "patient": patient, "kind": kind}
     return _filled(values | _measured(sample, kind) | dict(names))
 
@@ -160,7 +160,7 @@ def describe(
         **_measured(sample, kind),
         **names,
     }
-    values["mask"] = _plain(str(sample.origin.get("mask", "")))
+    values["mask"] = str(sample.origin.get("mask", ""))
     values["refused"] = ";".join(sample.origin.get("refused", ()))
     mask = None if sample.label is None else sample.label > 0
     if len(sample.alternatives):
@@ -192,7 +192,7 @@ def _measured(sample: Sample, kind: str) -> Row:
 
 
 def _filled(values: Row) -> Row:
-    return {column: values.get(column, "") for column in COLUMNS}
+    return {column: cell(values.get(column, "")) for column in COLUMNS}
 
 
 def _row(line: bytes) -> Row:
@@ -202,11 +202,7 @@ def _row(line: bytes) -> Row:
 def spell(condition: Mapping[str, float]) -> str:
     """A condition as one value of the manifest."""
     text = ";".join(f"{name}={value:g}" for name, value in condition.items())
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r'[,"\r\n]', "_", text)
+    return cell(text)
 
 
 def csv_line(values: Iterable[str]) -> bytes:

@@ -12,7 +12,6 @@ runs/pancreas-vaegan/
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import yaml
 from medaug.config import Config, read_yaml, validated
 from medaug.data.stored import INDEX, SliceCache
 from medaug.errors import ConfigError, RunError
-from medaug.files import explaining, sealed, unsealed, write_bytes, write_json
+from medaug.files import explaining, parse_json, sealed, unsealed, write_bytes, write_json
+from medaug.text import tell
 
 FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots", "train.capture")
 """Settings that may change between one command and the next on the same run."""
@@ -121,7 +121,7 @@ def truncate_metrics(run: Path, images: int) -> None:
     kept = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            if json.loads(line)["images"] <= images:
+            if parse_json(line)["images"] <= images:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
@@ -144,7 +144,7 @@ def newest(runs: Path) -> Path:
     if not found:
         raise RunError(f"{runs}: no trained run there; train one first (medaug train --help)")
     run = max(found, key=lambda path: weights_path(path).stat().st_mtime_ns)
-    print(f"run: {run}", file=sys.stderr)
+    tell(f"run: {run}")
     return run
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medaug import seeds
 from medaug.errors import ConfigError, DataError
-from medaug.files import write_bytes
+from medaug.files import parse_json, write_bytes
 
 SPLITS = "splits_final.json"
 
@@ -92,7 +92,7 @@ def nnunet_splits(
 def _cases(folder: Path) -> list[str]:
     """The case names in ``imagesTr``, sorted; each has its label."""
     try:
-        ending = str(json.loads((folder / "dataset.json").read_bytes())["file_ending"])
+        ending = str(parse_json((folder / "dataset.json").read_bytes())["file_ending"])
         images = [path.name for path in (folder / "imagesTr").iterdir()]
         labels = {path.name for path in (folder / "labelsTr").iterdir()}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -111,7 +111,7 @@ def _cases(folder: Path) -> list[str]:
 def _check_finished(folder: Path, synthetic: int, real: int) -> None:
     """Refuse a folder that ``medaug synthesize`` has not finished: its folds would miss cases."""
     try:
-        run = json.loads((folder / "run.json").read_bytes())
+        run = parse_json((folder / "run.json").read_bytes())
         wanted = int(run["n"]), int(run.get("real", 0))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return

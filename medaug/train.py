@@ -6,7 +6,6 @@ training state is weights and optimisers alone, and a killed run goes on bit for
 
 import os
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -48,6 +47,7 @@ from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, 
 from medaug.seeds import derive, generator
 from medaug.stopping import noted
 from medaug.tensors import Batch
+from medaug.text import tell
 
 METRICS_PER_SNAPSHOT = 5
 SETTLE = 10_000
@@ -241,7 +241,7 @@ class _Trainer:
             self.images = images
             self.shadow.model.load_state_dict(below(tensors, "average."))
             if self.ranks.first:
-                print(f"{self.run}: going on from image {self.images}", file=sys.stderr)
+                tell(f"{self.run}: going on from image {self.images}")
         self.resumed = self.images
 
     def work(self) -> TrainReport:
@@ -274,7 +274,7 @@ class _Trainer:
             if self.images > self.resumed or not sound(weights_path(self.run)):
                 self.snapshot()
         if stop and self.ranks.first:
-            print(f"{self.run}: interrupted; the same command goes on", file=sys.stderr)
+            tell(f"{self.run}: interrupted; the same command goes on")
         return TrainReport(
             self.run,
             self.images,

@@ -16,7 +16,7 @@ from medaug.config import ModelConfig
 from medaug.data.condition import Condition
 from medaug.data.feed import with_layout
 from medaug.device import autocast, choose_device
-from medaug.errors import ConfigError, WeightsError
+from medaug.errors import ConfigError, MedaugError, WeightsError
 from medaug.layouts import Layouts
 from medaug.models import build
 from medaug.models.base import Model
@@ -30,18 +30,35 @@ BLOCK = 16
 def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
     """The model in a weight file, its header, and its fingerprint."""
     tensors, header, fingerprint = read_weights(file)
-    settings = ModelConfig.model_validate(header["config"]["model"])
-    shape = Shape(**{"classes": len(header["classes"]), **header["shape"]})
-    model = build(settings.name, settings.arguments, shape)
-    model.shed()
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+        settings = ModelConfig.model_validate(header["config"]["model"])
+        shape = Shape(**{"classes": len(header["classes"]), **header["shape"]})
+        with torch.device("meta"):  # sizes alone: a header may announce terabytes
+            announced = build(settings.name, settings.arguments, shape)
+        announced.shed()
+        _check_fit(file, announced, tensors)
+        model = build(settings.name, settings.arguments, shape)
+        model.shed()
+    except MedaugError:
+        raise
+    except Exception as error:  # a malformed header can make a network raise anything
+        raise WeightsError(f"{file}: its header describes no model ({error})") from error
+    model.load_state_dict(tensors)
+    return model, header, fingerprint
+
+
+def _check_fit(file: Path, announced: Model, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of the model announced.
+
+    Raises:
+        WeightsError: another name or shape.
+    """
+    wanted = {name: value.shape for name, value in announced.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
         raise WeightsError(
             f"{file}: its weights do not fit the networks of this medaug; "
             "use the version that wrote it, or train anew"
-        ) from error
-    return model, header, fingerprint
+        )
 
 
 class Trained:

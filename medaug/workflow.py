@@ -7,7 +7,6 @@ first time and then trains; ``demo`` walks the whole road on the phantom.
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from medaug.errors import ConfigError
 from medaug.modality import MR
 from medaug.private import check
 from medaug.tensors import Shape
+from medaug.text import tell
 from medaug.train import TrainReport, fit
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
@@ -268,9 +268,9 @@ def _filled(
     part = share().pair
     prepared = prepare(source, planned.cache, cache_settings(planned.config), workers, (), part)
     for name, what in prepared.changed.items():
-        print(f"cut anew: {name}: {what}", file=sys.stderr)
+        tell(f"cut anew: {name}: {what}")
     for problem in prepared.failed:
-        print(f"left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
     wait(planned.cache)
     return SliceCache.open(planned.cache), prepared
 
@@ -289,6 +289,6 @@ def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCach
     settings = replace(beside.settings, holdout=0.0)
     report = prepare(source, cache, settings, workers, (), share().pair)
     for problem in report.failed:
-        print(f"left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
     wait(cache)
     return SliceCache.open(cache)

@@ -34,6 +34,7 @@ LAYERS = [
     {"ignoring", "modality"},
     {"types"},
     {"config", "registry", "progress", "files", "seeds", "distributed", "starved", "stopping"},
+    {"plain_yaml", "text", "zips"},
     {"errors"},
 ]
 # fmt: on
@@ -50,6 +51,7 @@ OPEN = {
     "across",
     "distributed",
     "starved",
+    "text",
 }  # fmt: skip
 """May be imported from anywhere."""
 

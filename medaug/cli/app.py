@@ -11,6 +11,7 @@ import typer
 from medaug.errors import MedaugError
 from medaug.starved import sentence
 from medaug.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_by_sigterm
+from medaug.text import tell, visible
 
 INCOMPLETE = 1
 MISTAKE = 2
@@ -55,12 +56,12 @@ def plain(value: Any) -> Any:
 
 def answer(as_json: bool, content: Any, text: str) -> None:
     """The result of a command: one JSON object on standard output, or text for a reader."""
-    print(json.dumps(plain(content), indent=2) if as_json else text)
+    print(json.dumps(plain(content), indent=2) if as_json else visible(text))
 
 
 def say(text: str) -> None:
     """A line for a reader, on standard error."""
-    print(text, file=sys.stderr)
+    tell(text)
 
 
 def main() -> None:
@@ -73,6 +74,11 @@ def main() -> None:
         app()
     except MedaugError as error:
         say(f"medaug: {error}")
+        sys.exit(MISTAKE)
+    except (MemoryError, RecursionError) as error:
+        say(
+            f"medaug: {type(error).__name__}: a file or setting asks for more than this machine has"
+        )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         say("medaug: interrupted; the same command goes on where it stopped")

@@ -26,6 +26,7 @@ from typing import IO, BinaryIO, cast
 
 from medaug.errors import DataError
 from medaug.files import explaining
+from medaug.zips import MOST_DIRECTORY, directory_bytes
 
 SUFFIX = ".zip"
 MOST_BYTES = 4 * 2**30
@@ -204,6 +205,11 @@ def _opened_archive(place: Path, stamp: tuple[int, int], process: int) -> _Archi
         raise DataError(f"{place.name} is empty; {_AGAIN}")
     stream = _stream(place) if split(place) is None else _copied(place)
     try:
+        listed = directory_bytes(stream)
+        if listed > MOST_DIRECTORY:
+            raise DataError(
+                f"{place.name} lists its files in {listed} bytes, accepted are {MOST_DIRECTORY}"
+            )
         file = zipfile.ZipFile(stream)
         members = _checked(place, file)
     except DataError:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from medaug.data import Block, archives
 from medaug.errors import DataError
-from medaug.files import write_json
+from medaug.files import parse_json, write_json
 from medaug.types import Case
 
 RECORD = "source.json"
@@ -83,7 +83,7 @@ def keep(folder: Path, item: Item) -> None:
 def _read(folder: Path) -> dict[str, Any] | None:
     """The record of a case: None where there is none, an empty one where it is damaged."""
     try:
-        known = json.loads((folder / RECORD).read_text())
+        known = parse_json((folder / RECORD).read_text())
     except FileNotFoundError:
         return None
     except ValueError:

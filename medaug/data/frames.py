@@ -40,6 +40,19 @@ def is_enhanced(data: pydicom.Dataset) -> bool:
     return "PerFrameFunctionalGroupsSequence" in data
 
 
+def planes(data: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """What says where each slice of ``data`` lies: its frames, or itself where it is classic.
+
+    Raises:
+        ValueError: a classic file of several frames, or as many groups as frames are not there.
+    """
+    if is_enhanced(data):
+        return describe(data)
+    if int(data.get("NumberOfFrames") or 1) != 1:
+        raise ValueError(f"{data.NumberOfFrames} frames without positions")
+    return [data]
+
+
 def describe(data: pydicom.Dataset) -> list[pydicom.Dataset]:
     """What a classic slice would say of each frame, as far as its groups say it.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from medaug.data.announced import check_deflated
 from medaug.data.archives import opened
 from medaug.data.series import DAMAGE, tolerant
 from medaug.errors import DataError
@@ -35,8 +36,11 @@ def glance(file: Path) -> tuple[str, str, str]:
     """
     try:
         with tolerant(), opened(file) as stream:
+            check_deflated(stream, file.name)
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
         return tuple(str(data.get(tag) or "") for tag in _TAGS)  # type: ignore[return-value]
+    except DataError:
+        raise
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file") from error
     except DAMAGE as error:

@@ -1,6 +1,7 @@
 """Pictures in idx files, as MNIST and Fashion-MNIST ship: four files, packed with gzip or not."""
 
-import gzip
+import math
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from medaug.data.announced import gunzip
 from medaug.data.pictures.scaling import resize_pictures
 from medaug.data.stored import CacheSettings
 from medaug.errors import DataError
 from medaug.types import Problem, Read
 
 _PARTS = {"train": "train", "test": "t10k"}
+MOST_BYTES = 2**30
+"""That a file may hold once it is unpacked; the largest relative of MNIST has 550 MB."""
 _UNSIGNED_BYTE = 0x08
 _CLOTHES = (
     "t-shirt",
@@ -53,31 +57,48 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: not idx, of another type or shape, or with more or fewer bytes than announced.
     """
-    raw = path.read_bytes()
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(f"{path}: more than {MOST_BYTES:,} bytes; split it")
+    raw, start = path.read_bytes(), 4 + 4 * dimensions
     if raw[:2] == b"\x1f\x8b":
         try:
-            raw = gzip.decompress(raw)
+            shape = _announced(path, gunzip(raw, start), dimensions)
+            raw = gunzip(raw, start + math.prod(shape) + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{path}: the gzip file is truncated or damaged; get it again"
             ) from error
-    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
-    if raw[:4] != expected:
-        raise DataError(
-            f"{path}: begins with {raw[:4].hex()}, an idx file of {dimensions}-dimensional "
-            f"unsigned bytes with {expected.hex()}"
-        )
-    start = 4 + 4 * dimensions
-    if len(raw) < start:
-        raise DataError(f"{path}: announces a shape that is cut off; get it again")
-    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], ">u4"))
-    count = int(np.prod(shape, dtype=np.int64))
+    shape = _announced(path, raw, dimensions)
+    count = math.prod(shape)
     if len(raw) - start != count:
         raise DataError(
             f"{path}: announces {' x '.join(map(str, shape))} = {count} bytes, "
             f"holds {len(raw) - start}; get it again"
         )
     return np.frombuffer(raw, np.uint8, count, start).reshape(shape)
+
+
+def _announced(path: Path, raw: bytes, dimensions: int) -> tuple[int, ...]:
+    """The shape in the header.
+
+    Raises:
+        DataError: not idx, of another type or shape, or of more than `MOST_BYTES`.
+    """
+    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if raw[:4] != expected:
+        raise DataError(
+            f"{path}: begins with {raw[:4].hex()}, an idx file of {dimensions}-dimensional "
+            f"unsigned bytes with {expected.hex()}"
+        )
+    if len(raw) < 4 + 4 * dimensions:
+        raise DataError(f"{path}: announces a shape that is cut off; get it again")
+    shape = struct.unpack_from(f">{dimensions}I", raw, 4)
+    if math.prod(shape) > MOST_BYTES:
+        raise DataError(
+            f"{path}: announces {' x '.join(map(str, shape))} = {math.prod(shape)} bytes, "
+            f"accepted are {MOST_BYTES}"
+        )
+    return shape
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ The slices are links to those of the whole cache, which must stay where it is.
 
 import hashlib
 import io
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from medaug.data.stored import (
     unsealed_case,
 )
 from medaug.errors import CacheError
-from medaug.files import explaining, sealed, write_bytes, write_json
+from medaug.files import explaining, parse_json, sealed, write_bytes, write_json
 from medaug.types import LabelMap
 
 
@@ -76,7 +75,7 @@ def part(
 
 def _facts(case: CachedCase, labeled: bool) -> dict[str, Any]:
     """The content of ``case.json``, with or without its label map."""
-    content = unsealed_case(json.loads((case.path / "case.json").read_text()))
+    content = unsealed_case(parse_json((case.path / "case.json").read_text()))
     if labeled or not case.labeled:
         return sealed_case(content)
     for what in ("bytes", "sha256"):

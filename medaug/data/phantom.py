@@ -11,7 +11,6 @@ anterior, slices from superior to inferior, SliceThickness is present but empty,
 
 import gzip
 import itertools
-import json
 import shutil
 import tempfile
 import uuid
@@ -29,7 +28,7 @@ from medaug.data.painting import draw, draw_organs
 from medaug.data.pancreas import PancreasCT
 from medaug.data.shapes import Organ
 from medaug.errors import DataError
-from medaug.files import explaining, write_bytes, write_json
+from medaug.files import explaining, parse_json, write_bytes, write_json
 from medaug.progress import progress
 from medaug.seeds import derive
 from medaug.types import HU, Case, LabelMap, Problem
@@ -144,7 +143,7 @@ def _claim(root: Path, seed: int, shape: Shape, spacing_mm: Spacing) -> None:
         write_json(file, settings)
         return
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        found: dict[str, Any] = parse_json(file.read_text())
         there = _describe(found)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: cannot be read ({error}); delete the folder {root}") from error

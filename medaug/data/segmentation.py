@@ -17,6 +17,7 @@ import pydicom
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 
+from medaug.data.announced import check_deflated
 from medaug.data.archives import on_disk, opened
 from medaug.data.series import AGAIN, read_header, series_affine, tolerant
 from medaug.errors import DataError
@@ -49,10 +50,13 @@ def segments(file: Path) -> Segments:
     """
     try:
         with tolerant(), opened(file) as stream:
+            check_deflated(stream, file.name)
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER)
         names = {int(s.SegmentNumber): _name(s) for s in data.SegmentSequence}
         referenced = data.get("ReferencedSeriesSequence") or [pydicom.Dataset()]
         return Segments(names, str(referenced[0].get("SeriesInstanceUID") or ""))
+    except DataError:
+        raise
     except Exception as error:  # a malformed file can make a parser raise anything
         raise DataError(f"{file.name} is not a whole DICOM segmentation; {AGAIN}") from error
 
@@ -207,6 +211,8 @@ def _parsed(file: Path) -> Any:
     try:
         with tolerant():
             return highdicom.seg.Segmentation.from_dataset(_with_thickness(file), copy=False)
+    except DataError:
+        raise
     except Exception as error:  # a malformed file can make a parser raise anything
         raise DataError(f"{file.name} is not a whole DICOM segmentation; {AGAIN}") from error
 
@@ -216,7 +222,9 @@ def _with_thickness(file: Path) -> pydicom.Dataset:
 
     Scans without one, as those of Pancreas-CT, hand the want down to what is drawn on them.
     """
-    data = pydicom.dcmread(file)
+    with file.open("rb") as stream:
+        check_deflated(stream, file.name)
+        data = pydicom.dcmread(stream)
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in data.get(name) or ():
             for measures in group.get("PixelMeasuresSequence") or ():

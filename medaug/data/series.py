@@ -16,30 +16,17 @@ import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from medaug.data import archives, frames
+from medaug.data.announced import check_deflated, check_voxels
 from medaug.data.syntaxes import SYNTAXES, readable
 from medaug.errors import DataError
 from medaug.types import Affine
 
 _TAGS = [
-    "SeriesInstanceUID",
-    "PatientID",
-    "Modality",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "ImageType",
-    "LossyImageCompression",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    *frames.TAGS,
-]
+    "SeriesInstanceUID", "PatientID", "Modality", "InstanceNumber", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsAllocated",
+    "SamplesPerPixel", "PhotometricInterpretation", "ImageType", "LossyImageCompression",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", *frames.TAGS,
+]  # fmt: skip
 _UNIFORM_MM = 0.01
 _LARGEST = 8192  # pixels along a side; a damaged header may ask for gigabytes
 _STRAIGHT_MM = 0.5
@@ -154,6 +141,7 @@ def read_headers(file: Path) -> list[Header]:
             size = archives.size(file)
             if size == 0:
                 raise EOFError
+            check_deflated(stream, file.name)
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
             syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
             left = size - stream.tell()
@@ -170,9 +158,11 @@ def read_headers(file: Path) -> list[Header]:
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
     except DAMAGE as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{file.name} is truncated or damaged; {AGAIN}") from error
     try:
-        planes = frames.describe(data) if frames.is_enhanced(data) else [data]
+        planes = frames.planes(data)
         headers = [
             _header(file, data, plane, None if plane is data else number, syntax)
             for number, plane in enumerate(planes)
@@ -275,6 +265,7 @@ def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Heade
             )
     for header in headers:
         check_values(header)
+    check_voxels("the series", (first.columns, first.rows, len(headers)))
     if len({h.file for h in headers}) < len(headers):
         headers.sort(key=lambda h: float(np.dot(h.position, first.normal)))
     else:

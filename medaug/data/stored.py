@@ -33,7 +33,8 @@ import numpy.typing as npt
 from medaug import geometry
 from medaug.data.mapped import mapped
 from medaug.errors import CacheError, ConfigError
-from medaug.files import unsealed
+from medaug.files import parse_json, unsealed
+from medaug.text import is_file_name
 from medaug.types import Affine
 
 VERSION = 1
@@ -142,25 +143,39 @@ class CachedCase:
     @cached_property
     def image(self) -> npt.NDArray[Any]:
         """Slices (z, y, x): int16 HU, MR in thousandths, or uint8 levels, (z, y, x, 3) if RGB."""
-        return mapped(self._sound("image.npy"))
+        return self._mapped("image.npy", "iu", (3, 4))
 
     @cached_property
     def label(self) -> npt.NDArray[np.uint8] | None:
         """Label maps (z, y, x), or None for pictures and scans without a label."""
-        return mapped(self._sound("label.npy")) if self.labeled else None
+        return self._mapped("label.npy", "u", (3,)) if self.labeled else None
 
     @cached_property
     def classes(self) -> npt.NDArray[np.unsignedinteger[Any]] | None:
         """The class id of each picture (z,), or None where there are none."""
         there = "classes.npy" in self.files
-        return np.load(self._sound("classes.npy")) if there else None
+        return np.array(self._mapped("classes.npy", "u", (1,))) if there else None
 
     @cached_property
     def attributes(self) -> npt.NDArray[np.bool_]:
         """Which attributes each picture has (z, attributes); of none where there are none."""
         if "attributes.npy" in self.files:
-            return np.asarray(np.load(self._sound("attributes.npy")))
+            return np.array(self._mapped("attributes.npy", "b", (2,)))
         return np.zeros((len(self.image), 0), bool)
+
+    def _mapped(self, name: str, kinds: str, ranks: tuple[int, ...]) -> npt.NDArray[Any]:
+        """One of its arrays, mapped into memory.
+
+        Raises:
+            CacheError: damaged, or an array that no cache holds, such as one of Python objects.
+        """
+        found = mapped(self._sound(name))
+        if found.dtype.kind not in kinds or found.ndim not in ranks:
+            raise CacheError(
+                f"{self.path / name}: not an array of a slice cache ({found.dtype} with "
+                f"{found.ndim} axes); delete {self.path} and run the same prepare command again"
+            )
+        return found
 
     def damaged(self) -> str:
         """The name of a file that is not what was written, or an empty string."""
@@ -253,6 +268,9 @@ class SliceCache:
         if index is None:
             what = "not a slice cache" if path.is_dir() else "no such folder"
             raise CacheError(f"{path}: {what}; make one with medaug prepare")
+        for id in index["expected"]:
+            if not is_file_name(id):
+                raise CacheError(f"{path}: {INDEX} names a case {id!r}, which cannot be a folder")
         there = {id: read_case(path, id, index["kind"]) for id in index["expected"]}
         cases = {id: case for id, case in there.items() if case is not None}
         settled = len(cases) + len(index["failed"].keys() - cases.keys())
@@ -283,7 +301,7 @@ def read_index(path: Path) -> dict[str, Any] | None:
         CacheError: damaged, or of another version.
     """
     try:
-        index = unsealed(json.loads((path / INDEX).read_text()))
+        index = unsealed(parse_json((path / INDEX).read_text()))
         version = index["version"]
         if version == VERSION and not index.keys() >= _KEYS:
             raise KeyError(*(_KEYS - index.keys()))
@@ -319,7 +337,7 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
     folder = path / "cases" / id
     again = f"delete {folder} and run the same prepare command again"
     try:
-        content = unsealed_case(json.loads((folder / "case.json").read_text()))
+        content = unsealed_case(parse_json((folder / "case.json").read_bytes()))
     except FileNotFoundError:
         return None
     except ValueError as error:

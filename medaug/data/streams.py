@@ -27,7 +27,7 @@ def is_sound(stream: bytes, uid: str, rows: int, columns: int) -> bool:
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns by the start of the frame, or None without one."""
+    """Rows and columns by the start of the frame, or None without one of a single component."""
     at = 2
     while at + 9 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
@@ -35,14 +35,17 @@ def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in _NO_FRAME):
-            return _number(stream, at + 5, 2), _number(stream, at + 7, 2)
+            size = _number(stream, at + 5, 2), _number(stream, at + 7, 2)
+            return size if _number(stream, at + 9, 1) == 1 else None
         at += 2 + _number(stream, at + 2, 2)
     return None
 
 
 def _jpeg_2000_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns by the first marker segment, or None without one."""
-    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 24:
+    """Rows and columns by the first marker segment, or None without one of a single component."""
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 42:
+        return None
+    if _number(stream, 40, 2) != 1:
         return None
     right, bottom, left, top = (_number(stream, at, 4) for at in (8, 12, 16, 20))
     return bottom - top, right - left

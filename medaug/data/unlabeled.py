@@ -13,7 +13,7 @@ from medaug.types import Case, Problem
 
 def digest(identifier: str) -> str:
     """Twelve hexadecimal digits that stand for ``identifier`` and do not tell it."""
-    return hashlib.sha256(identifier.encode()).hexdigest()[:12]
+    return hashlib.sha256(identifier.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 class Unlabeled:

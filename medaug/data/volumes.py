@@ -19,6 +19,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from medaug.data.announced import check_beside, check_nifti, check_voxels
 from medaug.data.archives import on_disk
 from medaug.errors import DataError
 from medaug.types import Affine
@@ -102,7 +103,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     """
     try:
         with on_disk([file]) as (local,):
-            image = nibabel.load(local)
+            image = open_nifti(local)
     except DAMAGE as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error
@@ -111,6 +112,23 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise DataError(f"{file.name} has shape {shape}; a volume has three axes")
     return image
+
+
+def open_nifti(file: Path) -> nibabel.Nifti1Image:
+    """``file``, on disk, as a NIfTI image whose voxels are not read.
+
+    Raises:
+        DataError: it announces more than it can hold, or than a scan can have.
+        OSError: it is not there, or cannot be read.
+        ImageFileError: not NIfTI.
+    """
+    check_nifti(file)
+    try:
+        return nibabel.load(file)
+    except OSError:
+        raise
+    except Exception as error:  # a malformed header can make a parser raise anything
+        raise ImageFileError(str(error)) from error
 
 
 def voxels(image: nibabel.Nifti1Image) -> npt.NDArray[Any]:
@@ -153,6 +171,7 @@ def _itk_reader(file: Path) -> sitk.ImageFileReader:
     """A reader of ``file`` that has seen its header."""
     if not file.is_file():
         raise DataError(f"{file.name} is not there")
+    check_beside(file)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
@@ -168,6 +187,7 @@ def _itk_reader(file: Path) -> sitk.ImageFileReader:
         raise DataError(
             f"{file.name} has {reader.GetNumberOfComponents()} values a voxel; one is needed"
         )
+    check_voxels(file.name, size)
     return reader
 
 

@@ -10,8 +10,12 @@ from pathlib import Path, PurePosixPath
 from medaug.downloads.http import SpoiledError
 from medaug.errors import DownloadError, MedaugError
 from medaug.files import explaining
+from medaug.text import is_file_name
+from medaug.zips import MOST_DIRECTORY, directory_bytes
 
 _BLOCK = 2**20
+_LONGEST_ENTRY = 2**10
+"""Bytes that the list of an archive may spend on a file."""
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -48,6 +52,9 @@ def unpack(
         OutputError: the disk does not take it.
     """
     try:
+        with archive.open("rb") as stream:
+            if directory_bytes(stream) > min(MOST_DIRECTORY, most_files * _LONGEST_ENTRY):
+                raise DownloadError(f"{archive.name}: lists more than {most_files} files")
         with zipfile.ZipFile(archive) as packed:
             entries = packed.infolist()
             if len(entries) > most_files:
@@ -90,6 +97,8 @@ def _chosen(
             raise DownloadError(f"{where} is packed in a way that zip files seldom are")
         if entry.is_dir() or path.name.startswith(".") or not wanted(path.name):
             continue
+        if not is_file_name(path.name):
+            raise DownloadError(f"{where} is no name for a file; nothing was unpacked")
         if path.name.casefold() in seen:
             raise DownloadError(f"{where} is the second file of that name; nothing was unpacked")
         seen.add(path.name.casefold())

@@ -4,7 +4,6 @@ The one module that opens a connection.  A redirect is followed, to another host
 and stores of large files work so; never from https to http.  A proxy of the environment is used.
 """
 
-import json
 import os
 import re
 import time
@@ -29,7 +28,7 @@ from urllib3.exceptions import (
 
 from medaug.downloads.settings import DownloadConfig
 from medaug.errors import DownloadError
-from medaug.files import explaining, write_json
+from medaug.files import explaining, parse_json, write_json
 
 _BLOCK = 2**16
 _REDIRECTS = 5
@@ -84,7 +83,7 @@ class _Partial:
         """Those that ask for the missing rest, or none."""
         size, validator = self.size(), None
         try:
-            content = json.loads(self.note.read_text())
+            content = parse_json(self.note.read_text())
             same = content["url"] == self.url
             validator = content["validator"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -132,7 +131,7 @@ class Client:
             if not body.strip():
                 return None
             try:
-                return json.loads(body)
+                return parse_json(body)
             except (ValueError, RecursionError) as error:
                 raise _AgainError("the answer is not JSON") from error
 

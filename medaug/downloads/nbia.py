@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from medaug.data.announced import check_deflated
 from medaug.data.series import DAMAGE, Header, dicom_files, read_header, walk
 from medaug.downloads.http import Client
 from medaug.errors import DataError, DownloadError
@@ -139,7 +140,9 @@ def _headers(folder: Path) -> tuple[list[Header], dict[Path, str]]:
 def _series_of(file: Path) -> str:
     """The series that a file names which is no whole slice; empty where it names none."""
     try:
-        content = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[_SERIES])
+        with file.open("rb") as stream:
+            check_deflated(stream, file.name)
+            content = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[_SERIES])
         return str(content.get(_SERIES) or "")
     except (InvalidDicomError, *DAMAGE):
         return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medaug.data.announced import read_arrays
 from medaug.errors import ConfigError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
@@ -98,8 +99,7 @@ def _load(
 def _chunk(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a chunk, or None where it is not there or damaged."""
     try:
-        with np.load(io.BytesIO(read_checked(path))) as chunk:
-            return dict(chunk)
+        return read_arrays(io.BytesIO(read_checked(path)))
     except (FileNotFoundError, ValueError):
         return None
 

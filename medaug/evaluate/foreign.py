@@ -20,7 +20,7 @@ from nibabel.spatialimages import SpatialImage
 from medaug.data import collections
 from medaug.data.collections.described import described
 from medaug.data.marks import reader_of
-from medaug.data.volumes import DAMAGE, is_nifti, read_itk, stem, volumes, voxels
+from medaug.data.volumes import DAMAGE, is_nifti, open_nifti, read_itk, stem, volumes, voxels
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
@@ -133,9 +133,11 @@ def _load(
 def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """An image as (z, y, x) in RAS+ order, and its spacing along x, y, z."""
     try:
-        image = nibabel.load(path) if is_nifti(path) else SpatialImage(*read_itk(path))
         if is_nifti(path):
-            image = SpatialImage(voxels(image), image.affine)
+            packed = open_nifti(path)
+            image = SpatialImage(voxels(packed), packed.affine)
+        else:
+            image = SpatialImage(*read_itk(path))
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj)
     except DAMAGE as error:

@@ -5,7 +5,6 @@ parts/fidelity.npz     its pictures
 """
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -14,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from medaug.data.announced import read_arrays
 from medaug.evaluate.figures import Bound, Curve, Family, Figure, Picture
-from medaug.files import read_checked, sealed, unsealed, write_checked, write_json
+from medaug.files import (
+    parse_json,
+    read_checked,
+    sealed,
+    unsealed,
+    write_checked,
+    write_json,
+)
 
 VERSION = 2
 
@@ -76,23 +83,23 @@ def save(folder: Path, name: str, key: str, family: Family) -> None:
 def load(folder: Path, name: str, key: str) -> Family | None:
     """The part ``name``, or None where there is none that answers ``key``."""
     try:
-        content = unsealed(json.loads((folder / f"{name}.json").read_text()))
+        content = unsealed(parse_json((folder / f"{name}.json").read_text()))
         if content["version"] != VERSION or content["key"] != key:
             return None
-        with np.load(io.BytesIO(read_checked(folder / f"{name}.npz"))) as arrays:
-            pictures = [
-                Picture(
-                    kept["title"],
-                    kept["caption"],
-                    [
-                        [arrays[f"{p}-{r}-{c}"] for c in range(count)]
-                        for r, count in enumerate(kept["cells"])
-                    ],
-                    kept["row_names"],
-                )
-                for p, kept in enumerate(content["pictures"])
-            ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        arrays = read_arrays(io.BytesIO(read_checked(folder / f"{name}.npz")))
+        pictures = [
+            Picture(
+                kept["title"],
+                kept["caption"],
+                [
+                    [arrays[f"{p}-{r}-{c}"] for c in range(count)]
+                    for r, count in enumerate(kept["cells"])
+                ],
+                kept["row_names"],
+            )
+            for p, kept in enumerate(content["pictures"])
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Family(
         content["name"],

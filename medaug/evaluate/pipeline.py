@@ -29,7 +29,7 @@ from medaug.evaluate.setting import Setting, settle
 from medaug.evaluate.training import training_curves
 from medaug.evaluate.units import told_in
 from medaug.evaluate.verdict import Verdict, check_bounds, held_to, of_all, of_family
-from medaug.files import held, remove_parts, write_bytes, write_json
+from medaug.files import held, parse_json, remove_parts, write_bytes, write_json
 from medaug.progress import progress
 
 SCHEMA = "medaug-report/1"
@@ -255,7 +255,7 @@ def _free(out: Path) -> None:
     if not there:
         return
     try:
-        ours = json.loads((out / "run.json").read_text())["command"] == "evaluate"
+        ours = parse_json((out / "run.json").read_text())["command"] == "evaluate"
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours or there - OURS:

@@ -1,7 +1,6 @@
 """The folder that ``medaug synthesize`` wrote as synthetic slices of a report."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,13 @@ from medaug import journal
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
-from medaug.files import unsealed
+from medaug.files import parse_json, unsealed
 from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
 from medaug.modality import modality_of
 from medaug.registry import WRITERS, lookup
 from medaug.rows import Rows
+from medaug.writers import inside
 
 ROLES = ("image", "label", "std", "entropy")
 
@@ -46,7 +46,7 @@ class _About(BaseModel, strict=True):
 def looks_like(folder: Path) -> bool:
     """Whether ``medaug synthesize`` wrote this folder."""
     try:
-        return bool(json.loads((folder / "run.json").read_text())["command"] == "synthesize")
+        return bool(parse_json((folder / "run.json").read_text())["command"] == "synthesize")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -75,8 +75,8 @@ def open_synthesised(folder: Path) -> Synthetic:
     for row in rows.values():
         for role in ROLES:
             if row[role]:
-                digest.update(role.encode() + _content(folder / row[role]))
-    labels = {name: id for name, id in about["labels"].items() if name != IGNORE}
+                digest.update(role.encode() + _content(inside(folder, row[role])))
+    labels = {name: int(id) for name, id in about["labels"].items() if name != IGNORE}
     masks = any(row["label"] for row in rows.values())
     data: Mapping[str, Any] = about.get("data") or {}
     window = data.get("window_hu")
@@ -108,7 +108,7 @@ def _about(folder: Path) -> dict[str, Any]:
         DataError: it is damaged.
     """
     try:
-        about = unsealed(json.loads((folder / "run.json").read_text()))
+        about = unsealed(parse_json((folder / "run.json").read_text()))
         _About.model_validate(about)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
@@ -139,10 +139,12 @@ def _load(
     for row in rows.values():
         sample = writer.read(folder, row)
         x_mm, y_mm, z_mm = spacing(np.asarray(sample.affine))
-        frame.check(folder / row["image"], sample.image.shape, (x_mm, y_mm))
+        frame.check(inside(folder, row["image"]), sample.image.shape, (x_mm, y_mm))
         if sample.slices:
             step = z_mm
-        entropy = read(folder / row["entropy"])[0] if row["entropy"] and form == "nifti" else None
+        entropy = (
+            read(inside(folder, row["entropy"]))[0] if row["entropy"] and form == "nifti" else None
+        )
         std = sample.std if row["std"] else None
         kept.add(row["case"], sample.image, sample.label, std, entropy)
     return kept.done(folder, step)

@@ -1,10 +1,10 @@
 """The training curves of a run, from its ``metrics.jsonl``."""
 
-import json
 import math
 from pathlib import Path
 
 from medaug.evaluate.figures import Curve
+from medaug.files import parse_json
 
 POINTS = 200
 """A curve has at most about this many points; more become means of neighbours."""
@@ -17,7 +17,7 @@ def training_curves(run: Path | None) -> list[Curve]:
     lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for text in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
         try:
-            row = json.loads(text)
+            row = parse_json(text)
             images = float(row["images"])
             values = {name: float(v) for name, v in row.items() if isinstance(v, int | float)}
         except (ValueError, KeyError, TypeError, OverflowError):

@@ -1,6 +1,5 @@
 """The filter of a run: kept in its folder, built the first time from the slices it learned from."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from medaug.device import choose_device
 from medaug.errors import ConfigError
 from medaug.filter.judging import FILE, Filter, open_filter
 from medaug.run import trained_on
+from medaug.text import tell
 
 
 def filter_of(
@@ -57,7 +57,7 @@ def filter_of(
     if required:
         raise ConfigError(f"{reason}; leave --filter out")
     if kind != "image":
-        print(f"not filtered: {reason}", file=sys.stderr)
+        tell(f"not filtered: {reason}")
     return None
 
 

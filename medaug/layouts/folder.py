@@ -10,7 +10,7 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-from medaug.data.volumes import DAMAGE, voxels
+from medaug.data.volumes import DAMAGE, open_nifti, voxels
 from medaug.errors import ConfigError, DataError
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
@@ -115,7 +115,7 @@ class OwnMasks:
 
     def _slices(self, file: Path, known: Mapping[str, int], size: int, fov_mm: float) -> LabelMap:
         try:
-            image = nibabel.load(file)
+            image = open_nifti(file)
             image = nibabel.as_closest_canonical(SpatialImage(voxels(image), image.affine))
             volume = np.asarray(image.dataobj)
         except DAMAGE as error:

@@ -5,7 +5,6 @@ opened when first used, once per process, and blocks of samples are kept, so tha
 each block once.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from medaug import journal
 from medaug.errors import ConfigError, DataError
+from medaug.files import parse_json
 from medaug.types import Sample, is_rgb
 from medaug.writers import open_writer
 
@@ -168,7 +168,7 @@ class _Written:
 
     def __init__(self, folder: Path) -> None:
         try:
-            run = json.loads((folder / "run.json").read_bytes())
+            run = parse_json((folder / "run.json").read_bytes())
             form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
             slices = int(run["settings"].get("stack") or 1)
             self._fingerprint = str(run["settings"]["weights"])[:12]

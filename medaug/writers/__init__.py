@@ -5,16 +5,28 @@ is there, threads and errors belong to ``medaug.synthesis``.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from medaug.errors import ConfigError
+from medaug.errors import ConfigError, DataError
 from medaug.modality import MR
 from medaug.registry import WRITERS, lookup
 from medaug.types import Sample
 
 ROLES = ("image", "label", "std", "entropy", "samples", "masks")
 """What a sample's files hold: the case itself, the spread around it, and the K alternatives."""
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file that a row of the manifest calls ``name``, which must lie in ``folder``.
+
+    Raises:
+        DataError: it lies elsewhere; a manifest from a stranger may say anything.
+    """
+    place = PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts or set(name) & set("\\\0"):
+        raise DataError(f"{folder}: the manifest names {name!r}, which is not in the folder")
+    return folder / name
 
 
 class Writer(Protocol):

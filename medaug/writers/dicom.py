@@ -33,9 +33,11 @@ import numpy as np
 import numpy.typing as npt
 
 import medaug
+from medaug.data.announced import check_deflated
 from medaug.errors import ConfigError, DataError
 from medaug.modality import CT, Modality
 from medaug.types import Affine, Sample
+from medaug.writers import inside
 
 try:
     import highdicom
@@ -133,12 +135,14 @@ class Dicom:
 
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``."""
-        ct = _decode(folder / row["image"])
+        ct = _decode(inside(folder, row["image"]))
         image = turned(ct.pixel_array).astype(np.int16)
-        label = _labels(_decode(folder / row["label"]), image.shape) if row["label"] else None
+        label = (
+            _labels(_decode(inside(folder, row["label"])), image.shape) if row["label"] else None
+        )
         std = np.zeros(image.shape, np.float32)
         if row["std"]:
-            std = turned(_decode(folder / row["std"]).pixel_array.reshape(image.shape))
+            std = turned(_decode(inside(folder, row["std"])).pixel_array.reshape(image.shape))
         return Sample(
             index=int(row["index"]),
             image=image,
@@ -364,7 +368,11 @@ def _encode(data: Dataset) -> bytes:
 
 def _decode(path: Path) -> Dataset:
     try:
-        data = dcmread(path)
+        with path.open("rb") as stream:
+            check_deflated(stream, path.name)
+            data = dcmread(stream)
+        if data.file_meta.TransferSyntaxUID.is_compressed:
+            raise ValueError("compressed, as medaug never writes it")
         data.pixel_array  # noqa: B018
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error

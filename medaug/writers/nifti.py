@@ -11,7 +11,6 @@ Every file carries the same affine as qform and sform.  The first 352 bytes come
 are kept per shape and type, since making them anew costs twice what compressing the data does.
 """
 
-import gzip
 import json
 import zlib
 from collections.abc import Mapping
@@ -26,8 +25,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from medaug.data.announced import STEEPEST, check_header, gunzip
 from medaug.errors import DataError
 from medaug.types import Affine, Sample
+from medaug.writers import inside
 
 SUFFIX = ".nii.gz"
 _DAMAGED = (
@@ -70,9 +71,9 @@ class Nifti:
 
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``."""
-        image, affine = read(folder / row["image"])
-        label = read(folder / row["label"])[0] if row["label"] else None
-        std = read(folder / row["std"])[0] if row["std"] else np.zeros_like(image)
+        image, affine = read(inside(folder, row["image"]))
+        label = read(inside(folder, row["label"]))[0] if row["label"] else None
+        std = read(inside(folder, row["std"]))[0] if row["std"] else np.zeros_like(image)
         return Sample(
             index=int(row["index"]),
             image=image,
@@ -131,8 +132,12 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
         DataError: no such file, or not one that can be read.
     """
     try:
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
+        raw = path.read_bytes()
+        wanted = check_header(path.name, gunzip(raw, 352), len(raw) * STEEPEST)
+        image = nib.Nifti1Image.from_bytes(gunzip(raw, max(wanted, 352)))
         array = np.asarray(image.dataobj)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, EOFError, ValueError, zlib.error, *_DAMAGED) as error:

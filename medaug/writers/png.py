@@ -11,17 +11,20 @@ CT is turned so that anterior is up and the patient's right on the left; picture
 """
 
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from medaug.errors import DataError
 from medaug.types import Sample, is_rgb
+from medaug.writers import inside
 
+_BOMB = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 WINDOW_HU = (-160.0, 240.0)
 
 Grey = npt.NDArray[np.uint8]
@@ -65,9 +68,9 @@ class Png:
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``; CT comes back as the grey levels that were written."""
         turn = np.asarray if row["kind"] == "image" else upright
-        image = turn(_decode(folder / row["image"]))
-        label = turn(_decode(folder / row["label"])) if row["label"] else None
-        std = turn(_decode(folder / row["std"])) if row["std"] else np.zeros_like(image)
+        image = turn(_decode(inside(folder, row["image"])))
+        label = turn(_decode(inside(folder, row["label"]))) if row["label"] else None
+        std = turn(_decode(inside(folder, row["std"]))) if row["std"] else np.zeros_like(image)
         spacing = float(row["spacing_x_mm"]), float(row["spacing_y_mm"])
         return Sample(
             index=int(row["index"]),
@@ -119,9 +122,11 @@ def encode(picture: Grey, level: int = 6) -> bytes:
 
 def _decode(path: Path) -> Grey:
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG",)) as picture:
+                return np.asarray(picture)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except (*_BOMB, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: not a readable PNG file ({error})") from error

@@ -12,10 +12,11 @@ from typing import Literal
 
 from medaug.data.alignment import check_geometry
 from medaug.data.collections.discovered import discovered
-from medaug.data.collections.labels import Label, chosen, mapping, painted
+from medaug.data.collections.labels import Label, checked, chosen, mapping, painted
 from medaug.data.series import Header, read_header, series_affine
 from medaug.data.volumes import VolumeHeader, suffix, volume_header
 from medaug.errors import DataError
+from medaug.text import file_name
 from medaug.types import Case, Marks, Problem
 
 
@@ -24,6 +25,7 @@ class Entry:
     """The files of one scan.
 
     Attributes:
+        id: what it is called; its case is called the `medaug.text.file_name` of it.
         images: one volume file, or the files of a checked DICOM series in slice order; several
             volume files are several channels, and refused.
         label: a label map, or binary masks by the name of their label, or nothing.
@@ -66,8 +68,8 @@ class Collection:
     def all_labels(self) -> tuple[Label, ...]:
         """Every label of the collection, in the order in which they are painted."""
         if self.given is not None:
-            return self.given
-        return discovered(e.label for e in self.entries if isinstance(e.label, Path))
+            return checked(self.given)
+        return checked(discovered(e.label for e in self.entries if isinstance(e.label, Path)))
 
     @property
     def labels(self) -> Mapping[str, int]:
@@ -89,8 +91,9 @@ class Collection:
     def cases(self) -> tuple[list[Case], list[Problem]]:
         """The usable scans, and the others with what is wrong; only headers are read."""
         cases, problems = [], list(self.problems)
-        twice = _repeated(entry.id for entry in self.entries)
-        for entry in sorted(self.entries, key=lambda e: (e.id, e.images)):
+        entries = [replace(entry, id=file_name(entry.id)) for entry in self.entries]
+        twice = _repeated(entry.id for entry in entries)
+        for entry in sorted(entries, key=lambda e: (e.id, e.images)):
             try:
                 if entry.id in twice:
                     raise DataError("two scans have this name; keep one")

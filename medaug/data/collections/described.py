@@ -1,6 +1,5 @@
 """``dataset.json``: what nnU-Net (v1, v2), Medical Decathlon and AMOS write about a collection."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from medaug.data.collections.labels import Label, plain
 from medaug.data.volumes import SUFFIXES
 from medaug.errors import DataError
+from medaug.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def described(path: Path) -> Description:
         DataError: not what any of them writes.
     """
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         labels = _labels(content)
         channels = content.get("channel_names", content.get("modality"))
         names = [str(name).strip().upper() for name in _entries(channels)]

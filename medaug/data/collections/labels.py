@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from medaug.errors import ConfigError
+from medaug.errors import ConfigError, DataError
+
+_LONGEST = 64
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,23 @@ def plain(names: Mapping[str, int]) -> tuple[Label, ...]:
     """Labels that cover their own id each, in the order of the ids."""
     ordered = sorted(names.items(), key=lambda item: item[1])
     return tuple(Label(name, id, (id,)) for name, id in ordered)
+
+
+def checked(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """``labels``, whose names are short text that can be seen, without a backslash.
+
+    Raises:
+        DataError: a name is longer than DICOM's 64 characters, or cannot be shown as it is.
+    """
+    for label in labels:
+        if not 0 < len(label.name) <= _LONGEST or not label.name.isprintable():
+            shown = label.name[:_LONGEST]
+            raise DataError(
+                f"a label is called {shown!r}; accepted are 1 to {_LONGEST} visible characters"
+            )
+        if "\\" in label.name:
+            raise DataError(f"the label {label.name!r} has a backslash, which parts names in DICOM")
+    return labels
 
 
 def painted(labels: Iterable[Label]) -> dict[int, int]:

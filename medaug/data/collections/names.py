@@ -17,9 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel
-
-from medaug.data.volumes import DAMAGE, is_nifti
+from medaug.data.volumes import DAMAGE, is_nifti, open_nifti
 from medaug.errors import ConfigError, DataError
 
 
@@ -116,7 +114,7 @@ def embedded(file: Path) -> dict[str, int]:
     if not is_nifti(file):
         return {}
     try:
-        extensions = nibabel.load(file).header.extensions
+        extensions = open_nifti(file).header.extensions
     except DAMAGE:
         return {}  # told where the file is checked
     content = b"".join(bytes(e.content) for e in extensions if e.get_code() == 0)

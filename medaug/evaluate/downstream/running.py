@@ -25,7 +25,7 @@ from medaug.evaluate.downstream.material import Unseen, choose, labelled, plain_
 from medaug.evaluate.downstream.scores import case_scores
 from medaug.evaluate.downstream.settings import FREE, StudyConfig
 from medaug.evaluate.downstream.table import Table, table
-from medaug.files import held, remove_parts, write_bytes, write_json
+from medaug.files import held, parse_json, remove_parts, write_bytes, write_json
 from medaug.run import flatten
 from medaug.seeds import derive
 
@@ -193,7 +193,7 @@ def _claim(out: Path, cache: SliceCache, config: StudyConfig) -> None:
         write_json(path, content)
         return
     try:
-        before = flatten(json.loads(path.read_text()))
+        before = flatten(parse_json(path.read_text()))
     except ValueError as error:
         raise OutputError(f"{path}: damaged; choose another folder") from error
     for name, value in flatten(json.loads(json.dumps(content))).items():
@@ -212,7 +212,7 @@ def _there(out: Path, config: StudyConfig) -> Iterator[dict[str, Any]]:
     for task in tasks(config):
         path = _row_path(out, task.name)
         if path.exists():
-            yield json.loads(path.read_text())
+            yield parse_json(path.read_text())
 
 
 def _publish(out: Path, config: StudyConfig) -> Table:

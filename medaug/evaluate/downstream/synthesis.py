@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medaug.config import Config
+from medaug.data.announced import read_arrays
 from medaug.data.stored import SliceCache
 from medaug.errors import DataError
 from medaug.evaluate.downstream.streams import IGNORED, Pool
@@ -117,5 +118,7 @@ def kept(path: Path) -> dict[str, np.ndarray] | None:
     """What ``keep`` wrote, or None."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        return read_arrays(path)
+    except ValueError as error:
+        raise DataError(f"{path}: damaged; delete it and run the same command again") from error

@@ -1,6 +1,5 @@
 """The table of a study: each arm's scores, what it adds, and whether that may be called help."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from medaug.errors import DataError
 from medaug.evaluate.downstream.arms import ARMS, Arm
 from medaug.evaluate.downstream.scores import METRICS, mean_scores
 from medaug.evaluate.downstream.statistics import Interval, hurt, interval, verdict
+from medaug.files import parse_json
 
 BASELINE = "standard"
 MAIN = "dice"
@@ -148,7 +148,7 @@ def load(path: Path) -> Table:
         DataError: no such file, or something else.
     """
     try:
-        return table(json.loads(path.read_bytes()))
+        return table(parse_json(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no result of a downstream study") from error
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medaug.errors import ConfigError, WeightsError
 from medaug.evaluate.features.extractor import blocks, windowed
+from medaug.evaluate.features.trust import check_script
 from medaug.types import HU
 
 
@@ -16,7 +17,7 @@ class Script:
 
     The three channels are the same grey window.  What else the network needs (another size, a mean
     and deviation of its own) belongs into the script.  A pickle of weights is refused: it could run
-    anything when it is loaded.
+    anything when it is loaded; so is a script that reaches beyond tensors, see `check_script`.
 
     Args:
         path: what ``torch.jit.save`` wrote; its stem is the name of the space.
@@ -32,6 +33,7 @@ class Script:
     ) -> None:
         self.path, self.window_hu, self.device = Path(path), window_hu, device
         try:
+            check_script(self.path)
             self.version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
         except OSError as error:
             raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medaug.text import visible
+
 
 def framed(folder: Path, **content: Any) -> str:
     """``page.html`` of ``folder`` with its ``style.css``, in the frame."""
@@ -20,4 +22,4 @@ def framed(folder: Path, **content: Any) -> str:
         lstrip_blocks=True,
     )
     style = (folder / "style.css").read_text()
-    return env.get_template("page.html").render(style=style, **content)
+    return visible(env.get_template("page.html").render(style=style, **content))
