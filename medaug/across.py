@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from medaug.config import Config
 from medaug.distributed import BUCKET_BYTES, Ranks, together
-from medaug.errors import TrainingError
+from medaug.errors import ConfigError, TrainingError
 
 
 class _Sum(torch.autograd.Function):
@@ -254,3 +255,21 @@ def drawing(count: int) -> Iterator[None]:
         return
     with _OwnRows(ranks, count):
         yield
+
+
+def check_shared(config: Config, world: int) -> None:
+    """Refuse what ``world`` processes cannot share.
+
+    Raises:
+        ConfigError: private training, or a batch that they do not divide.
+    """
+    if world > 1 and config.train.privacy is not None:
+        raise ConfigError(
+            f"train.privacy: {world} processes cannot share a private step, whose slices are "
+            "drawn and whose noise is added once; train in one process"
+        )
+    if config.train.batch % world:
+        raise ConfigError(
+            f"config train.batch: {config.train.batch} is of all processes together, and {world} "
+            "do not divide it; choose a multiple, or another number of processes"
+        )

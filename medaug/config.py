@@ -348,10 +348,7 @@ def resolve_evaluate(asked: Mapping[str, Any]) -> EvaluateConfig:
     Raises:
         ConfigError: an unknown key, or a value that is not accepted.
     """
-    try:
-        return EvaluateConfig.model_validate(asked)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, EvaluateConfig, "evaluate.")) from error
+    return validated(EvaluateConfig, asked, "evaluate.")
 
 
 def _preset(name: str, preset: str) -> dict[str, Any]:
@@ -389,21 +386,3 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _keys(part, f"{prefix}{name}.")
-
-
-def check_shared(config: Config, world: int) -> None:
-    """Refuse what ``world`` processes cannot share.
-
-    Raises:
-        ConfigError: private training, or a batch that they do not divide.
-    """
-    if world > 1 and config.train.privacy is not None:
-        raise ConfigError(
-            f"train.privacy: {world} processes cannot share a private step, whose slices are "
-            "drawn and whose noise is added once; train in one process"
-        )
-    if config.train.batch % world:
-        raise ConfigError(
-            f"config train.batch: {config.train.batch} is of all processes together, and {world} "
-            "do not divide it; choose a multiple, or another number of processes"
-        )

@@ -94,4 +94,5 @@ def file_name(name: str) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     plain = "".join(c if c.isprintable() and c not in _ELSEWHERE else "-" for c in name)
     short = plain.encode()[: LONGEST_NAME // 2].decode(errors="ignore").strip(". -")
-    return f"{short}-{digest}" if short else f"scan-{digest}"
+    stands = f"{short}-{digest}" if short else f"scan-{digest}"
+    return stands if is_file_name(stands) else f"scan-{stands}"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from medaug import __version__
-from medaug.across import share_norms
+from medaug.across import check_shared, share_norms
 from medaug.capture import capture_for
 from medaug.checkpoint import (
     load_state,
@@ -30,7 +30,7 @@ from medaug.checkpoint import (
     unpack,
     write_tensors,
 )
-from medaug.config import Config, check_shared
+from medaug.config import Config
 from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision, tune

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from medaug import across
+from medaug.across import check_shared
 from medaug.checkpoint import load_state, read_tensors
-from medaug.config import check_shared, resolve
+from medaug.config import resolve
 from medaug.distributed import Ranks, Share, share
 from medaug.errors import ConfigError, TrainingError
 from tests.ranks_play import TRACES, TURNS

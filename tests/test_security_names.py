@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medaug import journal
 from medaug.config import resolve
 from medaug.data import open_source
 from medaug.data.checks.finding import Finding
@@ -32,6 +31,7 @@ from medaug.mixing import real_slices
 from medaug.progress import Plain
 from medaug.quality import Judged
 from medaug.quality.page import render
+from medaug.rows import COLUMNS, csv_line, describe, describe_real
 from medaug.text import LONGEST_NAME, cell, file_name, is_file_name, tell, visible
 from medaug.types import Sample
 from medaug.writers import inside, open_writer
@@ -118,12 +118,12 @@ def test_the_manifest_holds_no_formula_and_no_second_cell(hostile: str) -> None:
          "condition": {hostile: 1.0}},
     )  # fmt: skip
     for row in (
-        journal.describe(sample, "ct", 0, "f" * 64, {}),
-        journal.describe_real(sample, "ct", "real_a_z001", {}),
+        describe(sample, "ct", 0, "f" * 64, {}),
+        describe_real(sample, "ct", "real_a_z001", {}),
     ):
-        line = journal._line(row[column] for column in journal.COLUMNS).decode()
+        line = csv_line(row[column] for column in COLUMNS).decode()
         (parsed,) = csv.reader(io.StringIO(line))
-        assert dict(zip(journal.COLUMNS, parsed, strict=True)) == row
+        assert dict(zip(COLUMNS, parsed, strict=True)) == row
         for value in row.values():
             assert value == cell(value)
 
@@ -205,10 +205,10 @@ def test_the_report_shows_names_and_runs_nothing(hostile: str) -> None:
         "passed": None,
         "verdict": hostile,
         "judged": {"what": hostile, "weights": hostile},
-        "against": {"cache": hostile, "fingerprint": hostile, "train": [hostile],
+        "against": {"cache": hostile, "source": hostile, "fingerprint": hostile, "train": [hostile],
                     "heldout": [hostile]},
         "settings": {"window_hu": [-160, 240], "size": 64, "pixel_mm": 5.6, "slices": 50,
-                     "labels": [hostile], "seed": 0},
+                     "labels": [hostile], "seed": 0, "unit": hostile},
         "versions": {"medaug": hostile, "torch": hostile},
         "reproduce": shlex.join(["medaug", "evaluate", "--run", hostile]),
         "downstream": {"rows": [], "notes": [hostile]},

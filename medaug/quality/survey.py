@@ -81,12 +81,14 @@ class _Look:
 
     def __call__(self, case: Case) -> tuple[Judged, Known | None]:
         try:
-            image, labels, affine, *told = load(case, self.labels, self.modality)
+            loaded = load(case, self.labels, self.modality)
         except DataError as error:
             files = Finding(case.id, "files", "refused", str(error))
             return Judged(case.id, (files,), kept={"files": nameless(case, str(error))}), None
+        image, labels, affine = loaded.image, loaded.labels, loaded.affine
         reduced = reduce(image, affine, self.modality)
         found = [Finding(case.id, "files", "ok")]
+        told = loaded.lossy, loaded.unknown
         found += battery(case.id, image, labels, affine, reduced, self.modality, *told)
         digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         shape = " x ".join(str(n) for n in image.shape)

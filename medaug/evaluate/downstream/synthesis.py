@@ -119,6 +119,7 @@ def kept(path: Path) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        return read_arrays(path)
+        with path.open("rb") as file:
+            return read_arrays(file)
     except ValueError as error:
         raise DataError(f"{path}: damaged; delete it and run the same command again") from error
