@@ -81,7 +81,8 @@ def test_only_the_movers_change(case: tuple[Model, Shape]) -> None:
         for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
             before = {k: [p.clone() for p in v] for k, v in game.parameters.items()}
             game.turn(turn, batch(shape), 0, model.optim(progress))
-            moved = {player for player, _ in game.account.counts}
+            played = (keys for keys, tally in game.account.tallies.items() if tally.count)
+            moved = {player for keys in played for player, _ in keys}
             for player, parameters in game.parameters.items():
                 same = all(
                     torch.equal(a, b) for a, b in zip(before[player], parameters, strict=True)

@@ -27,6 +27,7 @@ from medaug.data.unlabeled import Unlabeled
 from medaug.errors import CacheError, DataError
 from medaug.evaluate.figures import Curve, Family, Figure, Picture
 from medaug.evaluate.page import render as report
+from medaug.files import sealed
 from medaug.mixing import real_slices
 from medaug.progress import Plain
 from medaug.quality import Judged
@@ -240,7 +241,7 @@ def test_a_cache_names_no_case_outside_its_folder(
     shutil.copytree(phantom_cache, place)
     index = json.loads((place / "cache.json").read_text())
     index["expected"].append(hostile)
-    (place / "cache.json").write_text(json.dumps(index))
+    (place / "cache.json").write_text(json.dumps(sealed(index)))
     with pytest.raises(CacheError, match="which cannot be a folder"):
         SliceCache.open(place)
 
