@@ -72,6 +72,8 @@ def test_a_trend_is_told_from_noise(row: Any) -> None:
     assert still.high < 5
     leaking = fitting.trend(at, 500 + at + rng.normal(0, 3, 120))
     assert 25 < leaking.low < 30 < leaking.high < 35
+    constant = fitting.trend(at, [18] * 120)
+    assert (constant.level, constant.growth, constant.low, constant.high) == (18, 0, 0, 0)
     with pytest.raises(ValueError, match="3 looks"):
         fitting.trend([0, 1, 2], [1, 1, 1])
 

@@ -11,7 +11,7 @@ import pytest
 
 from medaug.data.cache import SliceCache
 
-CYCLES = 15
+CYCLES, PLANTED = 12, 9
 LOOSE = {"own_bytes": 0.05}
 """Of a short soak: the allocator is still warming up."""
 
@@ -20,13 +20,13 @@ LOOSE = {"own_bytes": 0.05}
 def soaked(row: Any, phantom_cache: Path, tmp_path: Path) -> Callable[..., tuple[Any, list[Any]]]:
     soak = row("soak")
 
-    def run(plant: Callable[[int], None] | None = None) -> tuple[Any, list[Any]]:
+    def run(cycles: int, plant: Callable[[int], None] | None = None) -> tuple[Any, list[Any]]:
         looks = soak.soak(
             SliceCache.open(phantom_cache),
             tmp_path,
-            lambda done, _: done >= CYCLES,
-            images=128,
-            samples=16,
+            lambda done, _: done >= cycles,
+            images=64,
+            samples=8,
             commands_every=0,
             after_each=plant,
         )
@@ -46,7 +46,7 @@ def verdicts(soak: Any, looks: list[Any]) -> dict[str, bool]:
 
 
 def test_training_and_synthesis_in_a_loop_leave_nothing_behind(soaked: Any, tmp_path: Path) -> None:
-    soak, looks = soaked()
+    soak, looks = soaked(CYCLES)
     assert len(looks) == CYCLES
     told = verdicts(soak, looks)
     assert set(told) == {"own_bytes", "descriptors", "threads", "shared", "temporary"}
@@ -71,11 +71,11 @@ def test_each_kind_of_leak_is_seen(soaked: Any, hoard: list[Any]) -> None:
     """Memory, a descriptor and a temporary file in every cycle."""
 
     def plant(number: int) -> None:
-        hoard.append(np.full(3_000_000, number, np.uint8))
+        hoard.append(np.full(8_000_000, number, np.uint8))
         hoard.append(os.open(os.devnull, os.O_RDONLY))
         os.close(tempfile.mkstemp()[0])
 
-    soak, looks = soaked(plant)
+    soak, looks = soaked(PLANTED, plant)
     told = verdicts(soak, looks)
     assert {name for name, reached in told.items() if not reached} == {
         "own_bytes",

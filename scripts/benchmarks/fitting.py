@@ -47,8 +47,11 @@ def trend(at: Sequence[float], levels: Sequence[float], blocks: int = BLOCKS) ->
     count = max(4, min(blocks, len(levels) // 2))
     xs = np.array([np.mean(part) for part in np.array_split(np.asarray(at, float), count)])
     ys = np.array([np.median(part) for part in np.array_split(np.asarray(levels, float), count)])
-    found = stats.linregress(xs, ys)
+    apart = xs - xs.mean()
+    slope = float(apart @ (ys - ys.mean()) / (apart @ apart))
+    left = ys - ys.mean() - slope * apart
+    error = float(np.sqrt(left @ left / (count - 2) / (apart @ apart)))
     span = float(at[-1] - at[0])
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 2)) * float(found.stderr) * span
-    growth = float(found.slope) * span
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 2)) * error * span
+    growth = slope * span
     return Trend(float(np.median(levels)), growth, growth - reach, growth + reach)
