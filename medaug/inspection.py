@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
-from medaug.errors import DataError, MedaugError
+from medaug.errors import DataError, MedaugError, reason
 from medaug.run import weights_path
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _nifti(path: Path) -> dict[str, Any]:
         image = nib.load(path)
         values = voxels(image)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a NIfTI image ({error})") from error
+        raise DataError(f"{path}: not a NIfTI image ({reason(error)})") from error
     return {
         "what": "NIfTI image",
         "shape": list(image.shape),

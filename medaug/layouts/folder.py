@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medaug.data.tissues import TISSUES
 from medaug.data.volumes import DAMAGE, voxels
-from medaug.errors import ConfigError, DataError
+from medaug.errors import ConfigError, DataError, reason
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
 from medaug.seeds import derive
@@ -116,7 +116,7 @@ class OwnMasks:
             image = nibabel.as_closest_canonical(SpatialImage(voxels(image), image.affine))
             volume = np.asarray(image.dataobj)
         except DAMAGE as error:
-            raise DataError(f"{file}: not a readable NIfTI file ({error})") from error
+            raise DataError(f"{file}: not a readable NIfTI file ({reason(error)})") from error
         volume = volume.reshape(*volume.shape[:2], -1)
         for value in np.unique(volume):
             if value not in (0, *known.values()):

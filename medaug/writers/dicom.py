@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 import medaug
-from medaug.errors import ConfigError, DataError
+from medaug.errors import ConfigError, DataError, reason
 from medaug.types import Affine, Sample
 
 try:
@@ -346,7 +346,7 @@ def _decode(path: Path) -> Dataset:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, EOFError, ValueError, AttributeError, InvalidDicomError) as error:
-        raise DataError(f"{path}: not a readable DICOM file ({error})") from error
+        raise DataError(f"{path}: not a readable DICOM file ({reason(error)})") from error
     return data
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from medaug.errors import DataError
+from medaug.errors import DataError, reason
 from medaug.types import Sample, is_rgb
 
 WINDOW_HU = (-160.0, 240.0)
@@ -124,4 +124,4 @@ def _decode(path: Path) -> Grey:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: not a readable PNG file ({error})") from error
+        raise DataError(f"{path}: not a readable PNG file ({reason(error)})") from error
