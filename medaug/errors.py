@@ -27,6 +27,12 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
+def reason(error: BaseException) -> str:
+    """What a library says is wrong, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}..."
+
+
 class MedaugError(ValueError):
     """A mistake that the user can correct; the message says how."""
 

@@ -96,7 +96,8 @@ SEAL = "sha256"
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content``, which goes to JSON, with a checksum over all of it."""
     bare = {key: value for key, value in content.items() if key != SEAL}
-    return {**bare, SEAL: _digest(json.dumps(bare, sort_keys=True).encode())}
+    canonical = json.dumps(json.loads(json.dumps(bare)), sort_keys=True)  # as it is read back
+    return {**bare, SEAL: _digest(canonical.encode())}
 
 
 def unsealed(content: Any) -> dict[str, Any]:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
+<<<<<<< HEAD
 from medaug.errors import DataError, MedaugError
 from medaug.files import parse_json
+=======
+from medaug.errors import DataError, MedaugError, reason
+>>>>>>> i7-fuzz
 from medaug.run import weights_path
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ def _nifti(path: Path) -> dict[str, Any]:
         image = open_nifti(path)
         values = voxels(image)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a NIfTI image ({error})") from error
+        raise DataError(f"{path}: not a NIfTI image ({reason(error)})") from error
     return {
         "what": "NIfTI image",
         "shape": list(image.shape),

@@ -20,8 +20,13 @@ from nibabel.spatialimages import SpatialImage
 from medaug.data import collections
 from medaug.data.collections.described import described
 from medaug.data.marks import reader_of
+<<<<<<< HEAD
 from medaug.data.volumes import DAMAGE, is_nifti, open_nifti, read_itk, stem, volumes, voxels
 from medaug.errors import DataError
+=======
+from medaug.data.volumes import DAMAGE, is_nifti, read_itk, stem, volumes, voxels
+from medaug.errors import DataError, reason
+>>>>>>> i7-fuzz
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
 from medaug.geometry import spacing
@@ -141,7 +146,7 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a readable image file ({error})") from error
+        raise DataError(f"{path}: not a readable image file ({reason(error)})") from error
     trailing = [n for n in values.shape[3:] if n != 1]
     if values.ndim < 2 or trailing:
         raise DataError(f"{path}: a slice or a volume is wanted, got the shape {values.shape}")

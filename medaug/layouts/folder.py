@@ -10,8 +10,14 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
+<<<<<<< HEAD
 from medaug.data.volumes import DAMAGE, open_nifti, voxels
 from medaug.errors import ConfigError, DataError
+=======
+from medaug.data.tissues import TISSUES
+from medaug.data.volumes import DAMAGE, voxels
+from medaug.errors import ConfigError, DataError, reason
+>>>>>>> i7-fuzz
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
 from medaug.modality import CT
@@ -119,7 +125,7 @@ class OwnMasks:
             image = nibabel.as_closest_canonical(SpatialImage(voxels(image), image.affine))
             volume = np.asarray(image.dataobj)
         except DAMAGE as error:
-            raise DataError(f"{file}: not a readable NIfTI file ({error})") from error
+            raise DataError(f"{file}: not a readable NIfTI file ({reason(error)})") from error
         volume = volume.reshape(*volume.shape[:2], -1)
         for value in np.unique(volume):
             if value not in (0, *known.values()):

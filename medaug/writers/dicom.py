@@ -33,9 +33,13 @@ import numpy as np
 import numpy.typing as npt
 
 import medaug
+<<<<<<< HEAD
 from medaug.data.announced import check_deflated
 from medaug.errors import ConfigError, DataError
 from medaug.modality import CT, Modality
+=======
+from medaug.errors import ConfigError, DataError, reason
+>>>>>>> i7-fuzz
 from medaug.types import Affine, Sample
 from medaug.writers import inside
 
@@ -377,7 +381,7 @@ def _decode(path: Path) -> Dataset:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, EOFError, ValueError, AttributeError, InvalidDicomError) as error:
-        raise DataError(f"{path}: not a readable DICOM file ({error})") from error
+        raise DataError(f"{path}: not a readable DICOM file ({reason(error)})") from error
     return data
 
 

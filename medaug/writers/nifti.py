@@ -25,8 +25,12 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+<<<<<<< HEAD
 from medaug.data.announced import STEEPEST, check_header, gunzip
 from medaug.errors import DataError
+=======
+from medaug.errors import DataError, reason
+>>>>>>> i7-fuzz
 from medaug.types import Affine, Sample
 from medaug.writers import inside
 
@@ -141,6 +145,6 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (OSError, EOFError, ValueError, zlib.error, *_DAMAGED) as error:
-        raise DataError(f"{path}: not a readable NIfTI file ({error})") from error
+        raise DataError(f"{path}: not a readable NIfTI file ({reason(error)})") from error
     array = array[:, :, 0] if array.shape[2:] == (1,) else array
     return np.ascontiguousarray(array.T), np.asarray(image.affine)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medaug.errors import DataError
+from medaug.errors import DataError, reason
 from medaug.types import Sample, is_rgb
 from medaug.writers import inside
 
@@ -129,4 +129,4 @@ def _decode(path: Path) -> Grey:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
     except (*_BOMB, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable PNG file ({error})") from error
+        raise DataError(f"{path}: not a readable PNG file ({reason(error)})") from error
