@@ -8,10 +8,10 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medaug.errors import LONGEST, ConfigError, shown
 from medaug.plain_yaml import parse_yaml
@@ -49,6 +49,9 @@ def _plain_name(value: str) -> str:
     return value
 
 
+_PlainName = Annotated[str, AfterValidator(_plain_name)]
+
+
 class Augment(_Section):
     """Random spatial warps of training slices; never flips, since left and right differ."""
 
@@ -61,7 +64,7 @@ class Augment(_Section):
 class DataConfig(_Section):
     """Which slices, how they are sampled, and what the network sees of them."""
 
-    name: str = "pancreas"
+    name: _PlainName = "pancreas"
     size: int | None = Field(128, ge=8, description="pixels a side; None: the pictures' own size")
     fov_mm: float = Field(400.0, gt=0)
     center: Literal["body", "label", "image"] = "body"
@@ -84,11 +87,6 @@ class DataConfig(_Section):
     height: bool = Field(False, description="condition on the height of a CT slice")
     augment: Augment | None = Augment()
 
-    @field_validator("name")
-    @classmethod
-    def _no_path(cls, value: str) -> str:
-        return _plain_name(value)
-
     @field_validator("window_hu")
     @classmethod
     def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
@@ -101,13 +99,8 @@ class ModelConfig(_Section):
     """A registered model, a preset of it, and its own arguments, checked against its signature."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = "vaegan"
-    preset: str = "modern"
-
-    @field_validator("name", "preset")
-    @classmethod
-    def _no_path(cls, value: str) -> str:
-        return _plain_name(value)
+    name: _PlainName = "vaegan"
+    preset: _PlainName = "modern"
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_a_cache_of_python_objects_is_refused(
             told["bytes"][name] = len(content)
             file.write_text(json.dumps(told))
             (place / "cases" / case / name).write_bytes(content)
-            with pytest.raises(CacheError, match=f"{name}: not an array of a slice cache"):
+            with pytest.raises(CacheError, match=f"{name}: "):
                 getattr(SliceCache.open(place).cases[case], name.removesuffix(".npy"))
     assert not canary.exists()
 

@@ -13,7 +13,7 @@ from medaug.text import visible
 
 
 def framed(folder: Path, **content: Any) -> str:
-    """``page.html`` of ``folder`` with its ``style.css``, in the frame."""
+    """``page.html`` of ``folder`` with its ``style.css``, in the frame; all of it can be seen."""
     env = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
