@@ -81,7 +81,7 @@ def test_what_is_not_idx_is_refused(digits):
     path.write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
     with refused(f"{path}: announces a shape that is cut off; get it again"):
         Idx(digits).parts()
-    path.write_bytes(gzip.compress(b"\0" * 1000)[:-8])
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((9, 28, 28))))[:-8])
     with refused(f"{path}: the gzip file is truncated or damaged; get it again"):
         Idx(digits).parts()
 
