@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
-<<<<<<< HEAD
-from medaug.errors import DataError, MedaugError
-from medaug.files import parse_json
-=======
 from medaug.errors import DataError, MedaugError, reason
->>>>>>> i7-fuzz
+from medaug.files import parse_json
 from medaug.run import weights_path
 
 if TYPE_CHECKING:

@@ -20,13 +20,8 @@ from nibabel.spatialimages import SpatialImage
 from medaug.data import collections
 from medaug.data.collections.described import described
 from medaug.data.marks import reader_of
-<<<<<<< HEAD
 from medaug.data.volumes import DAMAGE, is_nifti, open_nifti, read_itk, stem, volumes, voxels
-from medaug.errors import DataError
-=======
-from medaug.data.volumes import DAMAGE, is_nifti, read_itk, stem, volumes, voxels
 from medaug.errors import DataError, reason
->>>>>>> i7-fuzz
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
 from medaug.geometry import spacing

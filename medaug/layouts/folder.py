@@ -10,14 +10,8 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
-<<<<<<< HEAD
 from medaug.data.volumes import DAMAGE, open_nifti, voxels
-from medaug.errors import ConfigError, DataError
-=======
-from medaug.data.tissues import TISSUES
-from medaug.data.volumes import DAMAGE, voxels
 from medaug.errors import ConfigError, DataError, reason
->>>>>>> i7-fuzz
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
 from medaug.modality import CT

@@ -33,13 +33,9 @@ import numpy as np
 import numpy.typing as npt
 
 import medaug
-<<<<<<< HEAD
 from medaug.data.announced import check_deflated
-from medaug.errors import ConfigError, DataError
-from medaug.modality import CT, Modality
-=======
 from medaug.errors import ConfigError, DataError, reason
->>>>>>> i7-fuzz
+from medaug.modality import CT, Modality
 from medaug.types import Affine, Sample
 from medaug.writers import inside
 

@@ -25,12 +25,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-<<<<<<< HEAD
 from medaug.data.announced import STEEPEST, check_header, gunzip
-from medaug.errors import DataError
-=======
 from medaug.errors import DataError, reason
->>>>>>> i7-fuzz
 from medaug.types import Affine, Sample
 from medaug.writers import inside
 
