@@ -90,7 +90,10 @@ class Operators:
 
 
 def recorded_rounds(made: Any) -> Operators:
-    """Let ``made`` record its turns."""
+    """Let ``made`` record its turns, on slices in memory as they are on a GPU."""
+    feed = made.feed
+    feed._images, feed._label_maps = feed.images, feed.label_maps
+    assert feed.resident
     private = made.game.private
     made.game = Game(made.model, 0, CPU, made.game.precision, private, recorded=True)
     recorder = Operators(made)
@@ -128,7 +131,7 @@ def test_recorded_turns_equal_turns_as_played(
     means, others = recorded.game.account.close(), played.game.account.close()
     assert means.keys() == others.keys()
     for key, value in others.items():
-        assert means[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+        assert means[key] == pytest.approx(value, rel=1e-2, abs=1e-3), key
 
 
 def test_a_turn_that_cannot_be_recorded_is_played(
