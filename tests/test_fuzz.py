@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from medaug.data import open_source
 from medaug.data.collections.described import described
 from medaug.data.manifest import image_counts
-from medaug.data.volumes import DAMAGE, voxels
+from medaug.data.volumes import DAMAGE, nifti_header, voxels
 from medaug.errors import DataError, MedaugError
 from medaug.files import write_json
+from medaug.layouts.folder import OwnMasks
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "fuzzing"
 SHORT = {"dicom": 45, "nii": 40, "nii-gz": 40, "idx": 45, "idx-gz": 40, "json": 40, "csv": 20,
@@ -152,3 +153,13 @@ def test_a_stray_value_makes_no_label(tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / name / "a.nii")
     with pytest.raises(MedaugError, match="hold the value 129 in 1 of all their voxels"):
         _ = open_source(str(tmp_path)).labels
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 8), (16, 0, 8), (16, 16, 0), (16,)])
+def test_an_image_without_voxels_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    file = tmp_path / "empty.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), file)
+    with pytest.raises(DataError, match=r"empty\.nii\.gz has shape"):
+        nifti_header(file)
+    with pytest.raises(DataError, match=r"not a readable NIfTI file .the shape"):
+        OwnMasks(tmp_path, {"pancreas": 1}, {}, 16, 100.0, None)

@@ -145,7 +145,7 @@ class _CheckedReader(NibabelReader):
         try:
             values, meta = super().get_data(super().read([img]))
         except DAMAGE as error:
-            raise DataError(f"{img.name} is truncated or damaged; get it again") from error
+            raise DataError(f"{img.name} is truncated or damaged") from error
         return values, _meta(np.asarray(meta[MetaKeys.AFFINE], float), values.shape)
 
     def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:

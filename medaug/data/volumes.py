@@ -109,7 +109,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
             raise DataError(f"{file.name} is not there") from error
         raise DataError(f"{file.name} is not a NIfTI file") from error
     shape = tuple(int(n) for n in image.shape)
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
         raise DataError(f"{file.name} has shape {shape}; a volume has three axes")
     return image
 
@@ -140,7 +140,9 @@ def voxels(image: nibabel.Nifti1Image) -> npt.NDArray[Any]:
     Raises:
         DAMAGE: the file is truncated or damaged.
     """
-    name = image.get_filename()
+    name, shape = image.get_filename(), tuple(int(n) for n in image.shape)
+    if len(shape) < 2 or 0 in shape:
+        raise ValueError(f"the shape {shape}")
     if not str(name).lower().endswith(".gz"):
         return np.asanyarray(image.dataobj)
     with gzip.open(name) as stream:
