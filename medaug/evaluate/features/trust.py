@@ -5,21 +5,19 @@ import and no process, but its operators ``save`` and ``from_file`` write and ma
 others talk to other machines.  Files that name one of these are refused, however they are called.
 """
 
-import io
 import re
-import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medaug.errors import WeightsError
 
-_REACHING_OUT = {"save", "from_file", "load_tensor", "rpc_async", "rpc_sync", "rpc_remote"}
-_NAMESPACES = {"aten", "prim", "quantized", "torchvision"}
-_CLASSES = {b"quantized"}
-_NATIVE_CLASS = re.compile(rb"torch\.classes\.(\w+)")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, ValueError, RuntimeError)
+_REACHING_OUT = re.compile(rb"\b(?:save|from_file|load_tensor|rpc_async|rpc_sync|rpc_remote)\b")
+_NATIVE_CLASS = re.compile(rb"torch\.classes\b(?!\.quantized\b).{0,20}")
+_NAMESPACE = re.compile(rb"\bops\b(?!\.(?:aten|prim|quantized|torchvision)\b).{0,20}")
+_IN_SOURCE, _IN_PICKLES = (_REACHING_OUT, _NATIVE_CLASS, _NAMESPACE), (_NATIVE_CLASS,)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 _MOST_SOURCE = 2**26
 _END, _END_BYTES = b"PK\5\6", 22
 
@@ -32,9 +30,8 @@ def check_script(path: Path) -> None:
         OSError: it cannot be read.
     """
     try:
-        for name, content in _sources(path):
-            word = _native(content) if name.endswith("pkl") else _reached(content)
-            if word:
+        for content, patterns in _sources(path):
+            if word := _first(content, patterns):
                 raise WeightsError(
                     f"{path}: a script that uses {word}, which reaches beyond tensors; a feature "
                     "extractor computes features and nothing else"
@@ -47,8 +44,8 @@ def check_script(path: Path) -> None:
         ) from error
 
 
-def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Source files and pickles by lower-case name; torch looks names up in any case."""
+def _sources(path: Path) -> Iterator[tuple[bytes, Sequence[re.Pattern[bytes]]]]:
+    """Source and pickles with what they must not name; torch takes their suffix in any case."""
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(file.tell() - _END_BYTES, 0))
@@ -64,27 +61,12 @@ def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
             if name.endswith((".py", "pkl")):
                 if entry.file_size > _MOST_SOURCE:
                     raise ValueError(f"{name} has {entry.file_size} bytes")
-                yield name, packed.read(entry)
+                yield packed.read(entry), _IN_SOURCE if name.endswith(".py") else _IN_PICKLES
 
 
-def _native(content: bytes) -> str:
-    """The first native class that a pickle names, or nothing."""
-    others = set(_NATIVE_CLASS.findall(content)) - _CLASSES
-    return f"torch.classes.{min(others).decode()}" if others else ""
-
-
-def _reached(source: bytes) -> str:
-    """The first word of a source file that is not about tensors, or nothing."""
-    if native := _native(source):
-        return native
-    words = list(tokenize.tokenize(io.BytesIO(source).readline))
-    for place, word in enumerate(words):
-        if word.type != tokenize.NAME:
-            continue
-        if word.string in _REACHING_OUT:
-            return word.string
-        if word.string == "ops":
-            after = [next_word.string for next_word in words[place + 1 : place + 3]]
-            if after[0] != "." or after[1] not in _NAMESPACES:
-                return f"ops{''.join(after)}"
+def _first(content: bytes, patterns: Sequence[re.Pattern[bytes]]) -> str:
+    """The first word that is not about tensors, in code, string or comment alike, or nothing."""
+    for pattern in patterns:
+        if found := pattern.search(content):
+            return found[0].decode(errors="replace")
     return ""
