@@ -134,7 +134,7 @@ def read(path: Path) -> tuple[npt.NDArray[Any], Affine]:
     try:
         raw = path.read_bytes()
         wanted = check_header(path.name, gunzip(raw, 352), len(raw) * STEEPEST)
-        image = nib.Nifti1Image.from_bytes(gunzip(raw, max(wanted, 352)))
+        image = nib.Nifti1Image.from_bytes(gunzip(raw, max(wanted, 352) + 1))
         array = np.asarray(image.dataobj)
     except DataError:
         raise
