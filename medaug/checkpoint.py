@@ -28,7 +28,8 @@ def digest(tensors: Mapping[str, Tensor], header: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        if value.numel():
+            total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from medaug.data.continuity import continuity
 from medaug.errors import OutputError
 from medaug.files import explaining, turn, write_bytes
+from medaug.modality import CT, MR
 from medaug.types import Sample
 
 Row = dict[str, str]
@@ -108,7 +109,7 @@ def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]
     """The row of a real slice, whose files are ``names`` by role."""
     patient = re.sub(r'[,"\r\n]', "_", str(sample.origin["patient"]))
     values = {"case": case, "origin": "real", "patient": patient, "kind": kind}
-    return _filled(values | _measured(sample) | dict(names))
+    return _filled(values | _measured(sample, kind) | dict(names))
 
 
 def describe(
@@ -124,7 +125,7 @@ def describe(
         "condition": spell(sample.origin.get("condition", {})),
         "seed": str(seed),
         "fingerprint": fingerprint[:12],
-        **_measured(sample),
+        **_measured(sample, kind),
         **names,
     }
     values["mask"] = _plain(str(sample.origin.get("mask", "")))
@@ -142,7 +143,7 @@ def describe(
     return _filled(values)
 
 
-def _measured(sample: Sample) -> Row:
+def _measured(sample: Sample, kind: str) -> Row:
     x_mm, y_mm, z_mm = np.linalg.norm(sample.affine[:3, :3], axis=0)
     values = {"spacing_x_mm": f"{x_mm:.6f}", "spacing_y_mm": f"{y_mm:.6f}"}
     area = None if sample.label is None else (sample.label > 0).sum() * x_mm * y_mm
@@ -151,7 +152,7 @@ def _measured(sample: Sample) -> Row:
     values |= {"slices": str(sample.slices), "spacing_z_mm": f"{z_mm:.6f}"}
     if area is not None:
         values["mask_volume_mm3"] = f"{area * z_mm:.2f}"
-    found = continuity(sample.image, sample.label)
+    found = continuity(sample.image, sample.label, MR if kind == "mr" else CT)
     for name, each in (("adjoining_hu", found.hu), ("adjoining_dice", found.dice)):
         if np.isfinite(each).any():
             values[name] = f"{np.nanmean(each):.4f}"

@@ -5,6 +5,7 @@ scanner.  Such scans are stored as thousandths of their own range, which `thousa
 every MR scan of a cache is seen through the one window 0 to 1000.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,11 @@ _NO_AIR_HU = -50
 _AIR_HU = -500
 
 
+def _named(*tissues: str) -> Mapping[str, int]:
+    """Tissues by name, with the ids 251, 252, ... of layout maps."""
+    return {name: 251 + place for place, name in enumerate(tissues)}
+
+
 @dataclass(frozen=True)
 class Modality:
     """How values are stored and seen.
@@ -33,6 +39,12 @@ class Modality:
         body: the body is above it.
         tissue: soft tissues lie between these.
         window: becomes -1 and +1 unless told otherwise.
+        body_in_slice: the body is above it in a slice, whose noise is not averaged over a stack.
+        bands: where one of ``tissues`` ends and the next begins.
+        tissues: name to id in a layout map, from the darkest; labels keep their own ids below.
+        per_hu: so many stored units weigh as one HU of CT, by the widths of the windows.
+        margin_per_hu: the same for how far a patient's levels may lie from others': a range of
+            its own and a bias field set MR scans further apart.
     """
 
     name: Name
@@ -42,10 +54,21 @@ class Modality:
     body: int
     tissue: tuple[int, int]
     window: tuple[float, float]
+    body_in_slice: int
+    bands: tuple[float, float, float]
+    tissues: Mapping[str, int]
+    per_hu: float
+    margin_per_hu: float
 
 
-CT = Modality("CT", "HU", (AIR_HU, 3071), AIR_HU, -300, (-150, 250), (-160.0, 240.0))
-MR = Modality("MR", "thousandths", (0, 4000), 0, 0, (0, 1000), (0.0, 1000.0))
+CT = Modality(
+    "CT", "HU", (AIR_HU, 3071), AIR_HU, -300, (-150, 250), (-160.0, 240.0),
+    -135, (-200.0, -30.0, 200.0), _named("gas", "fat", "soft", "bone"), 1.0, 1.0,
+)  # fmt: skip
+MR = Modality(
+    "MR", "thousandths", (0, 4000), 0, 0, (0, 1000), (0.0, 1000.0),
+    25, (100.0, 400.0, 700.0), _named("void", "dark", "medium", "bright"), 2.5, 7.5,
+)  # fmt: skip
 MODALITIES: dict[str, Modality] = {"CT": CT, "MR": MR}
 
 

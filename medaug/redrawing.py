@@ -12,8 +12,9 @@ from torch import Tensor
 
 from medaug.codec import CTCodec
 from medaug.data.condition import Asked
-from medaug.data.tissues import TISSUES, layout
+from medaug.data.tissues import layout
 from medaug.errors import ConfigError
+from medaug.modality import modality_of
 from medaug.seeds import generator as address
 from medaug.trained import BLOCK, Trained
 
@@ -127,13 +128,15 @@ def _maps(
     assert isinstance(codec, CTCodec)
     if images is not None:
         ids = list(codec.labels.values())
-        return torch.from_numpy(layout(images, labels, ids, bool(codec.tissues)))
+        return torch.from_numpy(
+            layout(images, labels, ids, bool(codec.tissues), modality_of(codec.modality))
+        )
     if labels is None:
         raise ConfigError("labels are needed: this run is given its masks")
-    if codec.tissues and not np.isin(labels, list(TISSUES.values())).any():
+    if codec.tissues and not np.isin(labels, list(codec.tissues.values())).any():
         raise ConfigError(
             "images are needed, whose tissues fill the layout, or labels that hold tissues too "
-            f"(ids {', '.join(map(str, TISSUES.values()))} for {', '.join(TISSUES)})"
+            f"(ids {', '.join(map(str, codec.tissues.values()))} for {', '.join(codec.tissues)})"
         )
     return torch.from_numpy(np.array(labels))
 

@@ -55,7 +55,7 @@ MODELS = _table(
 
 WRITERS = _table(
     ("nifti", "medaug.writers.nifti:Nifti", "NIfTI in the nnU-Net v2 layout: HU, label ids, true affine"),
-    ("dicom", "medaug.writers.dicom:Dicom", "DICOM: derived CT and segmentation, marked as synthetic; needs medaug[dicom]"),
+    ("dicom", "medaug.writers.dicom:Dicom", "DICOM: derived CT or MR and segmentation, marked as synthetic; needs medaug[dicom]"),
     ("png",   "medaug.writers.png:Png",     "8-bit PNG, for pictures and for looking"),
 )
 # fmt: on

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,7 +27,7 @@ from medaug.train import TrainReport, fit
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
 """What suits pictures: the size their source names, no mask, no warps."""
 
-UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window), "tissues": False}}
+UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window)}}
 """What suits MR, which is cached in thousandths of each scan's range."""
 
 
@@ -80,15 +80,32 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
     return config
 
 
-def open_data(data: str, root: str | Path | None = None) -> Source | SliceCache:
+def open_data(
+    data: str,
+    root: str | Path | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    modality: Literal["CT", "MR"] | None = None,
+    names: str | None = None,
+) -> Source | SliceCache:
     """A source by name or path, or a finished slice cache by its path.
 
+    ``labels``, ``modality`` and ``names`` are those of ``medaug.data.open_source``.
+
     Raises:
+        ConfigError: one of them for a finished cache, or one that the source cannot grant.
         DataError, CacheError: nothing usable there.
     """
     if root is None and (Path(data) / INDEX).is_file():
+        told = {"labels": labels, "modality": modality, "names": names}
+        if asked := [name for name, value in told.items() if value is not None]:
+            raise ConfigError(
+                f"{data}: {asked[0]} is for scans, and this is a finished cache, whose labels "
+                "--set data.labels=[...] selects; name the scans, or leave it out"
+            )
         return SliceCache.open(Path(data))
-    return open_source(data, None if root is None else Path(root))
+    place = None if root is None else Path(root)
+    return open_source(data, place, labels=labels, modality=modality, names=names)
 
 
 def cache_settings(config: Config) -> CacheSettings:
@@ -155,6 +172,9 @@ def train(
     init: str | Path | None = None,
     workers: int | None = None,
     unlabeled: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    modality: Literal["CT", "MR"] | None = None,
+    names: str | None = None,
 ) -> tuple[PrepareReport, TrainReport]:
     """Prepare ``data`` where that is not done yet, then train; called again, both go on.
 
@@ -168,12 +188,15 @@ def train(
         init: weights to start from.
         workers: processes that prepare.
         unlabeled: a folder of scans without labels, or a cache of such, that joins training.
+        labels: those to take of the scans, such as ``["pancreas", "liver"]``.
+        modality: of the scans, where their files do not say or hold both.
+        names: label names for maps without, see ``medaug.data.open_source``.
 
     Raises:
         MedaugError: anything the user can correct.
     """
     return train_on(
-        open_data(data, root),
+        open_data(data, root, labels=labels, modality=modality, names=names),
         data,
         wishes or {},
         cache=cache,

@@ -7,8 +7,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
+import numpy as np
+
 from medaug.data.cache import CacheSettings
-from tests.conftest import SHAPE, miniature, write_label, write_series
+from tests.conftest import SHAPE, SPACING, miniature, write_label, write_series
 
 ID = "PANCREAS_0007"
 SETTINGS = CacheSettings(size=32, fov_mm=240, holdout=0.0)
@@ -178,6 +181,34 @@ def archives_in_an_archive(root: Path) -> None:
     zipped(root / "packed", root / "everything.zip")
 
 
+def volume(path: Path, order: str = "LAI") -> None:
+    """The scan of patient 7 as a NIfTI file whose axes run as ``order`` says."""
+    hu = miniature(7)[0]
+    made = nibabel.Nifti1Image(hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    axes = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(made.affine), nibabel.orientations.axcodes2ornt(tuple(order))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(made.as_reoriented(axes), path)
+
+
+def volumes(root: Path) -> None:
+    volume(root / f"{ID}.nii.gz")
+    label(root / "label0007.nii.gz")
+
+
+def volumes_turned(root: Path) -> None:
+    """As dcm2niix writes them: other axes than the label's, the same place."""
+    volume(root / "nifti" / f"{ID}.nii", "LPS")
+    label(root / "TCIA_pancreas_labels-02-05-2017" / "label0007.nii.gz")
+
+
+def volumes_zipped(root: Path) -> None:
+    volume(root / "packed" / "images" / f"{ID}.nii.gz", "RAS")
+    label(root / "packed" / "labels" / "label0007.nii.gz")
+    zipped(root / "packed", root / "all.zip")
+
+
 LAYOUTS: list[Callable[[Path], None]] = [
     retriever,
     older_names,
@@ -195,4 +226,7 @@ LAYOUTS: list[Callable[[Path], None]] = [
     kept_archives,
     one_archive,
     archives_in_an_archive,
+    volumes,
+    volumes_turned,
+    volumes_zipped,
 ]

@@ -13,9 +13,9 @@ from scipy import ndimage
 from medaug.codec import CTCodec
 from medaug.config import resolve
 from medaug.data.cache import SliceCache
-from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
 from medaug.generator import Generator
+from medaug.modality import CT
 from medaug.monai import RandSynthesisd
 from medaug.synthesis import synthesize
 from medaug.torchio import RandomSynthesis, Synthesis
@@ -51,7 +51,7 @@ def given_masks() -> Generator:
     """A model that is given its masks, with the weights it is born with."""
     torch.manual_seed(0)
     model = make("vaegan", "modern", LAYOUT)
-    codec = CTCodec((-160.0, 240.0), {"pancreas": 1}, "layout", dict(list(TISSUES.items())[:3]))
+    codec = CTCodec((-160.0, 240.0), {"pancreas": 1}, "layout", dict(list(CT.tissues.items())[:3]))
     config = {"data": {"masks": "layout", "size": 32}}
     header = {
         "kind": "ct", "precision": "float32", "images": 0, "source": "", "classes": [],

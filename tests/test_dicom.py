@@ -300,7 +300,10 @@ def test_a_folder_of_dicom_is_the_same_in_shards(tmp_path: Path) -> None:
 def test_pictures_have_no_dicom(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         synthesize(Toy("image"), 2, tmp_path / "out", format="dicom")
-    assert str(error.value) == "format dicom is for CT, and these samples are pictures; take png"
+    assert (
+        str(error.value)
+        == "format dicom is for CT and MR, and these samples are pictures; take png"
+    )
     assert not (tmp_path / "out").exists()
 
 

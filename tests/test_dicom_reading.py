@@ -13,6 +13,7 @@ from medaug.data.readers import LOSSY, SeriesReader
 from medaug.data.series import check_series, dicom_files
 from medaug.data.slicing import pipeline
 from medaug.data.unlabeled import Unlabeled
+from medaug.quality.survey import survey
 from medaug.types import Case
 from tests.conftest import SHAPE, miniature, write_patient, write_series
 from tests.refusals import refused
@@ -201,19 +202,23 @@ def test_a_real_scan_feet_first_comes_out_canonical(real_data):
 # Lossy compression is said
 
 
-def test_a_lossy_scan_is_noted(tmp_path, medaug):
+def test_a_lossy_scan_is_doubtful(tmp_path, medaug):
     root = tmp_path / "pancreas"
     lossy = write_patient(root, 1)
     write_patient(root, 2)
     for file in dicom_files(lossy):
         edit(file, LossyImageCompression="01")
-    note = "its pixels went through an earlier, unnamed compression (lossy)"
+    reason = "compression: its pixels went through an earlier, unnamed compression (lossy)"
     report = prepare(open_source(str(root)), tmp_path / "cache", CacheSettings(size=32), 0)
     assert report.done == ["PANCREAS_0001", "PANCREAS_0002"]
-    assert report.notes == {"PANCREAS_0001": note}
+    assert [str(problem) for problem in report.doubtful] == [f"PANCREAS_0001: {reason}"]
     told = medaug("prepare", root, "--cache", tmp_path / "again", "--size", 32, "--json")
-    assert told.json["notes"] == {"PANCREAS_0001": note}
-    assert f"note: PANCREAS_0001: {note}" in told.err.replace("\n", " ")
+    assert told.json["doubtful"] == [f"PANCREAS_0001: {reason}"]
+    assert f"doubtful: PANCREAS_0001: {reason}" in told.err.replace("\n", " ")
+    again = prepare(open_source(str(root)), tmp_path / "cache", CacheSettings(size=32), 0)
+    assert again.doubtful == report.doubtful, "the same command tells it again"
+    seen = {one.case: one.verdict for one in survey(open_source(str(root)))[0]}
+    assert seen == {"PANCREAS_0001": "doubtful", "PANCREAS_0002": "ok"}
 
 
 @pytest.mark.real

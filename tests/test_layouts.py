@@ -15,16 +15,17 @@ from medaug.codec import CTCodec
 from medaug.config import DataConfig, resolve
 from medaug.data.cache import SliceCache
 from medaug.data.feed import codec_for
-from medaug.data.tissues import TISSUES, layout, tissues
+from medaug.data.tissues import layout, tissues
 from medaug.errors import ConfigError, DataError, OutputError
 from medaug.generator import Generator
 from medaug.layouts.deformed import Deformed, deform
 from medaug.layouts.opening import real_layouts
+from medaug.modality import CT
 from medaug.synthesis import plan, synthesize
 from medaug.train import fit
 from tests.conftest import TINY
 
-AIR, GAS, FAT, SOFT, BONE = 0, *TISSUES.values()
+AIR, GAS, FAT, SOFT, BONE = 0, *CT.tissues.values()
 
 
 def maps_of(run: Path, cache: Path) -> torch.Tensor:
@@ -193,7 +194,7 @@ def test_a_run_of_masks_alone_gives_layouts(layout_run: Path, masks_run: Path) -
     assert generator.layouts is not None
     maps = generator.layouts.maps(2, range(20)).numpy()
     assert all(np.array_equal(a, b) for a, b in zip(drawn, maps, strict=True))
-    assert set(np.unique(maps)) <= {0, 1, *TISSUES.values()}
+    assert set(np.unique(maps)) <= {0, 1, *CT.tissues.values()}
     other = generator.layouts.maps(2, range(20), attempt=1).numpy()
     assert not np.array_equal(maps, other)
 

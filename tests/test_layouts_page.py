@@ -14,9 +14,9 @@ import pytest
 
 from medaug import Generator
 from medaug.cli import main
-from medaug.data.tissues import BODY_HU, BOUNDS_HU, TISSUES
 from medaug.errors import ConfigError, DataError
 from medaug.layouts.deformed import AMOUNTS, NUDGE
+from medaug.modality import CT, MR
 from tests.test_nnunet import verified
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -144,13 +144,18 @@ def test_ids_that_are_not_known_are_refused_by_name(place: Path, tmp_path: Path)
 
 
 def test_the_numbers_are_the_codes() -> None:
-    low, middle, high = BOUNDS_HU
+    low, middle, high = CT.bands
     ranges = [f"below {low:g}", f"{low:g} to {middle:g}", f"{middle:g} to {high:g}"]
     ranges += [f"above {high:g}"]
-    for (name, number), span in zip(TISSUES.items(), ranges, strict=True):
+    for (name, number), span in zip(CT.tissues.items(), ranges, strict=True):
         assert f"| {number} | {name} | {span} |\n" in PAGE
-    assert f"above {BODY_HU} HU" in PAGE
+    assert f"above {CT.body_in_slice} HU" in PAGE
     text = " ".join(PAGE.split())
+    void, dark, medium, _ = MR.tissues
+    low, middle, high = MR.bands
+    assert f"{void} below {low:g} thousandths, {dark} to {middle:g}, {medium} to {high:g}" in text
+    assert list(MR.tissues.values()) == list(CT.tissues.values())
+    assert f"above {MR.body_in_slice}." in text
     assert (
         f"rotation is up to {AMOUNTS['rotate']} radians, scaling up to {AMOUNTS['scale']}" in text
     )

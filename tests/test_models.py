@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from medaug.codec import CTCodec, PictureCodec
-from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError
 from medaug.generator import Generator
 from medaug.layouts.deformed import Deformed
+from medaug.modality import CT
 from medaug.models import build
 from medaug.models.base import Batch, Model, Shape, Turn
 from medaug.models.vaegan import VAEGAN
@@ -131,7 +131,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(case: tuple[Model, Shape]) -
     labels = {"pancreas": 1} if shape.channels > 1 or shape.layout else {}
     masks, tissues = "joint", {}
     if shape.layout:
-        masks, tissues = "layout", dict(list(TISSUES.items())[: shape.layout - 1])
+        masks, tissues = "layout", dict(list(CT.tissues.items())[: shape.layout - 1])
     codec = CTCodec((-160.0, 240.0), labels, masks, tissues) if labels else PictureCodec()
     header = {
         "kind": "ct" if labels else "image", "precision": "float32", "images": 0, "source": "",

@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -24,6 +25,8 @@ from tests.pancreas_layouts import (
     one_archive,
     retriever,
     scan,
+    volume,
+    volumes,
     zipped,
     zipped_labels,
 )
@@ -230,6 +233,43 @@ def test_a_packed_label_that_differs_is_named(tmp_path):
         "PANCREAS_0007: 2 labels that differ, labels/label0007.nii.gz, old.zip/label0007.nii.gz; "
         "keep one"
     ]
+
+
+def test_a_volume_beside_its_series_is_passed_over(tmp_path, expected):
+    root = tmp_path / "data"
+    scan(root / ID)
+    volumes(root)
+    np.testing.assert_array_equal(sliced(root)[0], expected[0])
+    named = tmp_path / "named"
+    scan(named / ID)
+    label(named / f"{ID}.nii.gz")
+    np.testing.assert_array_equal(sliced(named)[1], expected[1])
+
+
+@pytest.mark.parametrize("order", ["LAI", "RAS"])
+def test_a_flipped_label_of_a_volume_is_caught(tmp_path, order):
+    root = tmp_path / "data"
+    volume(root / f"{ID}.nii.gz", order)
+    write_label(root / "label0007.nii.gz", np.ascontiguousarray(miniature(7)[1][::-1]))
+    with pytest.raises(DataError, match="label lies better on the image mirrored left to right"):
+        prepare(open_source(str(root)), tmp_path / "cache", SETTINGS, 0)
+    made = nibabel.load(root / "label0007.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(made.dataobj), made.affine * [-1, 1, 1, 1]),
+        root / "label0007.nii.gz",
+    )
+    assert "label has another affine than the image" in problems(root)[0]
+
+
+def test_a_volume_without_its_label_is_named(tmp_path):
+    volumes(tmp_path / "data")
+    volume(tmp_path / "data" / "PANCREAS_0008.nii.gz")
+    volume(tmp_path / "data" / "PANCREAS_0025.nii.gz")
+    source = PancreasCT(tmp_path / "data")
+    assert [str(p) for p in source.cases()[1]] == [
+        "PANCREAS_0008: no label0008.nii.gz was found for it"
+    ]
+    assert list(source.excluded) == ["PANCREAS_0025"]
 
 
 def test_every_row_of_the_page_names_a_test_and_every_layout_has_a_row():

@@ -157,7 +157,7 @@ def test_tilt_planes_and_voxel_sizes(affine: Volume, verdict: str, reason: str) 
 def test_other_modalities_are_not_asked_for_hounsfield_units(sound: tuple[Volume, Volume]) -> None:
     bright = (sound[0] + 1024).astype(np.int16)
     found = battery("one", bright, sound[1], AFFINE, modality=MR)
-    assert [f.check for f in found] == ["grid", "slices", "masks", "alignment"]
+    assert [f.check for f in found] == ["compression", "grid", "slices", "masks", "alignment"]
     assert worst(found) == "ok"
     empty = battery("one", bright, np.zeros_like(sound[1]), AFFINE, modality=MR)
     assert worst(empty) == "refused"
@@ -324,7 +324,7 @@ def test_a_refused_scan_alone_leaves_no_cache_to_train_on(tmp_path: Path) -> Non
 def test_real_scans_pass_and_their_couch_is_told(real_pancreas: Path) -> None:
     source = open_source(str(real_pancreas))
     for case in source.cases()[0]:
-        image, labels, affine = load(case, source.labels)
+        image, labels, affine, _ = load(case, source.labels)
         assert worst(battery(case.id, image, labels, affine)) == "ok"
         reduced = reduce(image, affine)
         couch = find_couch(reduced.hu, reduced.body)
@@ -349,7 +349,7 @@ def test_real_scans_pass_and_their_couch_is_told(real_pancreas: Path) -> None:
 
 def test_other_real_scans_pass_and_the_odd_one_is_refused(real_data: Path) -> None:
     def verdicts(file: Path) -> tuple[str, str]:
-        image, _, affine = load(Case("one", (file,)), {})
+        image, _, affine, _ = load(Case("one", (file,)), {})
         found = battery("one", image, None, affine)
         return worst(found), " ".join(f.reason for f in found).strip()
 
@@ -360,7 +360,7 @@ def test_other_real_scans_pass_and_the_odd_one_is_refused(real_data: Path) -> No
     whole = load(Case("a", (real_data / "ct/totalsegmentator/example_ct.nii.gz",)), {})
     part = next((real_data / "totalsegmentator-example").rglob("*ct*.nii.gz"))
     cut = load(Case("b", (part,)), {})
-    seen = [likeness(reduce(image, affine)) for image, _, affine in (whole, cut)]
+    seen = [likeness(reduce(image, affine)) for image, _, affine, _ in (whole, cut)]
     assert same_scan(*seen)
 
 

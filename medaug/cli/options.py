@@ -1,7 +1,7 @@
 """Options that several commands share, each documented once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +16,25 @@ Cache = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(help="Pixels along each side of a slice.")]
 Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice, mm.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Those to take: pancreas,liver; pancreas+cancer makes one of two."),
+]
+Modality = Annotated[
+    str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
+]
+Names = Annotated[
+    str | None,
+    typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
+]
 Run = Annotated[Path | None, typer.Option(help="The run folder or a weight file.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA when there), cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one per core.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+
+
+def wanted(labels: str | None, modality: str | None, names: str | None) -> dict[str, Any]:
+    """What is wanted of the scans, as ``medaug.data.open_source`` takes it."""
+    parted = None if labels is None else [name.strip() for name in labels.split(",")]
+    return {"labels": parted, "modality": modality, "names": names}

@@ -3,12 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import typer
 
 from medaug.cli.app import INCOMPLETE, answer, app, say
-from medaug.cli.options import AsJson, Cache, Data, DryRun, Fov, Root, Size, Workers
+from medaug.cli.options import (
+    AsJson,
+    Cache,
+    Data,
+    DryRun,
+    Fov,
+    Labels,
+    Modality,
+    Names,
+    Root,
+    Size,
+    Workers,
+    wanted,
+)
 
 
 @app.command()
@@ -21,17 +34,9 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What a slice is centred on: body, label or image.")
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Those to take: pancreas,liver; pancreas+cancer makes one of two."),
-    ] = None,
-    modality: Annotated[
-        str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
-    ] = None,
+    labels: Labels = None,
+    modality: Modality = None,
+    names: Names = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
     ] = None,
@@ -56,9 +61,7 @@ def prepare(
     from medaug.data.cache import prepare as fill
     from medaug.workflow import cache_settings, plan
 
-    wished = None if labels is None else [name.strip() for name in labels.split(",")]
-    said = cast(Literal["CT", "MR"] | None, modality)
-    source = open_source(data, root, labels=wished, modality=said, names=names)
+    source = open_source(data, root, **wanted(labels, modality, names))
     planned = plan(source, data, sized(size, fov, center, colour), cache=cache)
     settings = cache_settings(planned.config)
     if holdout is not None:
@@ -80,8 +83,6 @@ def prepare(
         say(f"cut anew: {name}: {what}")
     for problem in report.failed:
         say(f"failed: {problem}{_where(places, problem.case)}")
-    for name, note in report.notes.items():
-        say(f"note: {name}: {note}")
     content = {
         "cache": report.cache,
         "done": report.done,
@@ -89,7 +90,6 @@ def prepare(
         "failed": {problem.case: problem.reason for problem in report.failed},
         "excluded": report.excluded,
         "doubtful": [str(problem) for problem in report.doubtful],
-        "notes": report.notes,
         "changed": report.changed,
         "slices": slices,
         "split": opened.split,

@@ -6,7 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from medaug.cli.app import INTERRUPTED, answer, app
-from medaug.cli.options import AsJson, Cache, Device, DryRun, Fov, Root, Size, Workers
+from medaug.cli.options import (
+    AsJson,
+    Cache,
+    Device,
+    DryRun,
+    Fov,
+    Labels,
+    Modality,
+    Names,
+    Root,
+    Size,
+    Workers,
+    wanted,
+)
 from medaug.cli.prepare import sized
 
 
@@ -21,6 +34,9 @@ def train(
     size: Size = None,
     fov: Fov = None,
     cache: Cache = None,
+    labels: Labels = None,
+    modality: Modality = None,
+    names: Names = None,
     init: Annotated[
         Path | None, typer.Option(help="Start from these weights: a run or a file.")
     ] = None,
@@ -44,8 +60,9 @@ def train(
     if images is not None:
         asked = merge(asked, {"train": {"images": parse_count(images, "images")}})
     asked = merge(asked, parse_set(set or []))
+    scans = wanted(labels, modality, names)
     if dry_run:
-        source = workflow.open_data(data, root)
+        source = workflow.open_data(data, root, **scans)
         planned = workflow.plan(source, data, asked, cache=cache, run=run)
         content = {"config": planned.config.dump(), "cache": planned.cache, "run": planned.run}
         answer(json, content, _yaml(content))
@@ -60,6 +77,7 @@ def train(
         init=init,
         workers=workers,
         unlabeled=unlabeled,
+        **scans,
     )
     content = {
         "run": report.run,

@@ -172,10 +172,14 @@ def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
 
 def _look(path: Path, wanted: "Wanted") -> Source:
     """The source that ``path`` holds: a folder, a zip archive, or one scan."""
-    from medaug.data import archives, collections, idx, pancreas, pictures
+    from medaug.data import archives, collections, idx, packed, pancreas, pictures
 
     if archives.is_archive(path):
-        return pancreas.PancreasCT(path)
+        source = pancreas.PancreasCT(path)
+        if pancreas.looks_like(path) or not archives.whole(path):
+            return source
+    if packed.is_packed(path):
+        raise DataError(packed.how_to_unpack(path))
     if path.is_file() and (scan := collections.look(path, wanted)) is not None:
         return scan
     if not path.is_dir():
@@ -196,6 +200,8 @@ def _look(path: Path, wanted: "Wanted") -> Source:
     photos = pictures.folder(path)
     if photos is not None:
         return photos
+    if archived := sorted(filter(packed.is_packed, path.iterdir())):
+        raise DataError(packed.how_to_unpack(archived[0]))
     raise DataError(
         f"{path}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
         f"{collections.LOOKED_FOR}, idx files (train-images-idx3-ubyte, ...) and pictures (PNG, "

@@ -13,6 +13,7 @@ from medaug.config import DataConfig
 from medaug.data.continuity import Values, continuity
 from medaug.data.gather import usable
 from medaug.data.stored import CachedCase, SliceCache
+from medaug.modality import modality_of
 
 PAIRS = 512
 """Neighbouring slices that are measured, evenly spread over the training scans."""
@@ -75,7 +76,7 @@ def adjoining(
     hu, dice = [], []
     for case, z in chosen:
         images = np.clip(case.image[z : z + 2], *window_hu)
-        found = continuity(images, _counted(case, z, labels))
+        found = continuity(images, _counted(case, z, labels), modality_of(cache.modality))
         hu.append(found.hu[0])
         dice.append(found.dice[0])
     steps = [case.spacing_mm[2] for case, _ in chosen]

@@ -11,6 +11,7 @@ the mask alone can barely tell left from right.
 
 from collections.abc import Iterator
 
+import nibabel
 import numpy as np
 from scipy import ndimage
 
@@ -52,6 +53,34 @@ def check_geometry(
             f"{label_affine[worst]:.6g}, image {image_affine[worst]:.6g}; "
             "the label belongs to another scan or lost its header"
         )
+
+
+def check_pair(
+    image_shape: tuple[int, ...],
+    image_affine: Affine,
+    label_shape: tuple[int, ...],
+    label_affine: Affine,
+) -> None:
+    """Refuse a label that does not lie on its image's grid once both are turned to RAS.
+
+    Converters store the same voxels in other orders: dcm2niix turns the rows and slices of DICOM.
+
+    Raises:
+        DataError: see `check_geometry`.
+    """
+    grids = (image_shape, image_affine), (label_shape, label_affine)
+    if len({nibabel.aff2axcodes(affine) for _, affine in grids}) > 1:
+        grids = _turned(*grids[0]), _turned(*grids[1])
+    check_geometry(*grids[0], *grids[1])
+
+
+def _turned(shape: tuple[int, ...], affine: Affine) -> tuple[tuple[int, ...], Affine]:
+    """The grid of the same voxels in RAS order."""
+    axes = nibabel.io_orientation(affine)
+    turned = [0] * len(shape)
+    for size, (place, _) in zip(shape, axes, strict=True):
+        turned[int(place)] = size
+    return tuple(turned), affine @ nibabel.orientations.inv_ornt_aff(axes, shape)
 
 
 def explained(values: HU, groups: LabelMap, modality: Modality = CT) -> float:

@@ -72,6 +72,14 @@ def is_archive(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX and path.is_file()
 
 
+def whole(archive: Path) -> bool:
+    """Whether ``archive`` can be read, at least its table of contents."""
+    try:
+        return bool(_archive(archive).members)
+    except DataError:
+        return False
+
+
 def folders(
     archive: Path, refused: dict[Path, str], deeper: bool = True
 ) -> Iterator[tuple[Path, list[str]]]:

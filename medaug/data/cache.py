@@ -45,7 +45,6 @@ class PrepareReport:
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
         doubtful: scans that are in the cache, with what is doubtful about them.
-        notes: what to know of scans written now, such as lossy compression.
         changed: cases cut anew, now done or failed, with what had changed in the source.
     """
 
@@ -56,7 +55,6 @@ class PrepareReport:
     excluded: dict[str, str]
     seconds: float
     doubtful: list[Problem] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
     changed: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,7 +130,6 @@ def prepare(
     there = [id for id in there if id not in changed]
     todo = {id: work[id] for id in index["expected"] if id not in there}
     done: list[str] = []
-    notes: dict[str, str] = {}
     other = before is None or not before["complete"] or before["expected"] != sorted(work)
     if todo or other or apart:
         with held(cache):
@@ -146,8 +143,6 @@ def prepare(
                     problems.append(Problem(outcome.case, outcome.failed))
                 else:
                     done.append(outcome.case)
-                    if outcome.note:
-                        notes[outcome.case] = outcome.note
             for id, reason in _remove_twins(cache, index, apart).items():
                 index["failed"][id] = reason
                 problems.append(Problem(id, reason))
@@ -171,7 +166,6 @@ def prepare(
             if case is not None
             for check, reason in case.doubts.items()
         ],
-        notes=dict(sorted(notes.items())),
         changed=changed,
     )
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medaug.data.tissues import BODY_HU, body
+from medaug.data.tissues import body
+from medaug.modality import CT, Modality
 
 Values = npt.NDArray[np.float64]
 
@@ -26,14 +27,17 @@ class Continuity:
     dice: Values
 
 
-def continuity(images: npt.NDArray[Any], labels: npt.NDArray[np.uint8] | None) -> Continuity:
+def continuity(
+    images: npt.NDArray[Any], labels: npt.NDArray[np.uint8] | None, modality: Modality = CT
+) -> Continuity:
     """The differences between the slices of one stack.
 
     Args:
         images: HU (z, y, x), clipped to a window; figures of two windows do not compare.
         labels: label maps (z, y, x), or None.
+        modality: of the images.
     """
-    floor = max(BODY_HU, float(images.min()))
+    floor = max(modality.body_in_slice, float(images.min()))
     inside = np.stack([body(image, floor) for image in images])
     apart = np.abs(np.diff(images.astype(np.float32), axis=0))
     either = inside[1:] | inside[:-1]

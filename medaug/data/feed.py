@@ -14,7 +14,7 @@ from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
 from medaug.data.condition import KEPT_ROWS, declared
 from medaug.data.gather import gather
-from medaug.data.tissues import TISSUES, layout
+from medaug.data.tissues import layout
 from medaug.data.warp import field, is_still, warp, warp_ids
 from medaug.errors import ConfigError
 from medaug.modality import modality_of
@@ -28,8 +28,8 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
     """The codec that ``data`` asks for over this cache's labels.
 
     Raises:
-        ConfigError: a label the cache does not have, masks where it has none, or a window or
-            tissues in HU for scans that are not in HU.
+        ConfigError: a label the cache does not have, masks where it has none, or a window in HU
+            for scans that are not in HU.
     """
     if cache.kind == "image":
         if data.masks in ("layout", "alone"):
@@ -48,32 +48,28 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
                 f"(there: {', '.join(cache.labels) or 'none'})"
             )
     chosen = {name: cache.labels[name] for name in wanted} if data.masks != "none" else {}
+    known = modality_of(cache.modality).tissues
     filled = data.masks in ("layout", "alone") and data.tissues
     for name, number in chosen.items():
-        if filled and number in TISSUES.values():
+        if filled and number in known.values():
             raise ConfigError(
                 f"config data.tissues: label {name!r} has id {number}, which is that of a tissue; "
                 "set data.tissues=false"
             )
     if data.masks in ("layout", "alone") and not (chosen or filled):
         raise ConfigError(f"config data.masks: {data.masks} needs labels, and none are chosen")
-    tissues = dict(TISSUES) if filled else {}
+    tissues = dict(known) if filled else {}
     return CTCodec(data.window_hu, chosen, data.masks, tissues, cache.modality)
 
 
 def _check_unitless(cache: SliceCache, data: DataConfig) -> None:
-    """Refuse what only HU have a meaning for."""
+    """Refuse a window that only HU have."""
     low, high = modality_of(cache.modality).limits
     if not low <= data.window_hu[0] < data.window_hu[1] <= high:
         raise ConfigError(
             f"config data.window_hu: {list(data.window_hu)}, and {cache.path} holds "
             f"{cache.modality} in thousandths of each scan's range; take [0, 1000] or others from "
             f"{low} to {high}"
-        )
-    if data.masks in ("layout", "alone") and data.tissues:
-        raise ConfigError(
-            f"config data.tissues: tissues are told by HU, and {cache.path} holds "
-            f"{cache.modality}; set data.tissues=false"
         )
 
 
@@ -140,7 +136,9 @@ class Feed:
         if isinstance(codec, CTCodec) and codec.masks in ("layout", "alone"):
             marks = None if found.labels is None else found.labels.numpy()
             ids = list(self.labels.values())
-            filled = layout(found.images.numpy(), marks, ids, bool(codec.tissues))
+            filled = layout(
+                found.images.numpy(), marks, ids, bool(codec.tissues), modality_of(codec.modality)
+            )
             self.layouts = self._place(torch.from_numpy(filled))
             self._ids = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
         columns = []

@@ -21,7 +21,6 @@ from monai.transforms import Transform
 
 from medaug.data import Block, changes
 from medaug.data.checks.likeness import packed
-from medaug.data.readers import LOSSY
 from medaug.data.slicing import as_item, pipeline
 from medaug.errors import DataError, MedaugError, OutputError
 from medaug.files import explaining
@@ -34,7 +33,7 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: a reason it failed, a reason to stop, or what to know of it.
+    """What became of one case: a reason it failed, or a reason to stop.
 
     Attributes:
         nameless: the reason without the names of the user's files, for what is kept.
@@ -44,7 +43,6 @@ class Outcome:
     failed: str = ""
     stop: str = ""
     nameless: str = ""
-    note: str = ""
 
 
 def write_case(
@@ -182,8 +180,7 @@ class Slice(Transform):
             write_case(where, arrays, affine, self.labels, notes=notes, source=source)
         except Exception as error:  # another case may be fine: the reason is told, the others go on
             return _outcome(data.id, error, data)
-        lossy = image.meta.get(LOSSY)
-        return Outcome(data.id, note=f"its pixels went through {lossy} (lossy)" if lossy else "")
+        return Outcome(data.id)
 
 
 @dataclass(frozen=True)

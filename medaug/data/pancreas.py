@@ -3,9 +3,10 @@
 Roth et al. 2016, Data From Pancreas-CT (Version 2), The Cancer Imaging Archive,
 doi 10.7937/K9/TCIA.2016.tNB1kqBU.  Folders named PANCREAS_0001 and so on are found at any depth,
 quotes around their names notwithstanding; without them, every folder of DICOM files is asked for
-its PatientID.  Labels are found by their number, below the same folder or beside it.  Zip archives
-are read like folders.  The labels that the Imaging Data Commons serves as DICOM SEG are taken where
-a scan has no NIfTI label.
+its PatientID.  A scan that somebody made a volume file of, PANCREAS_0001.nii.gz, is taken where
+there is no series of it.  Labels are found by their number, below the same folder or beside it.
+Zip archives are read like folders.  The labels that the Imaging Data Commons serves as DICOM SEG
+are taken where a scan has no NIfTI label.
 """
 
 import gzip
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from medaug.data import archives, manifest
-from medaug.data.alignment import check_geometry
+from medaug.data.alignment import check_geometry, check_pair
 from medaug.data.glance import SEGMENTATION, Part, parts
 from medaug.data.readers import nifti_header
 from medaug.data.segmentation import EXTRA, segments
@@ -31,6 +32,9 @@ from medaug.types import Case, Marks, Problem
 PAGE = "https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU"
 _PATIENT = re.compile(r"PANCREAS_\d{4}")
 _LABEL = re.compile(r"(?:label|pancreas_)(\d{4})\D*\.nii(?:\.gz)?", re.IGNORECASE)
+_VOLUME = re.compile(r"pancreas_(\d{4})\D*\.nii(?:\.gz)?", re.IGNORECASE)
+_NUMBERED = re.compile(r"label\d{4}", re.IGNORECASE)
+_MARKED = re.compile(r"label|mask|seg", re.IGNORECASE)
 _DUPLICATE = "the same scan as PANCREAS_0002, cropped differently; withdrawn by the collection"
 _ORGAN = "pancreas"
 
@@ -42,6 +46,7 @@ class _Found:
     scans: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     segs: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     labels: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    volumes: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     refused: dict[Path, str] = field(default_factory=dict)
@@ -77,19 +82,20 @@ class PancreasCT:
             DataError: no scans, or no labels, anywhere below ``root``.
         """
         found = self._found()
-        if not found.scans and not found.problems:
+        if not found.scans and not found.volumes and not found.problems:
             told = "".join(f"; {reason}" for reason in list(found.refused.values())[:1])
             raise DataError(
                 f"{self.root}: no Pancreas-CT scans in it{told}; get the collection from {PAGE}"
             )
         if not found.labels and not found.segs:
             self._look_beside(found)
-        self.excluded = {id: why for id, why in self.duplicates.items() if id in found.scans}
+        there = found.scans.keys() | found.volumes.keys()
+        self.excluded = {id: why for id, why in self.duplicates.items() if id in there}
         cases = []
         problems = found.problems + [Problem(a.name, why) for a, why in found.refused.items()]
-        for id in sorted(found.scans.keys() - self.excluded.keys()):
+        for id in sorted(there - self.excluded.keys()):
             try:
-                cases.append(_case(id, found))
+                cases.append(_case(id, found) if id in found.scans else _volume_case(id, found))
             except DataError as error:
                 problems.append(Problem(id, str(error)))
         return cases, sorted(problems, key=lambda p: p.case)
@@ -103,6 +109,7 @@ class PancreasCT:
             series = [name for name in names if name.lower().endswith(".dcm")]
             if series:
                 self._note_series(found, folder, series)
+        _settle_volumes(found)
         return found
 
     def _note_series(self, found: _Found, folder: Path, names: Sequence[str]) -> None:
@@ -150,6 +157,7 @@ class PancreasCT:
         for place in beside:
             for folder, names in walk(place, found.refused):
                 _note_labels(found, folder, names)
+            _settle_volumes(found)
             if found.labels:
                 return
         for archive, reason in found.refused.items():
@@ -164,13 +172,27 @@ class PancreasCT:
 def _note_labels(found: _Found, folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if match := _LABEL.fullmatch(name):
-            found.labels[f"PANCREAS_{match[1]}"].append(folder / name)
+            image = _VOLUME.fullmatch(name) and not _MARKED.search(folder.name + name)
+            kept = found.volumes if image else found.labels
+            kept[f"PANCREAS_{match[1]}"].append(folder / name)
+
+
+def _settle_volumes(found: _Found) -> None:
+    """Beside series, ``PANCREAS_0001.nii.gz`` is a label, but where the scan has one already.
+
+    There it is the scan, and the series is taken if both are there.
+    """
+    for id in list(found.volumes) if found.scans else ():
+        if id not in found.labels:
+            found.labels[id] += found.volumes.pop(id)
+        elif id in found.scans:
+            del found.volumes[id]
 
 
 def _case(id: str, found: _Found) -> Case:
     """The scan ``id`` with its label, checked by their headers."""
     scan = _only_series(found.scans[id])
-    label = _only_label(found.labels[id]) if id in found.labels else None
+    label = _only_file(found.labels[id], "labels") if id in found.labels else None
     if label is None and id not in found.segs:
         raise DataError(f"no label{id[-4:]}.nii.gz was found for it")
     headers = check_series(scan.files)
@@ -200,6 +222,20 @@ def _case(id: str, found: _Found) -> Case:
     return Case(id, files, marks)
 
 
+def _volume_case(id: str, found: _Found) -> Case:
+    """The scan ``id`` that is kept as a volume file, with its label, checked by their headers."""
+    image = _only_file(found.volumes[id], "images")
+    if id not in found.labels:
+        raise DataError(f"no label{id[-4:]}.nii.gz was found for it")
+    label = _only_file(found.labels[id], "labels")
+    grids = [nifti_header(file) for file in (image, label)]
+    (shape, affine), (label_shape, label_affine) = (
+        (tuple(int(n) for n in grid.shape[:3]), grid.affine) for grid in grids
+    )
+    check_pair(shape, affine, label_shape, label_affine)
+    return Case(id, (image,), Marks((label,)))
+
+
 def _only_series(scans: list[Part]) -> Part:
     """The one series of a patient; a packed copy of an unpacked one does not count."""
     unpacked = {part.series for part in scans if archives.split(part.files[0]) is None}
@@ -213,11 +249,11 @@ def _only_series(scans: list[Part]) -> Part:
     return kept[0]
 
 
-def _only_label(labels: list[Path]) -> Path:
-    """The one label of a patient, an unpacked one first; copies must be equal."""
-    if len(labels) > 1 and len({_digest(label) for label in labels}) > 1:
-        raise DataError(f"{len(labels)} labels that differ, {_names(labels)}; keep one")
-    return min(labels, key=lambda label: archives.split(label) is not None)
+def _only_file(files: list[Path], what: str) -> Path:
+    """The one label or image of a patient, an unpacked one first; copies must be equal."""
+    if len(files) > 1 and len({_digest(file) for file in files}) > 1:
+        raise DataError(f"{len(files)} {what} that differ, {_names(files)}; keep one")
+    return min(files, key=lambda file: archives.split(file) is not None)
 
 
 def _digest(label: Path) -> str:
@@ -262,7 +298,9 @@ def _segmented(files: list[Path], first: Header, scan: tuple[Path, ...]) -> Mark
 
 def looks_like(root: Path) -> bool:
     """Whether ``root``, a folder or a zip archive, holds Pancreas-CT scans in some layout."""
+    volumes = _Found()
     for folder, names in walk(root, {}):
+        _note_labels(volumes, folder, names)
         files = [n for n in names if n.lower().endswith(".dcm")]
         if not files:
             continue
@@ -273,7 +311,10 @@ def looks_like(root: Path) -> bool:
                 return True
         except DataError:
             continue
-    return False
+    own = {
+        id for id, files in volumes.labels.items() if any(_NUMBERED.match(f.name) for f in files)
+    }
+    return bool(own & volumes.volumes.keys())
 
 
 def _patient_folder(folder: Path, root: Path) -> str | None:

@@ -9,7 +9,7 @@ Volumes stay int16 and uint8 from file to slice; a 512 x 512 x 240 scan takes we
 import logging
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from monai.transforms import (
 )
 
 from medaug import geometry
-from medaug.data.alignment import check_geometry
+from medaug.data.alignment import check_pair
 from medaug.data.canonical import Canonicald
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
@@ -84,9 +84,7 @@ class CheckPaird(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the pair."""
         image, label = (data[key] for key in self.keys)
-        check_geometry(
-            tuple(image.shape[1:]), _affine(image), tuple(label.shape[1:]), _affine(label)
-        )
+        check_pair(tuple(image.shape[1:]), _affine(image), tuple(label.shape[1:]), _affine(label))
         return dict(data)
 
 
@@ -134,9 +132,9 @@ class Judged(MapTransform):
         """Judge the scan."""
         image, label = (data[key] for key in self.keys)
         pixels, affine = _array(image), _affine(image)
-        reduced = reduce(pixels, affine)
+        reduced = reduce(pixels, affine, self.modality)
         marks = _array(label) if self.labeled else None
-        findings = battery(self.case, pixels, marks, affine, reduced, self.modality)
+        findings = battery(self.case, pixels, marks, affine, reduced, self.modality, _lossy(image))
         refused = [finding.reason for finding in findings if finding.verdict == "refused"]
         if refused:
             raise DataError("; also, ".join(refused))
@@ -178,14 +176,13 @@ class InPlaned(MapTransform):
         affine, pixels, marks = _affine(image), _array(image), _array(label)
         where = self.center(pixels, marks, affine, self.modality)
         window = (affine, where, self.fov_mm, self.size)
-        kept = {key: value for key, value in image.meta.items() if key == LOSSY}
         placed = torch.from_numpy(geometry.window_affine(*window))
         for key, resampled in (
             (self.keys[0], geometry.resample_image(pixels, *window, self.modality)),
             (self.keys[1], geometry.resample_labels(marks, *window)),
         ):
             volume = torch.from_numpy(resampled.transpose(2, 1, 0))[None]
-            result[key] = MetaTensor(volume, affine=placed, meta=dict(kept))
+            result[key] = MetaTensor(volume, affine=placed)
         return result
 
 
@@ -238,10 +235,24 @@ def pipeline(
     return Compose([*loading(case, labels, modality), judged, placed])
 
 
-def load(
-    case: Case, labels: Mapping[str, int], modality: Modality = CT
-) -> tuple[HU, LabelMap | None, Affine]:
-    """A case's stored values and label ids ``[x, y, z]`` in RAS order, and their affine.
+class Loaded(NamedTuple):
+    """A scan in memory.
+
+    Attributes:
+        image: stored values ``[x, y, z]`` in RAS order.
+        labels: label ids on the same grid, or None.
+        affine: of the grid.
+        lossy: the lossy compression that the files' headers tell of, or nothing.
+    """
+
+    image: HU
+    labels: LabelMap | None
+    affine: Affine
+    lossy: str
+
+
+def load(case: Case, labels: Mapping[str, int], modality: Modality = CT) -> Loaded:
+    """A case as it is stored.
 
     Nothing is judged.
 
@@ -258,7 +269,13 @@ def load(
             raise
         raise cause from None
     marks = None if case.label is None else _array(data["label"])
-    return _array(data["image"]), marks, _affine(data["image"])
+    image = data["image"]
+    return Loaded(_array(image), marks, _affine(image), _lossy(image))
+
+
+def _lossy(image: Any) -> str:
+    """The lossy compression that the headers of a loaded image tell of, or nothing."""
+    return str(image.meta.get(LOSSY, ""))
 
 
 def as_item(case: Case) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Rough tissues of CT slices, read off the HU, which fill a layout around its labels.
+"""Rough tissues of slices, read off their values, which fill a layout around its labels.
 
 The body is the largest connected part above -135 HU with its holes filled.  Inside it, after a
-Gaussian blur of one pixel that keeps noise and texture out of the layout:
+Gaussian blur of one pixel that keeps noise and texture out of the layout, CT shows:
 
     gas   below -200 HU           lung, bowel gas
     fat   -200 to -30 HU
@@ -10,6 +10,9 @@ Gaussian blur of one pixel that keeps noise and texture out of the layout:
 
 The thresholds lie between the modes of an abdomen's histogram: fat about -100, organs 30 to 120,
 kidneys and vessels in the portal venous phase up to about 180, spongy bone from about 200.
+
+In MR, what is dark or bright depends on the sequence, so its tissues are bands of the scan's own
+range: void below 100 thousandths, dark to 400, medium to 700, bright above; the body is above 25.
 """
 
 from typing import Any
@@ -18,17 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from medaug.modality import CT, Modality
 from medaug.types import HU, LabelMap
 
-TISSUES = {"gas": 251, "fat": 252, "soft": 253, "bone": 254}
-"""Tissue to id in a layout map; labels keep their own ids below."""
-BOUNDS_HU = (-200.0, -30.0, 200.0)
-BODY_HU = -135
-"""Above it is body: between fat (about -100) and the lower end of the usual window (-160)."""
 BLUR_PIXELS = 1.0
 
 
-def body(image: npt.NDArray[Any], above: float = BODY_HU) -> npt.NDArray[np.bool_]:
+def body(image: npt.NDArray[Any], above: float = CT.body_in_slice) -> npt.NDArray[np.bool_]:
     """The body in one slice (y, x): the largest connected part above -135 HU, holes filled."""
     parts, count = ndimage.label(image > above)
     if not count:
@@ -37,20 +36,22 @@ def body(image: npt.NDArray[Any], above: float = BODY_HU) -> npt.NDArray[np.bool
     return ndimage.binary_fill_holes(parts == largest)
 
 
-def tissues(images: HU) -> LabelMap:
+def tissues(images: HU, modality: Modality = CT) -> LabelMap:
     """Tissue ids of slices (n, y, x), 0 outside the body."""
     found = np.zeros(images.shape, np.uint8)
-    ids = np.array(list(TISSUES.values()), np.uint8)
+    ids = np.array(list(modality.tissues.values()), np.uint8)
     for place, image in zip(found, images, strict=True):
         smooth = ndimage.gaussian_filter(image.astype(np.float32), BLUR_PIXELS)
-        inside = body(image)
-        place[inside] = ids[np.digitize(smooth[inside], BOUNDS_HU)]
+        inside = body(image, modality.body_in_slice)
+        place[inside] = ids[np.digitize(smooth[inside], modality.bands)]
     return found
 
 
-def layout(images: HU, labels: LabelMap | None, ids: list[int], fill: bool) -> LabelMap:
+def layout(
+    images: HU, labels: LabelMap | None, ids: list[int], fill: bool, modality: Modality = CT
+) -> LabelMap:
     """Layout maps (n, y, x): the labels of ``ids``, laid over the tissues where ``fill``."""
-    found = tissues(images) if fill else np.zeros(images.shape, np.uint8)
+    found = tissues(images, modality) if fill else np.zeros(images.shape, np.uint8)
     if labels is not None:
         wanted = np.isin(labels, ids)
         found[wanted] = labels[wanted]

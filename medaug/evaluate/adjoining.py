@@ -40,7 +40,9 @@ def pairs(slices: SliceSet, stride: int = 1) -> Pairs:
             continue
         both = [i, other]
         found = continuity(
-            slices.images[both], None if slices.labels is None else slices.labels[both]
+            slices.images[both],
+            None if slices.labels is None else slices.labels[both],
+            slices.modality,
         )
         hu.append(found.hu[0])
         dice.append(found.dice[0])

@@ -41,21 +41,26 @@ def witness(
     Raises:
         ConfigError: no labels, or nothing to train on.
     """
-    codec = CTCodec(window_hu, dict(train.names))
+    codec = CTCodec(window_hu, dict(train.names), modality=train.modality.name)
     train = train.some(max(1, count // 2), seed)
     assert train.labels is not None
-    images = np.concatenate([train.images, altered(train.images, window_hu, seed)])
+    images = np.concatenate(
+        [train.images, altered(train.images, window_hu, seed, train.modality.per_hu)]
+    )
     labels = np.concatenate([train.labels, train.labels])
     return train_segmenter(images, labels, codec, count=count, seed=seed, device=device, bar=bar)
 
 
-def altered(images: HU, window_hu: tuple[float, float], seed: int) -> HU:
-    """Each slice (n, y, x) blurred, noised and shifted by its own amounts, then clipped again."""
+def altered(images: HU, window_hu: tuple[float, float], seed: int, per_hu: float = 1.0) -> HU:
+    """Each slice (n, y, x) blurred, noised and shifted by its own amounts, then clipped again.
+
+    ``per_hu`` is that of ``medaug.modality``.
+    """
     made = np.empty_like(images)
     for i, image in enumerate(images):
         rng = np.random.default_rng(derive(seed, "witness", i))
-        blur, noise = rng.uniform(0, BLUR_PIXELS), rng.uniform(0, NOISE_HU)
-        shift = rng.uniform(-SHIFT_HU, SHIFT_HU)
+        blur, noise = rng.uniform(0, BLUR_PIXELS), rng.uniform(0, NOISE_HU) * per_hu
+        shift = rng.uniform(-SHIFT_HU, SHIFT_HU) * per_hu
         changed = ndimage.gaussian_filter(image.astype(np.float64), blur)
         changed += shift + noise * rng.standard_normal(image.shape)
         made[i] = np.clip(changed.round(), *window_hu)

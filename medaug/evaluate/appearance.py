@@ -1,4 +1,4 @@
-"""What the tissue looks like, whatever the anatomy: levels and histogram of HU, noise, sharpness.
+"""What the tissue looks like, whatever the anatomy: levels and histogram, noise, sharpness.
 
 These see blur, noise and shifted HU, so their names and their bounds are fidelity's.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
-from medaug.data.tissues import BLUR_PIXELS, BOUNDS_HU
+from medaug.data.tissues import BLUR_PIXELS
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Bound, Curve, Figure
 from medaug.evaluate.resampling import Weights, interval, mean
@@ -36,8 +36,8 @@ class Looks:
 
     Attributes:
         histogram: pixels of the body at each HU of the window (n, levels).
-        fat: median HU of each slice's fat (n,), by the thresholds of ``medaug.data.tissues``.
-        soft: of its soft tissue.
+        fat: median of each slice's fat (n,), by the bands of its modality; of MR, of what is dark.
+        soft: of its soft tissue; of MR, of what is neither dark nor bright.
         sharpness: see ``medaug.evaluate.sharpness``.
         spectra: see ``medaug.evaluate.spectrum``.
         cases: of each slice.
@@ -71,11 +71,12 @@ def looks(slices: SliceSet, window_hu: tuple[float, float]) -> Looks:
 
 
 def _levels(slices: SliceSet, inside: Masks) -> Values:
-    """Median HU (2, n) of the body where, blurred, it is as bright as fat, and as soft tissue."""
-    found = np.full((len(BOUNDS_HU) - 1, len(slices)), np.nan)
+    """Median (2, n) of the body where, blurred, it is as bright as fat, and as soft tissue."""
+    bands = slices.modality.bands
+    found = np.full((len(bands) - 1, len(slices)), np.nan)
     for i, (image, within) in enumerate(zip(slices.images, inside, strict=True)):
         smooth = ndimage.gaussian_filter(image.astype(np.float32), BLUR_PIXELS)
-        for k, (low, high) in enumerate(pairwise(BOUNDS_HU)):
+        for k, (low, high) in enumerate(pairwise(bands)):
             values = image[within & (smooth >= low) & (smooth < high)]
             if len(values) >= FEWEST:
                 found[k, i] = np.median(values)

@@ -32,9 +32,8 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
     Raises:
         ConfigError: a run of pictures or of masks alone, or a number out of range.
     """
-    if generator.kind != "ct":
-        what = "MR" if generator.kind == "mr" else "pictures"
-        raise ConfigError(f"{run}: draws {what}; the report is about CT slices")
+    if generator.kind == "image":
+        raise ConfigError(f"{run}: draws pictures; the report is about slices of CT or MR")
     depends = generator.depends_on("latent", uncertainty)
     generator.generate(n, seed, uncertainty)  # refuses numbers out of range before anything is done
     data = generator.settings.data
@@ -55,6 +54,7 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
         window_hu=data.window_hu,
         labels=dict(generator.labels),
         least=data.min_label_pixels if data.require_label else 0,
+        modality=generator.modality,
         load=partial(_load, run, generator, n, seed, uncertainty),
     )
 

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medaug.data.cache import SliceCache
-from medaug.data.tissues import BODY_HU, body
+from medaug.data.tissues import body
 from medaug.errors import CacheError
+from medaug.modality import CT, Modality, modality_of
 from medaug.types import HU, LabelMap
 
 ABOVE_AIR = 25
-"""HU by which the body lies above the darkest pixel of a set, where air is not at its usual HU."""
+"""By so much the body lies above the darkest pixel of a set, where air is not at its usual HU."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,16 @@ class SliceSet:
     """Slices of one kind, clipped to one window.
 
     Attributes:
-        images: HU int16 (n, y, x).
+        images: int16 (n, y, x) in the unit of the modality.
         labels: label ids uint8 (n, y, x), or None where there are no masks.
         cases: the scan, or the synthetic case, that each slice is of.
         heights: the place of each slice in its case, counted in slices.
         pixel_mm: side of a pixel.
         step_mm: from slice to slice within a case.
         names: label name to id.
-        std: HU float32 (n, y, x), the spread of each synthetic slice's alternatives, or None.
+        std: float32 (n, y, x), the spread of each synthetic slice's alternatives, or None.
         entropy: bits float32 (n, y, x), of the alternatives' label votes, or None.
+        modality: of the images.
     """
 
     images: HU
@@ -43,14 +45,18 @@ class SliceSet:
     names: Mapping[str, int]
     std: npt.NDArray[np.float32] | None = None
     entropy: npt.NDArray[np.float32] | None = None
+    modality: Modality = CT
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def bodies(self) -> npt.NDArray[np.bool_]:
-        """The body in each slice (n, y, x): above -135 HU, or 25 above the darkest pixel of all."""
-        floor = max(float(BODY_HU), float(self.images.min()) + ABOVE_AIR)
+        """The body in each slice (n, y, x): above -135 HU, or 25 above the darkest pixel of all.
+
+        Of MR, above 25 thousandths.
+        """
+        floor = max(float(self.modality.body_in_slice), float(self.images.min()) + ABOVE_AIR)
         return np.stack([body(image, floor) for image in self.images])
 
     def pick(self, index: npt.NDArray[Any]) -> "SliceSet":
@@ -96,6 +102,11 @@ class Evidence:
     window_hu: tuple[float, float]
     seed: int = 0
 
+    @property
+    def modality(self) -> Modality:
+        """Of all three."""
+        return self.heldout.modality
+
 
 def real_slices(
     cache: SliceCache,
@@ -107,17 +118,17 @@ def real_slices(
     """The slices of a split, ``train`` or ``heldout``, that show the labels asked for.
 
     Args:
-        cache: real CT slices.
+        cache: real slices.
         split: which patients.
         window_hu: HU outside it are clipped.
         labels: names of the labels kept, None for all of the cache; the others become background.
         least: pixels of those labels that a slice must show; 0 takes every slice.
 
     Raises:
-        CacheError: the cache holds no CT, or the split no such slice.
+        CacheError: the cache holds pictures, or the split no such slice.
     """
-    if cache.content != "ct":
-        raise CacheError(f"{cache.path}: holds {cache.holds}; the report is about CT slices")
+    if cache.kind != "ct":
+        raise CacheError(f"{cache.path}: holds pictures; the report is about slices of CT or MR")
     names = {k: v for k, v in cache.labels.items() if labels is None or k in labels}
     images, marks, cases, heights, spacing = [], [], [], [], None
     for case_id in cache.split[split]:
@@ -149,4 +160,5 @@ def real_slices(
         spacing[0],
         spacing[2],
         names,
+        modality=modality_of(cache.modality),
     )

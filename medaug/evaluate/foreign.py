@@ -2,8 +2,8 @@
 
 With masks the layouts are those of `medaug.data.collections`.  Without, the images are those of
 ``imagesTr``, of ``images``, or of the folder itself.  An image may be a slice or a volume, in any
-orientation; HU are taken as they are.  Labels go by the names in ``dataset.json``; where there is
-none, by the ids of the cache.
+orientation; HU are taken as they are, and so are the thousandths of MR.  Labels go by the names in
+``dataset.json``; where there is none, by the ids of the cache.
 """
 
 import hashlib
@@ -20,13 +20,18 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medaug.data import collections
+from medaug.data.collections.described import described
 from medaug.data.marks import reader_of
 from medaug.data.volumes import is_nifti, read_itk, stem, volumes
 from medaug.errors import DataError
 from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
 from medaug.geometry import spacing
+from medaug.modality import CT, MR
 from medaug.types import Case, Marks
+
+LEAST_MR = 300
+"""The brightest pixel of MR slices in thousandths is brighter than this; 8-bit levels are not."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -41,7 +46,7 @@ def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
     Raises:
         DataError: none there, pictures without HU, or an image or mask that cannot be used.
     """
-    cases, labels = _cases(folder)
+    cases, labels, said = _cases(folder)
     if labels and not (folder / "dataset.json").is_file():
         names = {id: name for name, id in known.items()}
         labels = {
@@ -61,15 +66,18 @@ def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
         window_hu=None,
         labels=labels,
         least=None,
+        modality=said,
         load=partial(_load, folder, cases, labels),
     )
 
 
-def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
-    """The images with their masks, and the labels of the masks."""
+def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int], str | None]:
+    """The images with their masks, the labels of the masks, and the modality if one is said."""
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}")
+    about = folder / "dataset.json"
+    said = described(about).modality if about.is_file() else None
     source = collections.labelled(folder)
     if source is not None:
         cases, problems = source.cases()
@@ -81,12 +89,12 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
                 f"{folder}: {len(bare)} of {len(cases)} images have no mask, such as {bare[0]}; "
                 "give all a mask, or name a folder of the images alone"
             )
-        return cases, source.labels
+        return cases, source.labels, said
     places = [place for place in (folder / "imagesTr", folder / "images", folder) if place.is_dir()]
     for place in places:
         found = volumes(place)
         if found:
-            return [Case(stem(path), (path,)) for path in found], {}
+            return [Case(stem(path), (path,)) for path in found], {}, said
     files = [p for place in places for p in place.iterdir() if p.is_file()]
     pictures = [p for p in files if p.suffix.lower() in PICTURES]
     if pictures:
@@ -103,17 +111,23 @@ def _cases(folder: Path) -> tuple[list[Case], Mapping[str, int]]:
 def _load(
     folder: Path, cases: Sequence[Case], labels: Mapping[str, int], frame: Frame, scratch: Path
 ) -> SliceSet:
-    kept, lowest, step = Gathering(frame, labels, bool(labels)), np.inf, None
+    kept, lowest, highest, step = Gathering(frame, labels, bool(labels)), np.inf, -np.inf, None
     for case in cases:
         image, (x_mm, y_mm, z_mm) = _read(case.image[0])
         frame.check(case.image[0], image.shape, (x_mm, y_mm))
-        lowest = min(lowest, float(image.min()))
+        lowest, highest = min(lowest, float(image.min())), max(highest, float(image.max()))
         step = z_mm if len(image) > 1 else step
         kept.add(case.id, image, None if case.label is None else _mask(case.label, labels))
-    if lowest >= 0:
+    if frame.modality is CT and lowest >= 0:
         raise DataError(
             f"{folder}: no value below 0 in any of its images, so these are not HU, in which fat "
             "and air are negative; write the images in HU"
+        )
+    if frame.modality is MR and (lowest < MR.limits[0] or not LEAST_MR < highest <= MR.limits[1]):
+        raise DataError(
+            f"{folder}: the values of its images run from {lowest:g} to {highest:g}, and those of "
+            f"{frame.cache} are thousandths of each scan's range, 0 to about 1000; write the "
+            "images so"
         )
     return kept.done(folder, step)
 

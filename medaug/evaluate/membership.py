@@ -24,6 +24,7 @@ from medaug.evaluate.decoders import density
 from medaug.evaluate.evidence import Evidence, SliceSet
 from medaug.evaluate.figures import Figure
 from medaug.evaluate.likelihood import elbo
+from medaug.modality import modality_of
 from medaug.models.autoencoder import Autoencoder
 from medaug.seeds import generator
 from medaug.trained import Trained
@@ -141,7 +142,13 @@ def _seen(trained: Trained, slices: SliceSet) -> tuple[Tensor, Tensor | None]:
     x = codec.encode(torch.from_numpy(slices.images), torch.from_numpy(marks)).to(trained.device)
     if not codec.told:
         return x, None
-    filled = layout(slices.images, marks, list(codec.labels.values()), bool(codec.tissues))
+    filled = layout(
+        slices.images,
+        marks,
+        list(codec.labels.values()),
+        bool(codec.tissues),
+        modality_of(codec.modality),
+    )
     return x, trained.rows([{}] * len(x), torch.from_numpy(filled))
 
 

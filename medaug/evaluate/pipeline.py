@@ -27,6 +27,7 @@ from medaug.evaluate.overview import overview
 from medaug.evaluate.page import render
 from medaug.evaluate.setting import Setting, settle
 from medaug.evaluate.training import training_curves
+from medaug.evaluate.units import told_in
 from medaug.evaluate.verdict import Verdict, check_bounds, held_to, of_all, of_family
 from medaug.files import held, remove_parts, write_bytes, write_json
 from medaug.progress import progress
@@ -130,7 +131,7 @@ def evaluate(
         out: the folder for the report: new, empty, or one of an earlier report.
         run: a run, whose draws are judged; beside ``synthetic``, the run that drew the folder.
         synthetic: a folder of synthetic slices: one by ``medaug.synthesize``, or NIfTI images in
-            HU by any tool, with masks or without.
+            HU, or MR in thousandths of its range, by any tool, with masks or without.
         against: a slice cache with patients for training and held out; that of the run by default.
         n: how many slices are drawn from a run.
         seed: of those, and of every draw in the evaluation.
@@ -210,6 +211,7 @@ def _measured(
                     family = Family(cast(FamilyName, OVERVIEW), [], overview(subject.evidence))
                 else:
                     family = wanted[name](subject)
+                family = told_in(family, subject.evidence.modality)
                 parts.save(folder, name, setting.key, family)
                 found[name] = family
                 bar.advance(note=name)

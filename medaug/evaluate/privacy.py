@@ -101,7 +101,8 @@ def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, 
     synthetic, train, low = evidence.synthetic, evidence.train, evidence.window_hu[0]
     search = Search(train.images, train.cases, low)
     heldout = evidence.heldout.some(REAL, evidence.seed)
-    copied = planted(train.some(PLANTED, evidence.seed).images, evidence.window_hu, evidence.seed)
+    some = train.some(PLANTED, evidence.seed).images
+    copied = planted(some, evidence.window_hu, evidence.seed, evidence.modality.per_hu)
     line = bar(search.scores(heldout.images), search.scores(copied))
     matches = search.match(synthetic.images)
     scores = np.array([m.score for m in matches])

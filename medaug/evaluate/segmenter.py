@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
         super().__init__()
         if not codec.labels:
             raise ConfigError("a segmenter needs labels, and this codec has none")
-        self.codec = CTCodec(codec.window_hu, codec.labels)
+        self.codec = CTCodec(codec.window_hu, codec.labels, modality=codec.modality)
         self.window = CTCodec(codec.window_hu, {})
         self.network = UNet(
             spatial_dims=2,
@@ -159,7 +159,7 @@ def train_on(
         ConfigError: the feed has no labels.
     """
     if not isinstance(feed.codec, CTCodec) or feed.label_maps is None:
-        raise ConfigError(f"{feed.cache.path}: a segmenter needs CT slices with label maps")
+        raise ConfigError(f"{feed.cache.path}: a segmenter needs scans with label maps")
     images, labels = (
         stack[feed.labeled.to(stack.device)].cpu().numpy()
         for stack in (feed.images, feed.label_maps)
@@ -211,7 +211,7 @@ def restore(tensors: Mapping[str, Tensor], codec: Mapping[str, Any]) -> Segmente
     """A segmenter from its weights and its codec's description."""
     known = from_dict(codec)
     if not isinstance(known, CTCodec):
-        raise WeightsError("a segmenter of CT is wanted, and this codec is of pictures")
+        raise WeightsError("a segmenter of scans is wanted, and this codec is of pictures")
     network = Segmenter(known)
     network.load_state_dict(dict(tensors))
     return network.eval().requires_grad_(False)

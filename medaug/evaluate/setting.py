@@ -16,8 +16,8 @@ from medaug.evaluate.drawn import open_run
 from medaug.evaluate.foreign import open_foreign
 from medaug.evaluate.synthetic import Frame, Synthetic
 from medaug.generator import Generator
+from medaug.modality import Modality, modality_of
 from medaug.run import trained_on
-from medaug.writers.png import WINDOW_HU
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Setting:
                 "heldout": cache.split["heldout"],
             },
             "settings": {
+                "modality": frame.modality.name,
+                "unit": frame.modality.unit,
                 "window_hu": list(frame.window_hu),
                 "labels": list(self.labels),
                 "min_label_pixels": frame.least,
@@ -136,12 +138,28 @@ def settle(
         found = synthesised.open_synthesised(synthetic)
     else:
         found = open_foreign(synthetic, cache.labels)
-    window = config.window_hu or found.window_hu or WINDOW_HU
+    modality = modality_of(cache.modality)
+    if cache.kind == "ct" and found.modality not in (None, modality.name):
+        raise ConfigError(
+            f"{found.what}: {found.modality}, and {cache.path} holds {modality.name}; hold them "
+            f"against slices of {found.modality}"
+        )
+    window = config.window_hu or found.window_hu or modality.window
+    _check_window(window, modality)
     least = config.min_label_pixels
     least = least if least is not None else 1 if found.least is None else found.least
     labels = _labels(config.labels, found.labels, cache)
     frame = Frame.of(cache, window, labels, least)
     return Setting(found, cache, frame, labels, config, seed, run, device)
+
+
+def _check_window(window: tuple[float, float], modality: Modality) -> None:
+    low, high = modality.limits
+    if not low <= window[0] < window[1] <= high:
+        raise ConfigError(
+            f"config evaluate.window_hu: {list(window)}, and {modality.name} slices are in "
+            f"{modality.unit}; give two values from {low} to {high}, the lower one first"
+        )
 
 
 def _cache(run: Path | None, against: Path | None) -> SliceCache:

@@ -15,6 +15,7 @@ from medaug.evaluate.evidence import SliceSet
 from medaug.evaluate.synthetic import Frame, Gathering, Synthetic
 from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
+from medaug.modality import modality_of
 from medaug.registry import WRITERS, lookup
 
 ROLES = ("image", "label", "std", "entropy")
@@ -37,13 +38,13 @@ def open_synthesised(folder: Path) -> Synthetic:
     """
     about = json.loads((folder / "run.json").read_text())
     form = str(about["settings"]["format"])
-    if about["kind"] != "ct":
-        what = "MR" if about["kind"] == "mr" else "pictures"
-        raise DataError(f"{folder}: holds {what}; the report is about CT slices")
+    if about["kind"] == "image":
+        raise DataError(f"{folder}: holds pictures; the report is about slices of CT or MR")
+    modality = modality_of("MR" if about["kind"] == "mr" else "CT")
     if form == "png":
         raise DataError(
-            f"{folder}: PNG holds 256 grey levels and no HU; write the same samples with "
-            "medaug synthesize --format nifti"
+            f"{folder}: PNG holds 256 grey levels and no {modality.unit}; write the same "
+            "samples with medaug synthesize --format nifti"
         )
     rows = journal.read(folder)
     if not len(rows):
@@ -74,6 +75,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         window_hu=None if window is None else (float(window[0]), float(window[1])),
         labels=labels if masks else {},
         least=None if not data else int(least),
+        modality=modality.name,
         load=partial(_load, folder, form, rows, labels if masks else {}),
     )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from medaug.data.cache import SliceCache
 from medaug.errors import CacheError, DataError
 from medaug.evaluate.evidence import SliceSet
+from medaug.modality import CT, Modality, modality_of
 from medaug.types import HU, LabelMap
 
 PIXEL_SHARE = 0.01
@@ -30,6 +31,7 @@ class Frame:
         names: label name to id, of the labels that count.
         least: pixels of those labels that a slice of a stack must show to count; a synthetic slice
             that stands alone always does.
+        modality: of the real ones.
     """
 
     cache: Path
@@ -39,6 +41,7 @@ class Frame:
     window_hu: tuple[float, float]
     names: Mapping[str, int]
     least: int
+    modality: Modality = CT
 
     @classmethod
     def of(
@@ -53,8 +56,10 @@ class Frame:
         Raises:
             CacheError: pictures, nobody held out or in training, or a label that it does not have.
         """
-        if cache.content != "ct":
-            raise CacheError(f"{cache.path}: holds {cache.holds}; the report is about CT slices")
+        if cache.kind != "ct":
+            raise CacheError(
+                f"{cache.path}: holds pictures; the report is about slices of CT or MR"
+            )
         for split, how in (("train", "for training"), ("heldout", "held out")):
             if not cache.split[split]:
                 raise CacheError(
@@ -69,7 +74,10 @@ class Frame:
         x_mm, _, z_mm = next(iter(cache.cases.values())).spacing_mm
         side = next(iter(cache.cases.values())).image.shape[-1]
         names = {k: v for k, v in cache.labels.items() if labels is None or k in labels}
-        return cls(cache.path, side, x_mm, z_mm, window_hu, names, least if names else 0)
+        return cls(
+            cache.path, side, x_mm, z_mm, window_hu, names, least if names else 0,
+            modality_of(cache.modality),
+        )  # fmt: skip
 
     def check(self, where: str | Path, shape: Sequence[int], pixel_mm: Sequence[float]) -> None:
         """Refuse slices (y, x) of another size, or of pixels (x, y) of another size.
@@ -106,6 +114,7 @@ class Synthetic:
         window_hu: the window they were made in, or None where nobody says.
         labels: name to id of their masks' labels; empty where there are no masks.
         least: label pixels that a slice of their training had to show, or None where nobody says.
+        modality: ``CT``, ``MR``, or None where nobody says.
         load: reads or draws them in a frame; the folder is for what may be kept meanwhile.
     """
 
@@ -115,6 +124,7 @@ class Synthetic:
     window_hu: tuple[float, float] | None
     labels: Mapping[str, int]
     least: int | None
+    modality: str | None
     load: Callable[[Frame, Path], SliceSet] = field(repr=False)
 
 
@@ -149,7 +159,7 @@ class Gathering:
         std: npt.NDArray[Any] | None = None,
         entropy: npt.NDArray[Any] | None = None,
     ) -> None:
-        """Take a case, a slice (y, x) or a stack (z, y, x), of HU; checked by the caller."""
+        """Take a case, a slice (y, x) or a stack (z, y, x); checked by the caller."""
         stack = image.reshape(-1, *image.shape[-2:])
         low, high = self.frame.window_hu
         marks = None
@@ -191,4 +201,5 @@ class Gathering:
             self.names,
             whole(self.stds),
             whole(self.entropies),
+            self.frame.modality,
         )

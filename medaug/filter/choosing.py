@@ -25,7 +25,7 @@ def filter_of(
 
     Args:
         run: a run folder, or a weight file, beside which no filter is kept.
-        kind: ``ct`` or ``image``, of the run.
+        kind: ``ct``, ``mr`` or ``image``, of the run.
         masks: its ``data.masks``.
         data: which slices it learned from.
         config: the thresholds; None takes the defaults.
@@ -37,9 +37,8 @@ def filter_of(
             filter built otherwise that cannot be built anew.
     """
     reason = ""
-    if kind != "ct":
-        what = "MR" if kind == "mr" else "pictures"
-        reason = f"the filter judges CT, and this run draws {what}"
+    if kind == "image":
+        reason = "the filter judges slices of scans, and this run draws pictures"
     elif masks == "alone":
         reason = "the filter judges images, and this run draws masks alone"
     if not reason:

@@ -18,6 +18,7 @@ from medaug.files import explaining, turn
 from medaug.filter.bounds import by_size, fitted
 from medaug.filter.measures import Figures, distance, measure, overlap
 from medaug.filter.reference import Reference, build, build_settings, read, recipe, write
+from medaug.modality import modality_of
 
 REASONS = {
     "empty": "fewer labelled pixels than any real training slice has",
@@ -51,6 +52,7 @@ class Filter:
     Attributes:
         size: pixels a side of the slices it judges.
         labels: name to id of the labels it knows.
+        modality: of the slices; settings and constants in HU weigh ``per_hu`` of its unit.
         allows_empty: whether a slice without any labelled pixel is kept.
         fingerprint: sha256 of the reference and the thresholds.
     """
@@ -61,6 +63,7 @@ class Filter:
         self.labels = dict(reference.codec.labels)
         self.ids = list(self.labels.values())
         self.size = reference.size
+        self.modality = modality_of(reference.codec.modality)
         settings = json.dumps(config.model_dump(mode="json"), sort_keys=True)
         self.fingerprint = hashlib.sha256((reference.checksum + settings).encode()).hexdigest()
         self._calibrate()
@@ -160,7 +163,8 @@ class Filter:
     def _failed(self, image: Image, label: Label) -> Iterator[str]:
         """The checks that a slice fails, in the order of ``REASONS``, the cheap ones first."""
         config = self.config
-        seen = measure(image, label, self.ids, self.reference.least, self.codec.window_hu[0])
+        low, least = self.codec.window_hu[0], self.reference.least
+        seen = measure(image, label, self.ids, least, low, self.modality)
         if self._is_empty(seen):
             yield "empty"
         if config.noise_above is not None and seen.noise > self.noise[1] * config.noise_above:
@@ -180,8 +184,9 @@ class Filter:
         if self._disagrees(image, label, seen):
             yield "disagreement"
         if config.copy_share is not None:
-            apart = distance(image, self.reference.descriptors, self.codec.window_hu[0])
-            if float(apart.min()) < max(config.copy_share * self.nearest, SAME_HU):
+            apart = distance(image, self.reference.descriptors, low)
+            same = SAME_HU * self.modality.per_hu
+            if float(apart.min()) < max(config.copy_share * self.nearest, same):
                 yield "copy"
 
     def _is_empty(self, seen: Figures) -> bool:
@@ -190,6 +195,7 @@ class Filter:
     def _hu_is_off(self, seen: Figures) -> bool:
         margin, wider = self.config.hu_margin, self.config.hu_spread
         if margin is not None:
+            margin *= self.modality.margin_per_hu
             pairs = list(zip(seen.hu_levels, self.levels, strict=True))
             for values, bounds in ((seen.hu_median, self.hu), (seen.hu_contrast, self.contrast)):
                 at = (b.at(n) for b, n in zip(bounds, seen.pixels, strict=True))

@@ -1,6 +1,7 @@
-"""Figures of one CT slice and its label map, of real and synthetic ones alike.
+"""Figures of one slice of CT or MR and its label map, of real and synthetic ones alike.
 
-Images are HU clipped to the codec's window, float32 (y, x); label maps are uint8 (y, x).
+Images are HU, of MR thousandths, clipped to the codec's window, float32 (y, x); label maps are
+uint8 (y, x).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from medaug.data.tissues import BODY_HU, body
+from medaug.data.tissues import body
+from medaug.modality import CT, Modality
 
 Slice = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -59,18 +61,24 @@ class Figures:
 
 
 def measure(
-    image: Slice, label: npt.NDArray[np.uint8], ids: Sequence[int], least: int, low: float
+    image: Slice,
+    label: npt.NDArray[np.uint8],
+    ids: Sequence[int],
+    least: int,
+    low: float,
+    modality: Modality = CT,
 ) -> Figures:
     """The figures of one slice.
 
     Args:
-        image: clipped HU (y, x).
+        image: clipped values (y, x).
         label: label ids (y, x).
         ids: of the labels that count.
         least: fewest pixels of a mask whose HU are measured.
         low: lower end of the window.
+        modality: of the image.
     """
-    inside = body(image, max(BODY_HU, low))
+    inside = body(image, max(modality.body_in_slice, low))
     marked = np.isin(label, ids)
     masks = [label == number for number in ids]
     levels = [_levels(image[mask], least) for mask in masks]

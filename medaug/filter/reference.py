@@ -23,6 +23,7 @@ from medaug.data.feed import Feed, codec_for
 from medaug.errors import ConfigError, WeightsError
 from medaug.evaluate.segmenter import Segmenter, restore, train_segmenter
 from medaug.filter.measures import Figures, descriptor, distance, measure, overlap
+from medaug.modality import modality_of
 from medaug.progress import Progress, progress
 from medaug.seeds import derive, generator
 
@@ -93,8 +94,8 @@ def _plain(cache: SliceCache, data: DataConfig) -> CTCodec:
     codec = codec_for(cache, data)
     if not isinstance(codec, CTCodec) or data.masks == "alone":
         what = "masks alone" if isinstance(codec, CTCodec) else "pictures"
-        raise ConfigError(f"{cache.path}: the filter judges CT slices, and these are {what}")
-    return CTCodec(codec.window_hu, codec.labels)
+        raise ConfigError(f"{cache.path}: the filter judges slices of scans; these are {what}")
+    return CTCodec(codec.window_hu, codec.labels, modality=codec.modality)
 
 
 def build(
@@ -165,10 +166,10 @@ def _figures(
     least: int,
     bar: Progress,
 ) -> dict[str, npt.NDArray[Any]]:
-    ids = list(codec.labels.values())
+    ids, modality = list(codec.labels.values()), modality_of(codec.modality)
     rows = []
     for image, label in zip(images, labels, strict=True):
-        rows.append(measure(image, label, ids, least, codec.window_hu[0]))
+        rows.append(measure(image, label, ids, least, codec.window_hu[0], modality))
         bar.advance(note="measuring")
     return {name: np.array([getattr(row, name) for row in rows], float) for name in _FIGURES}
 

@@ -11,12 +11,15 @@ import torch
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
-from medaug.data.tissues import TISSUES
 from medaug.errors import ConfigError, DataError
 from medaug.geometry import resample_labels
 from medaug.layouts.deformed import deform, derive_name
+from medaug.modality import CT
 from medaug.seeds import derive
 from medaug.types import LabelMap
+
+AROUND = CT.tissues["soft"]
+"""What a real slice's own labels become where it lends its tissues; the id is medium in MR."""
 
 NEAREST = 5
 """A mask without tissues is laid into one of this many real slices that suit it best."""
@@ -61,13 +64,13 @@ class OwnMasks:
         self.own = torch.from_numpy(np.concatenate(stacks))
         if not len(self.own):
             raise DataError(f"{folder}: none of its {len(files)} label maps shows a label")
-        tissued = torch.isin(self.own, torch.tensor([*TISSUES.values()], dtype=torch.uint8))
+        tissued = torch.isin(self.own, torch.tensor([*tissues.values()], dtype=torch.uint8))
         self.bare = ~tissued.flatten(1).any(1) if tissues else torch.zeros(len(self.own)).bool()
         self.real = real
         if self.bare.any() and real is None:
             raise DataError(
-                f"{folder}: its masks hold no tissues (ids {', '.join(map(str, TISSUES.values()))} "
-                f"for {', '.join(TISSUES)}), which this run was trained with, and the cache that "
+                f"{folder}: its masks hold no tissues (ids {', '.join(map(str, tissues.values()))} "
+                f"for {', '.join(tissues)}), which this run was trained with, and the cache that "
                 "could lend them is not there"
             )
         content = [self.own.numpy().tobytes()]
@@ -95,7 +98,7 @@ class OwnMasks:
             return own
         near = self._suited(place)
         lent = self.real[near[derive(seed, "tissues", index, attempt) % len(near)]].clone()
-        lent[torch.isin(lent, self._ids())] = TISSUES["soft"]
+        lent[torch.isin(lent, self._ids())] = AROUND
         return torch.where(own > 0, own, lent)
 
     def _ids(self) -> Tensor:

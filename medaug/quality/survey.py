@@ -74,13 +74,13 @@ class _Look:
 
     def __call__(self, case: Case) -> tuple[Judged, Known | None]:
         try:
-            image, labels, affine = load(case, self.labels, self.modality)
+            image, labels, affine, lossy = load(case, self.labels, self.modality)
         except DataError as error:
             files = Finding(case.id, "files", "refused", str(error))
             return Judged(case.id, (files,), kept={"files": nameless(case, str(error))}), None
-        reduced = reduce(image, affine)
+        reduced = reduce(image, affine, self.modality)
         found = [Finding(case.id, "files", "ok")]
-        found += battery(case.id, image, labels, affine, reduced, self.modality)
+        found += battery(case.id, image, labels, affine, reduced, self.modality, lossy)
         digest = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         shape = " x ".join(str(n) for n in image.shape)
         pitch = " x ".join(f"{p:.3g}" for p in geometry.spacing(affine))

@@ -6,7 +6,7 @@ is there, threads and errors belong to ``medaug.synthesis``.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from medaug.errors import ConfigError
 from medaug.modality import MR
@@ -49,8 +49,8 @@ def open_writer(name: str, kind: str = "ct") -> tuple[str, Writer]:
     """
     if name == "auto":
         name = "png" if kind == "image" else "nifti"
-    if name == "dicom" and kind != "ct":
-        what, other = ("MR", "nifti") if kind == "mr" else ("pictures", "png")
-        raise ConfigError(f"format dicom is for CT, and these samples are {what}; take {other}")
+    if name == "dicom" and kind == "image":
+        raise ConfigError("format dicom is for CT and MR, and these samples are pictures; take png")
     make = lookup(WRITERS, name, "format").load()
-    return name, make(MR.window) if (name, kind) == ("png", "mr") else make()
+    own: dict[str, tuple[Any, ...]] = {"png": (MR.window,), "dicom": (MR,)}
+    return name, make(*(own.get(name, ()) if kind == "mr" else ()))

@@ -1,18 +1,21 @@
-"""DICOM: a derived CT image and a segmentation for each sample, marked as synthetic throughout.
+"""DICOM: a derived image and a segmentation for each sample, marked as synthetic throughout.
 
     ct/syn_000000.dcm                      CT Image: int16 HU (rescale 1 and 0), one slice
+    mr/syn_000000.dcm                      or MR Image: uint16 thousandths of a scan's range
     seg/syn_000000.dcm                     Segmentation, binary, one segment a label
-    uncertainty/syn_000000_std.dcm         Parametric Map, float32 HU
+    uncertainty/syn_000000_std.dcm         Parametric Map, float32 HU or thousandths
     uncertainty/syn_000000_entropy.dcm     Parametric Map, float32 bits
 
-The plain CT Image is what every reader takes, which cannot be said of the enhanced one.  The K
-alternatives are left to NIfTI: no DICOM object holds them as what they are.
+The plain CT or MR Image is what every reader takes, which cannot be said of the enhanced one.  The
+K alternatives are left to NIfTI: no DICOM object holds them as what they are.
 
 Each sample is a patient and a study of its own, with no dates but 1 January 1970 where a date must
 be.  UIDs are name-based UUIDs (ITU-T X.667, root 2.25) of the weights, the seed, the index and the
 content, so that equal samples give equal bytes and others never share an identity.
 
-The CT module is DICOM PS3.3 A.3, the attributes that mark synthetic data C.12.1.  Rows run from
+The CT Image is DICOM PS3.3 A.3, the MR Image A.4, the attributes that mark synthetic data C.12.1.
+No sequence made the MR slices: their scanning sequence is RM (research mode), and its times are
+empty.  Rows run from
 anterior to posterior and columns from the patient's right to the left, as viewers expect, so the
 arrays are those of the sample with both axes turned.  Pixels are not compressed.
 """
@@ -31,6 +34,7 @@ import numpy.typing as npt
 
 import medaug
 from medaug.errors import ConfigError, DataError
+from medaug.modality import CT, Modality
 from medaug.types import Affine, Sample
 
 try:
@@ -40,7 +44,7 @@ try:
     from pydicom.errors import InvalidDicomError
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
     from pydicom.valuerep import DSfloat
 except ImportError as error:
     raise ConfigError(
@@ -54,12 +58,12 @@ _NAMESPACE = uuid.UUID("5d0a3b52-94c4-5a2b-8d4c-6a4c2f3e9b17")
 _LPS = np.diag([-1.0, -1.0, 1.0])  # RAS to LPS, its own inverse
 _UTF8 = "ISO_IR 192"
 _ROLES: dict[str, tuple[int, str]] = {
-    "image": (1, "Synthetic CT, drawn by a model; not a patient"),
-    "label": (2, "Labels of a synthetic CT; not a patient"),
-    "std": (3, "Standard deviation over alternatives of a synthetic CT"),
-    "entropy": (4, "Entropy of the votes on labels of a synthetic CT"),
+    "image": (1, "Synthetic {}, drawn by a model; not a patient"),
+    "label": (2, "Labels of a synthetic {}; not a patient"),
+    "std": (3, "Standard deviation over alternatives of a synthetic {}"),
+    "entropy": (4, "Entropy of the votes on labels of a synthetic {}"),
 }
-"""Number and description of the series of each role."""
+"""Number and description of the series of each role, a place left for the modality."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _Identity:
 
     sample: Sample
     case: str
+    modality: Modality
 
     @property
     def weights(self) -> str:
@@ -98,24 +103,31 @@ class _Identity:
 
 
 class Dicom:
-    """One CT image, one segmentation and up to two parametric maps a sample."""
+    """One image, one segmentation and up to two parametric maps a sample.
+
+    Args:
+        modality: of the samples.
+    """
+
+    def __init__(self, modality: Modality = CT) -> None:
+        self.modality = modality
 
     def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
         """See ``Writer.files``; ``level`` changes nothing."""
-        who = _Identity(sample, case)
+        who = _Identity(sample, case, self.modality)
         digest = who.digest()
 
         def uid(*address: str) -> str:
             return f"2.25.{uuid.uuid5(_NAMESPACE, ':'.join((digest, *address))).int}"
 
-        ct = _ct(who, uid)
-        objects = {"image": (f"ct/{case}", ct)}
+        image = _image(who, uid)
+        objects = {"image": (f"{self.modality.name.lower()}/{case}", image)}
         if sample.label is not None:
-            objects["label"] = (f"seg/{case}", _segmentation(who, ct, uid))
+            objects["label"] = (f"seg/{case}", _segmentation(who, image, uid))
         if len(sample.alternatives):
-            objects["std"] = (f"uncertainty/{case}_std", _map(who, ct, uid, "std"))
+            objects["std"] = (f"uncertainty/{case}_std", _map(who, image, uid, "std"))
             if sample.entropy is not None:
-                entropy = _map(who, ct, uid, "entropy")
+                entropy = _map(who, image, uid, "entropy")
                 objects["entropy"] = (f"uncertainty/{case}_entropy", entropy)
         return {role: (f"{name}.dcm", _encode(data)) for role, (name, data) in objects.items()}
 
@@ -149,7 +161,7 @@ def turned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def affine_of(ct: Dataset) -> Affine:
-    """The affine, (x, y, z=0) of the array turned back to RAS+ mm, of a CT image."""
+    """The affine, (x, y, z=0) of the array turned back to RAS+ mm, of a CT or MR image."""
     x, y = np.reshape(np.asarray(ct.ImageOrientationPatient, float), (2, 3))
     down, across = (float(value) for value in ct.PixelSpacing)
     affine = np.eye(4)
@@ -160,8 +172,8 @@ def affine_of(ct: Dataset) -> Affine:
     return affine
 
 
-def _ct(who: _Identity, uid: Callable[..., str]) -> Dataset:
-    sample = who.sample
+def _image(who: _Identity, uid: Callable[..., str]) -> Dataset:
+    sample, modality = who.sample, who.modality
     rows, columns = sample.image.shape
     affine = np.asarray(sample.affine, np.float64)
     x_mm, y_mm, z_mm = np.linalg.norm(affine[:3, :3], axis=0)
@@ -169,7 +181,8 @@ def _ct(who: _Identity, uid: Callable[..., str]) -> Dataset:
     along = -_LPS @ affine[:3, :2] / (x_mm, y_mm)
     data = Dataset()
     data.SpecificCharacterSet = _UTF8
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, uid("image")
+    data.SOPClassUID = CTImageStorage if modality is CT else MRImageStorage
+    data.SOPInstanceUID = uid("image")
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.PatientName, data.PatientID = "SYNTHETIC^MEDAUG", who.patient
@@ -177,10 +190,9 @@ def _ct(who: _Identity, uid: Callable[..., str]) -> Dataset:
     data.StudyInstanceUID, data.StudyID = uid("study"), who.case[:16]
     data.StudyDate = data.StudyTime = data.AccessionNumber = data.ReferringPhysicianName = ""
     data.SeriesInstanceUID, data.FrameOfReferenceUID = uid("image", "series"), uid("frame")
-    data.Modality, data.PatientPosition, data.PositionReferenceIndicator = "CT", "HFS", ""
+    data.Modality, data.PatientPosition = modality.name, "HFS"
+    data.PositionReferenceIndicator = ""
     data.SeriesNumber, data.InstanceNumber, data.AcquisitionNumber = 1, 1, ""
-    data.KVP = ""
-    data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     data.ImageOrientationPatient = [_number(value) for value in along.T.ravel()]
     data.ImagePositionPatient = [_number(value) for value in first]
     data.PixelSpacing = [_number(y_mm), _number(x_mm)]
@@ -188,10 +200,21 @@ def _ct(who: _Identity, uid: Callable[..., str]) -> Dataset:
     data.Rows, data.Columns = rows, columns
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 1
-    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = 0, 1, "HU"
-    data.WindowCenter, data.WindowWidth = 40, 400
-    data.PixelData = turned(sample.image).astype("<i2").tobytes()
+    data.HighBit = 15
+    low, high = modality.window
+    data.WindowCenter, data.WindowWidth = round((low + high) / 2), round(high - low)
+    if modality is CT:
+        data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+        data.KVP = ""
+        data.PixelRepresentation = 1
+        data.RescaleIntercept, data.RescaleSlope, data.RescaleType = 0, 1, "HU"
+    else:
+        data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+        data.ScanningSequence, data.SequenceVariant = "RM", "NONE"
+        data.ScanOptions = data.MRAcquisitionType = ""
+        data.RepetitionTime = data.EchoTime = data.EchoTrainLength = ""
+        data.PixelRepresentation = 0
+    data.PixelData = turned(sample.image).astype("<i2" if modality is CT else "<u2").tobytes()
     _mark(data, who, "image")
     return data
 
@@ -239,11 +262,11 @@ def _map(who: _Identity, ct: Dataset, uid: Callable[..., str], role: str) -> Dat
     values = who.sample.std if role == "std" else who.sample.entropy
     assert values is not None
     bits = Code("bit", "UCUM", "bit")
-    unit, label, top = (
-        (codes.UCUM.HounsfieldUnit, "STD_HU", 4096.0)
-        if role == "std"
-        else (bits, "ENTROPY_BIT", 8.0)
-    )
+    unit, label, top = bits, "ENTROPY_BIT", 8.0
+    if role == "std" and who.modality is CT:
+        unit, label, top = codes.UCUM.HounsfieldUnit, "STD_HU", 4096.0
+    elif role == "std":
+        unit, label, top = codes.UCUM.NoUnits, "STD_THOUSANDTHS", 4096.0
     data = highdicom.pm.ParametricMap(
         source_images=[ct],
         pixel_array=turned(values).astype(np.float32)[None],
@@ -251,7 +274,7 @@ def _map(who: _Identity, ct: Dataset, uid: Callable[..., str], role: str) -> Dat
         real_world_value_mappings=[
             highdicom.pm.RealWorldValueMapping(
                 lut_label=label,
-                lut_explanation=_ROLES[role][1],
+                lut_explanation=_ROLES[role][1].format(who.modality.name),
                 unit=unit,
                 value_range=(0.0, top),
                 slope=1,
@@ -302,7 +325,7 @@ def _mark(data: Dataset, who: _Identity, role: str) -> None:
     data.BurnedInAnnotation = data.RecognizableVisualFeatures = "NO"
     data.LossyImageCompression = "00"
     data.StudyDescription = "Synthetic, made by medaug; not a patient"
-    data.SeriesDescription = _ROLES[role][1]
+    data.SeriesDescription = _ROLES[role][1].format(who.modality.name)
     data.DerivationDescription = who.description
     data.Manufacturer = data.ManufacturerModelName = "medaug"
     data.SoftwareVersions = medaug.__version__

@@ -7,6 +7,7 @@ as named constants that say what sound scans measure.  `battery` runs them all o
 from collections.abc import Mapping
 
 from medaug.data.alignment import misplaced, weigh
+from medaug.data.checks.compression import check_compression
 from medaug.data.checks.finding import Finding, Verdict, worst
 from medaug.data.checks.grid import check_grid
 from medaug.data.checks.intensity import check_intensity
@@ -21,6 +22,7 @@ __all__ = ["CHECKS", "Finding", "Reduced", "Verdict", "battery", "reduce", "wors
 
 CHECKS: Mapping[str, str] = {
     "files": "every slice there once, evenly spaced, whole, of one series; label on the same grid",
+    "compression": "pixels never went through lossy compression",
     "grid": "gantry tilt, oblique planes, voxel sizes",
     "intensity": "values are Hounsfield units",
     "slices": "slices blank, there twice, out of order or missing, by their voxels",
@@ -45,6 +47,7 @@ def battery(
     affine: Affine,
     reduced: Reduced | None = None,
     modality: Modality = CT,
+    lossy: str = "",
 ) -> list[Finding]:
     """Every check that a single scan in memory can pass, in the order of `CHECKS`.
 
@@ -55,18 +58,19 @@ def battery(
         affine: of the grid.
         reduced: the scan's block means, where they are at hand.
         modality: of the image; only HU tell air and bone.
+        lossy: the lossy compression that the files' headers tell of, or nothing.
 
     Returns:
         One finding for each check that applies.  What has no Hounsfield units, or no air around
         the body, is not asked where its body lies.
     """
     hounsfield = modality is CT
-    found = {"grid": check_grid(affine)}
+    found = {"compression": check_compression(lossy), "grid": check_grid(affine)}
     if hounsfield:
         found["intensity"] = check_intensity(image)
         if found["intensity"][0] == "refused":
             return [Finding(case, check, *said) for check, said in found.items()]
-    reduced = reduce(image, affine) if reduced is None else reduced
+    reduced = reduce(image, affine, modality) if reduced is None else reduced
     found["slices"] = check_slices(reduced)
     body = hounsfield and found["intensity"][0] == "ok"
     if body:

@@ -17,9 +17,9 @@ _CORE = np.ones((3, 3, 1), bool)
 _BESIDE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[None, None, :]
 
 
-def find_body(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """The body in block means ``[x, y, z]``; all False where nothing is dense."""
-    dense = hu > CT.body
+def find_body(hu: npt.NDArray[np.float32], above: float = CT.body) -> npt.NDArray[np.bool_]:
+    """The body in block means ``[x, y, z]``; all False where nothing is ``above``."""
+    dense = hu > above
     walled = np.pad(dense, ((1, 1), (1, 1), (0, 0)), mode="edge")
     opened = ndimage.binary_opening(walled, _CORE)[1:-1, 1:-1]
     pieces, count = ndimage.label(opened)

@@ -1,9 +1,9 @@
 """Is this the scan we have already, under another name?
 
-A scan's likeness is how much gas, fat, soft tissue and bone lies in each half of its body, every
-4 mm along the body: areas, which neither the origin, the in-plane crop, the pixel size, the storage
-order nor the compression change.  Cutting slices off either end shortens it, so two are compared
-where they overlap best.
+A scan's likeness is how much gas, fat, soft tissue and bone (of MR: void, dark, medium and bright)
+lies in each half of its body, every 4 mm along the body: areas, which neither the origin, the
+in-plane crop, the pixel size, the storage order nor the compression change.  Cutting slices off
+either end shortens it, so two are compared where they overlap best.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medaug.data.checks.reduced import Reduced
+from medaug.modality import CT
 
 Likeness = npt.NDArray[np.float64]
 """mm2 (n, 8), from inferior to superior: gas, fat, soft, bone on the left, then on the right."""
@@ -35,7 +36,8 @@ def likeness(reduced: Reduced) -> Likeness:
     height = z_mm * (body.shape[2] - 1)
     if height < SHORTEST_MM or not body.any():
         return np.zeros((0, 8))
-    tissue = np.digitize(reduced.hu, _TISSUES_HU)
+    bounds = _TISSUES_HU if reduced.modality is CT else reduced.modality.bands
+    tissue = np.digitize(reduced.hu, bounds)
     widths = body.sum(axis=(0, 1))
     places = np.arange(body.shape[0])
     middle = (places @ body.sum(axis=1)) / np.maximum(widths, 1)

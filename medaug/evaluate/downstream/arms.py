@@ -10,6 +10,7 @@ import numpy as np
 from medaug.errors import ConfigError
 from medaug.evaluate.downstream.lesson import Lesson
 from medaug.evaluate.downstream.streams import Stream, changed, plain
+from medaug.modality import modality_of
 from medaug.registry import Entry, lookup
 from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import randomise_contrast
@@ -65,9 +66,10 @@ def _carvemix(lesson: Lesson) -> Stream:
 
 def _contrast(lesson: Lesson) -> Stream:
     strength = lesson.config.study.contrast_strength
+    low, high = modality_of(lesson.codec.modality).limits
 
     def mix(mine: Scan, other: Scan, rng: np.random.Generator) -> Scan:
-        return randomise_contrast(mine, rng, strength=strength)
+        return randomise_contrast(mine, rng, strength=strength, limits=(low, high))
 
     return changed(lesson.real(), mix, lesson.config.study.ratio, lesson.pixel_mm)
 

@@ -34,8 +34,8 @@ def plain_codec(cache: SliceCache, data: DataConfig) -> CTCodec:
     """
     codec = codec_for(cache, data.model_copy(update={"masks": "joint"}))
     if not isinstance(codec, CTCodec) or not codec.labels:
-        raise ConfigError(f"{cache.path}: a downstream study needs CT slices with labels")
-    return CTCodec(codec.window_hu, codec.labels)
+        raise ConfigError(f"{cache.path}: a downstream study needs scans with labels")
+    return CTCodec(codec.window_hu, codec.labels, modality=codec.modality)
 
 
 def labelled(cache: SliceCache, data: DataConfig, labels: dict[str, int]) -> list[str]:

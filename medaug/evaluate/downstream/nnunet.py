@@ -90,7 +90,7 @@ def write_dataset(folder: Path, stream: Stream, lesson: Lesson, count: int) -> N
     write_json(
         folder / "dataset.json",
         {
-            "channel_names": {"0": "CT"},
+            "channel_names": {"0": lesson.codec.modality},
             "labels": labels,
             "numTraining": count,
             "file_ending": ".nii.gz",

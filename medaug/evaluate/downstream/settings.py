@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from medaug.config import Config, FilterConfig, merge, resolve, resolve_filter, validated
 from medaug.data.stored import SliceCache
 from medaug.errors import ConfigError
+from medaug.modality import modality_of
 
 FREE = ("n", "subsets", "arms", "hurt", "resamples")
 """Settings that may change between one command and the next in the same folder."""
@@ -81,10 +82,8 @@ def resolve_study(cache: SliceCache, *layers: Mapping[str, Any]) -> StudyConfig:
     Raises:
         ConfigError: an unknown key, a value that is not accepted, or a cache of pictures.
     """
-    if cache.content != "ct":
-        raise ConfigError(
-            f"{cache.path}: a downstream study needs CT slices, this has {cache.holds}"
-        )
+    if cache.kind != "ct":
+        raise ConfigError(f"{cache.path}: a downstream study needs scans, this has {cache.holds}")
     known = cache.settings
     asked: dict[str, Any] = {
         "data": {
@@ -93,6 +92,7 @@ def resolve_study(cache: SliceCache, *layers: Mapping[str, Any]) -> StudyConfig:
             "fov_mm": known.fov_mm,
             "center": known.center,
             "augment": {"elastic": 0.02},
+            "window_hu": list(modality_of(cache.modality).window),
         },
         "train": {"images": 60_000, "batch": 32, "ema_half_life": 2000, "snapshot_every": 20_000},
     }

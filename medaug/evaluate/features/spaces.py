@@ -129,7 +129,12 @@ def spaces_of(
         evidence.heldout.some(min(len(evidence.heldout), most), derive(seed, "heldout")),
         Pixels("pixels", window),
         Pixels("coarse", window, COARSE),
-        [RandomConvolutions(window), encoder, Texture.fit(train.images, window), *brought],
+        [
+            RandomConvolutions(window),
+            encoder,
+            Texture.fit(train.images, window, evidence.modality),
+            *brought,
+        ],
         None if folder is None else Path(folder),
         seed,
     )

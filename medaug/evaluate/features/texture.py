@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medaug.evaluate.features.extractor import blocks
+from medaug.modality import CT, Modality
 from medaug.types import HU
 
 LEVELS = 16
@@ -22,7 +23,8 @@ BINS = 32
 """Equally wide parts of the window, for the first-order entropy."""
 AIR = 0.025
 """Share of the window above its foot that is still air."""
-FAT, SOFT = (-150, -30), (0, 150)
+MIDDLES = {"CT": ((-150, -30), (0, 150)), "MR": ((100, 400), (400, 700))}
+"""Bands whose medians are taken: fat and soft tissue, and what is dark and medium in MR."""
 OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 STEPS = 2048
@@ -51,38 +53,47 @@ class Texture:
         window_hu: HU outside it are clipped.
         mean: of each feature over the training slices, (features,).
         deviation: likewise; where a feature is the same for all, 1.
+        modality: of the slices.
     """
 
     name = "texture"
 
-    def __init__(self, window_hu: tuple[float, float], mean: Rows, deviation: Rows) -> None:
+    def __init__(
+        self,
+        window_hu: tuple[float, float],
+        mean: Rows,
+        deviation: Rows,
+        modality: Modality = CT,
+    ) -> None:
         self.window_hu, self.mean, self.deviation = window_hu, mean, deviation
+        self.modality = modality
         told = f"{VERSION} {window_hu} {mean.round(9).tolist()} {deviation.round(9).tolist()}"
+        told += "" if modality is CT else f" {modality.name}"
         self.version = f"{VERSION}.{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
     @classmethod
-    def fit(cls, images: HU, window_hu: tuple[float, float]) -> "Texture":
+    def fit(cls, images: HU, window_hu: tuple[float, float], modality: Modality = CT) -> "Texture":
         """Standardised by the training slices (n, y, x)."""
-        raw = measured(images, window_hu)
+        raw = measured(images, window_hu, modality)
         deviation = raw.std(0)
         flat = deviation <= 1e-9 + 1e-9 * np.abs(raw.mean(0))
-        return cls(window_hu, raw.mean(0), np.where(flat, 1, deviation))
+        return cls(window_hu, raw.mean(0), np.where(flat, 1, deviation), modality)
 
     def __call__(self, images: HU) -> Tensor:
-        found = (measured(images, self.window_hu) - self.mean) / self.deviation
+        found = (measured(images, self.window_hu, self.modality) - self.mean) / self.deviation
         return torch.from_numpy(found).float()
 
 
-def measured(images: HU, window_hu: tuple[float, float]) -> Rows:
-    """The features (n, ``NAMES``) of slices in HU (n, y, x), not standardised."""
-    return np.concatenate([_block(part, window_hu) for part in blocks(images)])
+def measured(images: HU, window_hu: tuple[float, float], modality: Modality = CT) -> Rows:
+    """The features (n, ``NAMES``) of slices (n, y, x), not standardised."""
+    return np.concatenate([_block(part, window_hu, modality) for part in blocks(images)])
 
 
-def _block(images: HU, window_hu: tuple[float, float]) -> Rows:
+def _block(images: HU, window_hu: tuple[float, float], modality: Modality) -> Rows:
     low, high = round(window_hu[0]), round(window_hu[1])
     x = np.clip(images, low, high).astype(np.int64)
     inside = x > low + AIR * (high - low)
-    parts = [_first_order(x, inside, low, high), _grain(x, inside)]
+    parts = [_first_order(x, inside, low, high, MIDDLES[modality.name]), _grain(x, inside)]
     levels = np.minimum((x - low) * LEVELS // (high - low), LEVELS - 1)
     return np.concatenate([*parts, glcm(levels, inside), lbp(x, inside)], 1)
 
@@ -109,7 +120,11 @@ def entropy(shares: Rows) -> Rows:
 
 
 def _first_order(
-    x: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_], low: int, high: int
+    x: npt.NDArray[np.int64],
+    inside: npt.NDArray[np.bool_],
+    low: int,
+    high: int,
+    middles: tuple[tuple[int, int], ...],
 ) -> Rows:
     hu = np.arange(low, high + 1)
     histogram = counts(x - low, inside, len(hu))
@@ -121,8 +136,11 @@ def _first_order(
     unit = np.where(deviation > 0, deviation, 1)
     coarse = shares @ np.eye(BINS)[(hu - low) * BINS // len(hu)]
     medians = []
-    for start, stop in (FAT, SOFT):
+    for start, stop in middles:
         among = (hu >= start) & (hu <= stop)
+        if not among.any():
+            medians.append(np.full(len(x), (start + stop) / 2))
+            continue
         found = histogram[:, among]
         middle = quantile(found, 0.5) + max(start, low)
         medians.append(np.where(found.sum(1) > 0, middle, (start + stop) / 2))
