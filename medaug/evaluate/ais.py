@@ -17,7 +17,6 @@ from torch import Tensor
 
 from medaug.evaluate.likelihood import LOG_2PI, Density
 
-TARGET = 0.65
 FASTER, SLOWER = 1.02, 0.98
 STEP_RANGE = (1e-4, 2.0)
 SHARPNESS = 4.0
