@@ -84,6 +84,8 @@ def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
             metadata = dict(parse_json(file.read(length)).get("__metadata__", {}))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    except WeightsError:
+        raise
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a safetensors file") from error
     if "medaug" not in metadata:

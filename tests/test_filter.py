@@ -355,5 +355,5 @@ def test_it_knows_the_labels_however_a_model_takes_them(cache, tmp_path: Path, m
 
 def test_masks_alone_have_nothing_to_judge(cache: SliceCache, tmp_path: Path) -> None:
     given = DATA.model_copy(update={"masks": "alone"})
-    with pytest.raises(ConfigError, match="judges CT slices, and these are masks alone"):
+    with pytest.raises(ConfigError, match="judges slices of scans; these are masks alone"):
         open_filter(tmp_path / "f.safetensors", cache=cache, data=given)

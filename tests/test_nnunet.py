@@ -251,7 +251,7 @@ def test_a_folder_declares_and_holds_the_ignore_label(
         assert np.array_equal(label[label < 2], sample.label[label < 2])  # type: ignore[index]
     changed = {name for name, digest in tree(out).items() if digest != tree(plain)[name]}
     assert {name.split("/")[0] for name in changed} == {
-        *("labelsTr", "dataset.json", "run.json", "preview.png"),
+        *("labelsTr", "dataset.json", "manifest.csv", "run.json", "preview.png"),
     }
     assert not any("real_" in name for name in changed)
     areas = [{i: row["mask_area_mm2"] for i, row in journal.read(f).items()} for f in (out, plain)]

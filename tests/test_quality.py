@@ -331,7 +331,7 @@ def test_a_refused_scan_alone_leaves_no_cache_to_train_on(tmp_path: Path) -> Non
 def test_real_scans_pass_and_their_couch_is_told(real_pancreas: Path) -> None:
     source = open_source(str(real_pancreas))
     for case in source.cases()[0]:
-        image, labels, affine, _ = load(case, source.labels)
+        image, labels, affine, *_ = load(case, source.labels)
         assert worst(battery(case.id, image, labels, affine)) == "ok"
         reduced = reduce(image, affine)
         couch = find_couch(reduced.hu, reduced.body)
@@ -356,7 +356,7 @@ def test_real_scans_pass_and_their_couch_is_told(real_pancreas: Path) -> None:
 
 def test_other_real_scans_pass_and_the_odd_one_is_refused(real_data: Path) -> None:
     def verdicts(file: Path) -> tuple[str, str]:
-        image, _, affine, _ = load(Case("one", (file,)), {})
+        image, _, affine, *_ = load(Case("one", (file,)), {})
         found = battery("one", image, None, affine)
         return worst(found), " ".join(f.reason for f in found).strip()
 

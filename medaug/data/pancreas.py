@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from medaug.data import archives, manifest
-from medaug.data.alignment import check_geometry, check_pair
 from medaug.data.glance import SEGMENTATION, Part, parts
+from medaug.data.grids import check_geometry, check_pair
 from medaug.data.readers import nifti_header
 from medaug.data.segmentation import EXTRA, segments
 from medaug.data.series import AGAIN, Header, check_series, series_affine, walk

@@ -18,8 +18,8 @@ import numpy as np
 from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys
 
-from medaug.data.alignment import check_geometry
 from medaug.data.archives import on_disk
+from medaug.data.grids import check_geometry
 from medaug.data.pixels import Place, decode
 from medaug.data.series import Header, check_series, dicom_files, read_header, series_affine
 from medaug.data.volumes import DAMAGE, is_nifti, nifti_header, read_itk, voxels

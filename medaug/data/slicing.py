@@ -22,10 +22,10 @@ from monai.transforms import (
 )
 
 from medaug import geometry
-from medaug.data.alignment import check_pair
 from medaug.data.canonical import Canonicald
 from medaug.data.checks import battery, reduce
 from medaug.data.checks.likeness import likeness
+from medaug.data.grids import check_pair
 from medaug.data.marks import reader_of
 from medaug.data.readers import LOSSY, UNKNOWN, SeriesReader, VolumeReader
 from medaug.data.volumes import suffix

@@ -301,10 +301,12 @@ def read_index(path: Path) -> dict[str, Any] | None:
         CacheError: damaged, or of another version.
     """
     try:
-        index = unsealed(parse_json((path / INDEX).read_text()))
+        index = parse_json((path / INDEX).read_text())
         version = index["version"]
-        if version == VERSION and not index.keys() >= _KEYS:
-            raise KeyError(*(_KEYS - index.keys()))
+        if version == VERSION:
+            index = unsealed(index)
+            if not index.keys() >= _KEYS:
+                raise KeyError(*(_KEYS - index.keys()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

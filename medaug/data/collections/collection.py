@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from medaug.data.alignment import check_geometry
 from medaug.data.collections.discovered import discovered
 from medaug.data.collections.labels import Label, checked, chosen, mapping, painted
+from medaug.data.grids import check_geometry
 from medaug.data.series import Header, read_header, series_affine
 from medaug.data.volumes import VolumeHeader, suffix, volume_header
 from medaug.errors import DataError
