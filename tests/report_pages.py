@@ -78,7 +78,7 @@ def content(parts: list[Family], **more: Any) -> dict[str, Any]:
         "verdict": whole.sentence,
         "judged": {"what": "500 slices drawn from the run runs/phantom", "weights": "a" * 64},
         "against": {
-            "cache": "cache/phantom-64px-360mm",
+            "source": "phantom",
             "fingerprint": "0123456789abcdef0123",
             "train": [f"PANCREAS_{i:04d}" for i in range(1, 17)],
             "heldout": [f"PANCREAS_{i:04d}" for i in range(17, 21)],

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medaug.config import read_yaml
-from medaug.data.stored import SliceCache
+from medaug.data.stored import SliceCache, sealed_case, unsealed_case
 from medaug.errors import CacheError, ConfigError, DataError, MedaugError, WeightsError
 from medaug.evaluate import drawn, parts
 from medaug.evaluate.downstream import synthesis
@@ -123,9 +123,9 @@ def test_a_cache_of_python_objects_is_refused(
             shutil.copytree(phantom_cache, place)
             case = next(iter(SliceCache.open(place).cases))
             file = place / "cases" / case / "case.json"
-            told = json.loads(file.read_text())
+            told = unsealed_case(json.loads(file.read_text()))
             told["bytes"][name] = len(content)
-            file.write_text(json.dumps(told))
+            file.write_text(json.dumps(sealed_case(told)))
             (place / "cases" / case / name).write_bytes(content)
             with pytest.raises(CacheError, match=f"{name}: "):
                 getattr(SliceCache.open(place).cases[case], name.removesuffix(".npy"))
