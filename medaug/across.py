@@ -161,12 +161,12 @@ def share_norms(network: nn.Module) -> None:
             share_norms(module)
 
 
-LIKE = {torch.randn_like, torch.rand_like, torch.bernoulli}
+LIKE = {torch.randn_like, torch.rand_like}
 SIZED = {torch.randn, torch.rand}
 DROPPING = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
 UNSHARED = {
-    torch.normal, torch.randint_like, torch.randperm, torch.multinomial, torch.poisson,
-    torch.dropout, torch.feature_dropout, torch.alpha_dropout, F.alpha_dropout,
+    torch.bernoulli, torch.normal, torch.randint_like, torch.randperm, torch.multinomial,
+    torch.poisson, torch.dropout, torch.feature_dropout, torch.alpha_dropout, F.alpha_dropout,
     F.feature_alpha_dropout, F.gumbel_softmax, F.rrelu, Tensor.normal_, Tensor.uniform_,
     Tensor.bernoulli_, Tensor.random_, Tensor.exponential_, Tensor.cauchy_, Tensor.geometric_,
     Tensor.log_normal_, Tensor.multinomial, Tensor.bernoulli,
@@ -200,7 +200,7 @@ class _OwnRows(TorchFunctionMode):
         if func in UNSHARED:
             raise TrainingError(
                 f"a turn draws by {func.__name__}, which {self.ranks.world} processes cannot "
-                "share; draw by torch.randn, rand, randint, bernoulli, their _like or dropout"
+                "share; draw by torch.randn, rand, randint, randn_like, rand_like or dropout"
             )
         if func in DROPPING:
             return self._dropout(func, *args, **named)

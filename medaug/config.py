@@ -307,7 +307,9 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):
-            raise ConfigError(f"config model.{key}: a plain name is wanted, got {shown(str(value))}")
+            raise ConfigError(
+                f"config model.{key}: a plain name is wanted, got {shown(str(value))}"
+            )
     try:
         return Config.model_validate(merge(_preset(str(name), str(preset)), asked))
     except ValidationError as error:

@@ -179,7 +179,6 @@ def test_draws_are_rows_of_one_draw() -> None:
                 return [
                     torch.randn(rows, 5), torch.randn_like(like), torch.rand((rows, 1, 2)),
                     torch.randint(-3, 4, (rows,)), torch.randint(9, (rows, 1)),
-                    torch.bernoulli(like + 0.5),
                     torch.nn.functional.dropout(like + 1, 0.4),
                     torch.nn.functional.dropout2d(like + 1, 0.4),
                     torch.nn.Dropout2d(0.3)(like.to(memory_format=torch.channels_last) + 1),

@@ -71,7 +71,7 @@ def test_each_kind_of_leak_is_seen(soaked: Any, hoard: list[Any]) -> None:
     """Memory, a descriptor and a temporary file in every cycle."""
 
     def plant(number: int) -> None:
-        hoard.append(np.full(8_000_000, number, np.uint8))
+        hoard.append(np.full(40_000_000, number, np.uint8))
         hoard.append(os.open(os.devnull, os.O_RDONLY))
         os.close(tempfile.mkstemp()[0])
 

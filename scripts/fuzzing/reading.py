@@ -55,7 +55,7 @@ def _of_cache(cache: SliceCache, report: PrepareReport | None = None) -> Seen:
     seen.said |= {f"{id}: {r}" for id, case in cache.cases.items() for r in case.left_out.values()}
     if report is not None:
         seen.refused = [str(problem) for problem in report.failed]
-        seen.said |= {f"{id}: {why}" for id, why in (report.excluded | report.notes).items()}
+        seen.said |= {f"{id}: {why}" for id, why in report.excluded.items()}
         seen.said |= {f"changed {id}: {why}" for id, why in report.changed.items()}
     return seen
 

@@ -185,6 +185,7 @@ def _become(command: Command, folder: Path, told: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(told, 2)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
         os.chdir(folder)
         os.environ.update(command.environment)
         if command.before is not None:

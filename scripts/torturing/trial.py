@@ -1,6 +1,5 @@
 """What became of one attempt, and the count of many."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +52,7 @@ class Tally:
     lost: int = 0
     hung: int = 0
     tracebacks: int = 0
-    notes: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, int] = field(default_factory=dict)
 
     def add(self, trial: Trial) -> None:
         """Count one more."""
@@ -63,7 +62,7 @@ class Tally:
         self.hung += trial.hung
         self.tracebacks += trial.tracebacks
         if trial.note:
-            self.notes[trial.note] += 1
+            self.notes[trial.note] = self.notes.get(trial.note, 0) + 1
 
 
 @dataclass
