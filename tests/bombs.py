@@ -5,6 +5,7 @@ became of each as JSON lines: ``python -m tests.bombs FOLDER``.
 """
 
 import gzip
+import io
 import json
 import resource
 import struct
@@ -244,7 +245,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "weights": read_tensors,
         "json": lambda file: parse_json(file.read_bytes()),
         "yaml": read_yaml,
-        "arrays": read_arrays,
+        "arrays": lambda file: read_arrays(io.BytesIO(file.read_bytes())),
     }
 
 

@@ -104,6 +104,8 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     try:
         with on_disk([file]) as (local,):
             image = open_nifti(local)
+    except DataError:
+        raise
     except DAMAGE as error:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"{file.name} is not there") from error
