@@ -84,7 +84,7 @@ def content(parts: list[Family], **more: Any) -> dict[str, Any]:
             "heldout": [f"PANCREAS_{i:04d}" for i in range(17, 21)],
         },
         "settings": {"window_hu": [-160, 240], "size": 64, "pixel_mm": 5.625, "slices": 5000,
-                     "labels": ["pancreas"], "seed": 0},
+                     "labels": ["pancreas"], "seed": 0, "unit": "HU"},
         "versions": {"medaug": "0.1.0", "torch": "2.11.0"},
         "reproduce": "medaug evaluate --out report --run runs/phantom-vaegan --seed 0 "
                      "--set 'evaluate.bounds.privacy.auc={\"most\": 0.55}'",
