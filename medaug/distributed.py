@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from medaug.errors import ConfigError, MedaugError, RanksError
+from medaug.meeting import meet
 
 if TYPE_CHECKING:
     import torch
@@ -215,8 +216,10 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
     own = not dist.is_initialized()
     if own:
         with _explained():
+            found, _, _ = next(dist.rendezvous("env://", part.rank, part.world, timeout=PATIENCE))
+            store = meet(found, part.rank, part.world, PATIENCE)
             dist.init_process_group(
-                backend, rank=part.rank, world_size=part.world, timeout=PATIENCE
+                backend, store=store, rank=part.rank, world_size=part.world, timeout=PATIENCE
             )
     _ranks = Ranks(part.rank, part.world, device)
     print(f"process {part.rank} of {part.world} on {device}", file=sys.stderr)

@@ -271,7 +271,7 @@ class _Trainer:
                 if due <= self.images < train.images:
                     self.snapshot()
                     due = _next(self.images, train.snapshot_every)
-            if self.images > self.resumed or not sound(weights_path(self.run)):
+            if self.images > self.resumed or not self.ranks.led(self.exported):
                 self.snapshot()
         if stop and self.ranks.first:
             tell(f"{self.run}: interrupted; the same command goes on")
@@ -285,6 +285,10 @@ class _Trainer:
             self.statement(),
             stop or None,
         )
+
+    def exported(self) -> bool:
+        """Whether the run's generator is there, whole."""
+        return sound(weights_path(self.run))
 
     note = ""
 

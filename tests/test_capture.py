@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import medaug.train
@@ -89,11 +90,16 @@ class Operators:
         return torch.no_grad()(graph), counted[0]
 
 
-def recorded_rounds(made: Any) -> Operators:
-    """Let ``made`` record its turns, on slices in memory as they are on a GPU."""
+def keep_resident(made: Any) -> None:
+    """Hold the slices in memory, as on a GPU."""
     feed = made.feed
     feed._images, feed._label_maps = feed.images, feed.label_maps
     assert feed.resident
+
+
+def recorded_rounds(made: Any) -> Operators:
+    """Let ``made`` record its turns, on slices in memory."""
+    keep_resident(made)
     private = made.game.private
     made.game = Game(made.model, 0, CPU, made.game.precision, private, recorded=True)
     recorder = Operators(made)
@@ -155,6 +161,7 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     assert apart(weights(refused), weights(played), start) < 0.01
     strict = trainer(cache, tmp_path / "strict", "wgan_gp")
     strict.capture = Capture(strict.game, strict.feed, Refusing(strict), strict=True)
+    strict.round()
     with pytest.raises(ConfigError, match=r"judge cannot be recorded \(operation not permitted"):
         strict.round()
 
@@ -168,7 +175,7 @@ def test_capture_is_refused_where_it_is_impossible(cache: SliceCache, tmp_path: 
 
 
 class Waits(TorchDispatchMode):
-    """Counts operators that make the host wait for the device, or need a number from it."""
+    """Counts what makes the host wait for the device, or need a number from it."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
 
@@ -188,16 +195,34 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Fetches(TorchFunctionMode):
+    """Counts what takes a tensor's values to the host without an operator of its own."""
+
+    NAMES = ("tolist", "numpy", "cpu", "__array__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in self.NAMES:
+            self.seen.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_round_waits_for_nothing(cache: SliceCache, tmp_path: Path, model: str) -> None:
     made = trainer(cache, tmp_path / "run", model)
-    with Waits() as waits:
+    keep_resident(made)
+    with Waits() as waits, Fetches() as fetches:
         while made.images < IMAGES[model]:
             made.round()
-    assert waits.seen == []
-    with waits:
+    assert waits.seen == fetches.seen == []
+    with fetches:
         made.tell(1.0)
-    assert waits.seen
+    assert fetches.seen
 
 
 def test_a_stepper_with_a_rate_tensor_equals_one_with_a_number() -> None:
@@ -217,26 +242,36 @@ def test_a_stepper_with_a_rate_tensor_equals_one_with_a_number() -> None:
 
 def trace(
     cache: SliceCache, run: Path, model: str, device: str, images: int, **train: Any
-) -> torch.Tensor:
-    """Every term after every one of the rounds, (rounds, terms)."""
+) -> dict[str, torch.Tensor]:
+    """Every term, averaged over each 20 of 200 rounds, (10,)."""
     made = trainer(cache, run, model, device, images=images, **train)
     rows = []
     for _ in range(200):
         made.round()
-        rows.append(list(made.game.account.close().values()))
-    return torch.tensor(rows, dtype=torch.float64)
+        rows.append(made.game.account.close())
+    return {
+        term: torch.tensor([row[term] for row in rows]).view(10, 20).mean(1) for term in rows[0]
+    }
+
+
+def furthest(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference, against the second's size."""
+    return float(((one - other).abs() / other.abs()).max())
 
 
 def test_bf16_follows_float32_for_200_steps(cache: SliceCache, tmp_path: Path) -> None:
-    """The default model's first phase: each term, averaged over 20 steps, stays near float32's."""
-    runs = [
+    """The default model's first phase: what is made small stays near float32's at every stretch.
+
+    The divergence of the code is worth little there and wanders; gradients are what is left over.
+    """
+    plain, mixed = (
         trace(cache, tmp_path / precision, "phased", "cpu", 4000, precision=precision)
         for precision in ("float32", "bfloat16")
-    ]
-    plain, mixed = (run.view(10, 20, -1).mean(1) for run in runs)
-    assert not torch.equal(plain, mixed)
-    assert (mixed - plain).abs().max() < 0.05
-    assert ((mixed - plain).abs() / (plain.abs() + 0.01)).mean() < 0.05
+    )
+    assert plain.keys() == mixed.keys()
+    for term in ("image", "mask", "edges"):
+        assert 0 < furthest(mixed[f"decoder/{term}"], plain[f"decoder/{term}"]) < 0.03
+    assert furthest(mixed["decoder/kl"], plain["decoder/kl"]) < 0.15
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -252,8 +287,9 @@ def test_graphs_follow_eager_float32_for_200_steps(
             "fast": {"capture": "on", "precision": precision},
         }.items()
     )
-    means = [run.view(10, 20, -1).mean(1) for run in (plain, fast)]
-    assert ((means[1] - means[0]).abs() / (means[0].abs() + 0.1)).mean() < 0.1
+    assert plain.keys() == fast.keys()
+    apart = [(fast[term] - plain[term]).abs() / (plain[term].abs() + 0.1) for term in plain]
+    assert torch.stack(apart).mean() < 0.1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -34,7 +34,7 @@ LAYERS = [
     {"ignoring", "modality"},
     {"types"},
     {"config", "registry", "progress", "files", "seeds", "distributed", "starved", "stopping"},
-    {"plain_yaml", "text", "zips"},
+    {"meeting", "plain_yaml", "text", "zips"},
     {"errors"},
 ]
 # fmt: on

@@ -46,14 +46,14 @@ def found(played: Path, what: str) -> tuple[dict[str, Any], dict[str, Any], dict
 
 @pytest.mark.parametrize("case", TURNS)
 def test_a_turn_of_two_is_the_turn_of_one(played: Path, case: str) -> None:
-    """Float32 keeps 7 digits; batch norm of 8 rows and small sums take two or three of them."""
+    """Float32 keeps 7 digits; batch norm of 8 rows and small sums take two of them."""
     alone, first, second = found(played, "turns")
     keys = [key for key in alone if f"/{case}/" in key]
     assert any(key.startswith("gradient") for key in keys)
     for key in keys:
         assert torch.equal(first[key], second[key]), key
         apart = (first[key] - alone[key]).norm()
-        assert apart <= 2e-4 * alone[key].norm() + 1e-7, key
+        assert apart <= 1e-4 * alone[key].norm() + 1e-7, key
     assert bool(first[f"same/{case}"])
 
 
@@ -66,8 +66,7 @@ def test_two_hundred_updates_of_two_are_those_of_one(played: Path, case: str) ->
     assert torch.equal(first[key], second[key])
     assert torch.equal(alone[key].isnan(), first[key].isnan())
     apart = (first[key] - alone[key]).abs() / (alone[key].abs() + 1e-2)
-    assert float(apart[:20].nan_to_num().max()) < 1e-3
-    assert float(apart.nan_to_num().max()) < 0.1
+    assert float(apart.nan_to_num().max()) < 1e-4
 
 
 def states(played: Path, name: str) -> dict[str, torch.Tensor]:
