@@ -1,8 +1,10 @@
 """The README's snippets run: commands as plans, Python as it stands."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -76,6 +78,25 @@ def test_commands(place: Path, command: list[str], monkeypatch: pytest.MonkeyPat
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code, command
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "torchrun"])
+def test_torchrun_starts_it(place: Path, command: list[str]) -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", *command[1:], "--dry-run"]
+    done = subprocess.run(words, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_jobs_are_there() -> None:
+    jobs = [command[1] for command in COMMANDS if command[0] == "sbatch"]
+    assert all((ROOT / job).read_text().startswith("#!/bin/bash\n") for job in jobs)
+
+
+def test_every_command_is_tried() -> None:
+    kinds = {command[0] for command in COMMANDS if command}
+    assert kinds - {"scripts/demo", "scripts/test"} == {"medaug", "torchrun", "sbatch"}
 
 
 @pytest.mark.parametrize(
