@@ -67,7 +67,8 @@ def train(
         source = workflow.open_data(data, root, **scans)
         planned = workflow.plan(source, data, asked, cache=cache, run=run)
         content = {"config": planned.config.dump(), "cache": planned.cache, "run": planned.run}
-        answer(json, content, _yaml(content))
+        if share().rank == 0:
+            answer(json, content, _yaml(content))
         return
     prepared, report = workflow.train(
         data,
