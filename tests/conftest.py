@@ -1,6 +1,5 @@
 """Miniature scans in the real on-disk layout, and the real files where they are at hand."""
 
-import importlib
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
 
 from tests import web as served
+from tests.script_modules import modules_of
 
 torch.set_num_threads(1)  # the networks of the tests are too small to share
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -271,18 +271,11 @@ def medaug(
     return run
 
 
-BENCHMARKS = Path(__file__).parents[1] / "scripts" / "benchmarks"
-
-
 @pytest.fixture
-def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Imports a benchmark row as it sees itself when it runs: its neighbours are top-level."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (BENCHMARKS / f"{name}.py").exists():
-            del sys.modules[name]
+def row() -> Iterator[Callable[[str], Any]]:
+    """Imports a benchmark row."""
+    with modules_of("benchmarks") as module:
+        yield module
 
 
 @pytest.fixture

@@ -4,11 +4,7 @@ python -m tests.ranks_play OUT CACHE
 """
 
 import json
-import os
-import socket
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from hashlib import sha256
@@ -25,6 +21,7 @@ from medaug.models import build
 from medaug.models.base import Batch, Model, Shape
 from medaug.rounds import Game
 from tests.ranks_fit import run
+from tests.script_modules import modules_of
 from tests.test_models import LAYOUT, PROGRESS, SHAPES, SMALL, UNLABELED, batch, make
 
 CPU = torch.device("cpu")
@@ -137,32 +134,11 @@ def play(what: Any, out: Path) -> int:
     return 0
 
 
-def launch(work: Callable[[], int], world: int) -> list[int]:
-    """Exit statuses of ``world`` forked processes that do ``work`` as torchrun would have them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if not child:
-            named = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
-            os.environ |= {key: str(value) for key, value in named.items()}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_WORLD_SIZE": str(world)}
-            code = 70
-            try:
-                code = work()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 def main(out: Path, cache: Path) -> None:
     """All of it; statuses go to ``statuses.json``."""
     told = {}
+    with modules_of("benchmarks") as module:
+        launch = module("launching").launch
     for world in (1, 2):
         for what in (turns, trace):
             told[f"{what.__name__}-{world}"] = launch(partial(play, what, out), world)

@@ -14,7 +14,7 @@ import pytest
 
 from medaug.data.cache import SliceCache
 from medaug.evaluate.masks import Masks
-from tests.conftest import BENCHMARKS
+from tests.script_modules import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
@@ -33,12 +33,12 @@ def test_list_names_every_row_and_installs_nothing() -> None:
         check=True,
     )
     assert [line.split()[0] for line in done.stdout.splitlines()] == ROWS
-    assert all((BENCHMARKS / f"{name}.py").exists() for name in ROWS)
+    assert all((SCRIPTS / "benchmarks" / f"{name}.py").exists() for name in ROWS)
     assert done.stderr == ""
 
 
 def test_an_unknown_row_is_refused() -> None:
-    command = [sys.executable, BENCHMARKS / "bench.py", "trian"]
+    command = [sys.executable, SCRIPTS / "benchmarks" / "bench.py", "trian"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"no row 'trian' (rows: {', '.join(ROWS)})" in done.stderr

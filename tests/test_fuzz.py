@@ -1,7 +1,5 @@
 """Damaged files of the usual kinds: refused in one sentence, read alike, or told apart."""
 
-import importlib
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,8 +20,8 @@ from medaug.data.volumes import DAMAGE, nifti_header, voxels
 from medaug.errors import DataError, MedaugError
 from medaug.files import write_json
 from medaug.layouts.folder import OwnMasks
+from tests.script_modules import modules_of
 
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "fuzzing"
 SHORT = {"dicom": 45, "nii": 40, "nii-gz": 40, "idx": 45, "idx-gz": 40, "json": 40, "csv": 20,
          "zip": 30}  # fmt: skip
 """Inputs of each kind; 300 in all."""
@@ -33,11 +31,8 @@ SHORT = {"dicom": 45, "nii": 40, "nii-gz": 40, "idx": 45, "idx-gz": 40, "json": 
 def fuzzing() -> Iterator[dict[str, ModuleType]]:
     """The modules of the harness, which see each other as top-level ones."""
     names = ("damage", "structured", "material", "reading", "kinds", "running")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield {name: importlib.import_module(name) for name in names}
-    for name in names:
-        del sys.modules[name]
+    with modules_of("fuzzing") as module:
+        yield {name: module(name) for name in names}
 
 
 def test_300_damaged_inputs_are_refused_alike_or_told(

@@ -1,6 +1,5 @@
 """What the speed rows count and drive: operations, bytes, convolutions, and the peers' loops."""
 
-import importlib
 import json
 import sys
 from collections import Counter
@@ -13,19 +12,7 @@ import torch
 from medaug.models import build
 from medaug.tensors import Shape
 
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def row(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a row's file as it sees itself when it runs: its neighbours are top-level modules."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (SCRIPTS / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 def test_operations_bytes_and_convolutions_are_those_of_the_formula(row: Any) -> None:

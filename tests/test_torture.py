@@ -1,15 +1,17 @@
 """The hammers of scripts/torture in short, and that they notice what is lost."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.script_modules import modules_of
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts" / "torturing"
@@ -20,14 +22,10 @@ HAMMERS = [
 
 
 @pytest.fixture
-def part(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a file of the script as it sees itself when it runs."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (SCRIPTS / f"{name}.py").exists():
-            del sys.modules[name]
+def part() -> Iterator[Callable[[str], Any]]:
+    """Imports a file of the script."""
+    with modules_of("torturing") as module:
+        yield module
 
 
 def torture(work: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -9,11 +9,8 @@
 
 import os
 import shutil
-import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from launching import launch
 from material import PATIENTS, SEED, phantom_cache
 from results import Claim, asked, report
 from scaling import estimates, sent
@@ -76,31 +74,6 @@ def played(
     return 0
 
 
-def launch(work: Callable[[], int], world: int) -> None:
-    """``world`` forked processes that do ``work`` as torchrun would have them, one thread each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if not child:
-            named = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
-            os.environ |= {key: str(value) for key, value in named.items()}
-            os.environ["MASTER_ADDR"] = "127.0.0.1"
-            status = 70
-            try:
-                status = work()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        children.append(child)
-    for child in children:
-        if os.waitpid(child, 0)[1]:
-            raise RuntimeError("a process of the benchmark failed; see above")
-
-
 def deviation(one: list[dict[str, float]], other: list[dict[str, float]]) -> list[float]:
     """The largest relative difference of any term, round by round."""
     return [
@@ -115,7 +88,8 @@ def trace(cache: Path, name: str, work: Path, rounds: int) -> dict[str, Any]:
     for how, world, nudge in (("one", 1, 0.0), ("two", 2, 0.0), ("nudged", 1, NUDGE)):
         run, out = work / f"ranks-{how}", work / f"ranks-{how}.found"
         shutil.rmtree(run, ignore_errors=True)
-        launch(partial(played, cache, GAMES[name], run, rounds, nudge, out), world)
+        if any(launch(partial(played, cache, GAMES[name], run, rounds, nudge, out), world)):
+            raise RuntimeError("a process of the benchmark failed; see above")
         found[how] = [torch.load(out.with_suffix(f".{rank}")) for rank in range(world)]
     one, two, nudged = found["one"][0], found["two"][0], found["nudged"][0]
     apart, rounding = (deviation(one["terms"], each["terms"]) for each in (two, nudged))
