@@ -67,11 +67,12 @@ def hoard() -> Iterator[list[Any]]:
             os.close(one)
 
 
-def test_each_kind_of_leak_is_seen(soaked: Any, hoard: list[Any]) -> None:
-    """Memory, a descriptor and a temporary file in every cycle."""
+def test_each_kind_of_leak_is_seen(row: Any, soaked: Any, hoard: list[Any]) -> None:
+    """A fortieth of the memory, a descriptor and a temporary file in every cycle."""
+    share = row("soak")._own_bytes() // 40
 
     def plant(number: int) -> None:
-        hoard.append(np.full(40_000_000, number, np.uint8))
+        hoard.append(np.full(share, number, np.uint8))
         hoard.append(os.open(os.devnull, os.O_RDONLY))
         os.close(tempfile.mkstemp()[0])
 
