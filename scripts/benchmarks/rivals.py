@@ -4,14 +4,12 @@
 player, ``requires_grad`` switched to and fro, and losses read after every step.  ``pythae`` is the
 trainer of that package for its VAEGAN, ``monai`` MONAI's AdversarialTrainer; both drive medaug's
 networks through their own interfaces.  pythae and pytorch-ignite come with the extra ``bench`` or
-lie in build/rivals; a rival that is not there says so.
+lie in build/rivals, where ``bench.py`` has rows look; a rival that is not there says so.
 """
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +18,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from medaug.device import autocast
-
-EXTRA = Path(__file__).resolve().parents[2] / "build" / "rivals"
-"""Where packages may lie that are not installed; MONAI looks for ignite when it is first loaded."""
-if EXTRA.is_dir():
-    sys.path.append(str(EXTRA))
 
 
 class Done(Exception):
