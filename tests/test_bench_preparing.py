@@ -108,7 +108,7 @@ def test_access_hands_out_the_same_slices_every_way(
     access.agree(cache, ways)
     monkeypatch.setattr(access, "WORKERS", (0,))
     told = access.measure(ways, dict.fromkeys(ways, 24), 2)
-    assert len(told) == len(ways) == 4
+    assert len(told) == len(ways) == 5
     assert all(len(speeds) == 2 and min(speeds) > 0 for speeds in told.values())
     mirrored = ways | {access.GRID: lambda n, w: [{k: b[k].flip(-1) for k in access.KEYS}
                                                   for b in ways[access.GRID](n, w)]}  # fmt: skip

@@ -86,6 +86,15 @@ def test_numbers_count_from_either_end_and_ranges_are_data_sets(phantom_cache):
     assert len(list(data)) == len(data)
 
 
+def test_several_at_once_are_those_one_by_one(organs):
+    data = SliceDataset(organs, "all", transform=lambda item: {**item, "more": 1})
+    places = [len(data) - 1, 0, 3, 3, -1]
+    several = data.__getitems__(places)
+    assert all(same(item, data[i]) for item, i in zip(several, places, strict=True))
+    several[2]["image"] += 1
+    assert same(several[3], data[3])
+
+
 def test_what_is_handed_out_may_be_written_to(phantom_cache):
     data = SliceDataset(phantom_cache)
     before = data[4]

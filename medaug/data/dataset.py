@@ -101,24 +101,38 @@ class SliceDataset(Dataset[Any]):
         """One slice, or those of a range as a data set of their own."""
         if isinstance(index, slice):
             return Subset(self, range(len(self))[index])
-        case, z = self._find(operator.index(index))
-        item: dict[str, Any] = {"image": _tensor(case.image[z], np.float32)}
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Any]:
+        """Several slices in one go, which is how a ``DataLoader`` asks for a batch."""
+        found = [self._find(operator.index(index)) for index in indices]
+        images = _tensors([case.image[z] for case, z in found], np.float32)
+        items = [self._told(case, z) for case, z in found]
+        for item, image in zip(items, images, strict=True):
+            item["image"] = image
+        if self._label:
+            marks = [case.label[z] for case, z in found if case.label is not None]
+            kept = marks if self._all else [self._kept[each] for each in marks]
+            for item, label in zip(items, _tensors(kept, np.uint8), strict=True):
+                item["label"] = label
+        if self.meta:
+            for item in items:
+                _add_meta(item)
+        return items if self.transform is None else [self.transform(item) for item in items]
+
+    @staticmethod
+    def _told(case: CachedCase, z: int) -> dict[str, Any]:
+        """What is known of a slice beside its pixels."""
+        item: dict[str, Any] = {"case": case.id, "z": z}
         if case.classes is not None:
             item["class"] = int(case.classes[z])
         if case.attributes.shape[1]:
             item["attributes"] = torch.from_numpy(case.attributes[z].copy())
-        if self._label:
-            assert case.label is not None
-            marks = case.label[z]
-            item["label"] = _tensor(marks if self._all else self._kept[marks], np.uint8)
-        item |= {"case": case.id, "z": z}
         if case.kind == "ct":
             affine = case.affine.copy()
             affine[:3, 3] += z * affine[:3, 2]
             item["affine"] = torch.from_numpy(affine)
-        if self.meta:
-            _add_meta(item)
-        return item if self.transform is None else self.transform(item)
+        return item
 
     def _find(self, index: int) -> tuple[CachedCase, int]:
         position = index + len(self) if index < 0 else index
@@ -148,10 +162,10 @@ def _shown(case: CachedCase, labels: dict[str, int], least: int) -> npt.NDArray[
     return np.flatnonzero(pixels >= least).astype(np.int32)
 
 
-def _tensor(array: npt.NDArray[Any], dtype: type) -> torch.Tensor:
-    """A copy [1, y, x], or [3, y, x] of RGB [y, x, 3], which may be written to."""
-    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(planes, dtype, order="C"))
+def _tensors(arrays: Sequence[npt.NDArray[Any]], dtype: type) -> list[torch.Tensor]:
+    """Copies [1, y, x], or [3, y, x] of RGB [y, x, 3], which may be written to."""
+    planes = [each[None] if each.ndim == 2 else each.transpose(2, 0, 1) for each in arrays]
+    return list(torch.from_numpy(np.stack(planes, dtype=dtype, casting="unsafe")))
 
 
 def _add_meta(item: dict[str, Any]) -> None:
