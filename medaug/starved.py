@@ -14,6 +14,7 @@ _LACKING = {
 _WORDS = {
     "can't allocate memory": errno.ENOMEM,
     "cannot allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
     "out of memory": errno.ENOMEM,
     "bad_alloc": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
@@ -43,6 +44,8 @@ def sentence(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in REASONS:
             return f"{cause.filename or 'a file'}: {REASONS[cause.errno]}"
+        if isinstance(cause, RuntimeError) and "DataLoader worker" in str(cause):
+            return f"a worker died ({str(cause).strip()}); run the same command with fewer workers"
     return ""
 
 

@@ -349,16 +349,16 @@ class _Trainer:
             )
 
     def write(self) -> None:
-        """The files of a snapshot."""
+        """The files of a snapshot; its state comes last, since from then on none is made again."""
         tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
         self.shadow.model.settle(self.still())
         average = self.shadow.model.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
-        save_state(self.run, self.images, tensors)
         header = self.exporter.header(self.images, self.game.precision, self.statement())
         write_tensors(weights_path(self.run), average, header)
         self.keep(average, header)
         self.exporter.draw(self.shadow.model, self.run, self.images)
+        save_state(self.run, self.images, tensors)
 
     def keep(self, average: dict[str, Tensor], header: dict[str, Any]) -> None:
         """The newest ``keep_snapshots`` generators, beside the one in use."""

@@ -4,13 +4,20 @@ import json
 import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 from medaug.errors import MedaugError
 from medaug.starved import sentence
-from medaug.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_by_sigterm
+from medaug.stopping import (
+    INTERRUPTED,
+    PREEMPTED,
+    Preempted,
+    leave_by_sigterm,
+    mind_nothing,
+    preempted,
+)
 from medaug.text import tell, visible
 
 INCOMPLETE = 1
@@ -72,26 +79,28 @@ def main() -> None:
     leave_by_sigterm()
     try:
         app()
-    except MedaugError as error:
-        say(f"medaug: {error}")
-        sys.exit(MISTAKE)
-    except (MemoryError, RecursionError) as error:
-        say(
-            f"medaug: {type(error).__name__}: a file or setting asks for more than this machine has"
-        )
-        sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        say("medaug: interrupted; the same command goes on where it stopped")
-        sys.exit(INTERRUPTED)
-    except Preempted:
-        say("medaug: stopped by SIGTERM; the same command goes on where it stopped")
-        sys.exit(PREEMPTED)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, Preempted) as error:
+        if isinstance(error, Preempted) or preempted():
+            leave("stopped by SIGTERM; the same command goes on where it stopped", PREEMPTED)
+        if isinstance(error, KeyboardInterrupt):
+            leave("interrupted; the same command goes on where it stopped", INTERRUPTED)
+        if isinstance(error, MedaugError):
+            leave(str(error), MISTAKE)
+        if isinstance(error, MemoryError | RecursionError):
+            what = type(error).__name__
+            leave(f"{what}: a file or setting asks for more than this machine has", MISTAKE)
         reason = sentence(error)
         if not reason:
             raise
-        say(f"medaug: {reason}")
-        sys.exit(MISTAKE)
+        leave(reason, MISTAKE)
+
+
+def leave(text: str, status: int) -> NoReturn:
+    """End with one sentence; what breaks while all is torn down has nothing to add."""
+    mind_nothing()
+    say(f"medaug: {text}")
+    sys.unraisablehook = lambda _: None
+    sys.exit(status)
 
 
 from medaug.cli import (  # noqa: E402, F401

@@ -30,6 +30,8 @@ from results import describe, machine, public  # noqa: E402
 from trial import Hammered, Tally, Trial  # noqa: E402
 from victims import World, world  # noqa: E402
 
+SHOWN = 4000
+"""Characters of what a command said before it hung or showed a traceback."""
 Hammer = Callable[[World, Path, int], Iterator[Trial]]
 
 
@@ -135,6 +137,9 @@ def _shown(name: str, trials: Iterator[Trial]) -> Iterator[Trial]:
     for trial in trials:
         if not trial.survived:
             print(f"{name}: {trial.what}: {trial.lost or 'a hang or a traceback'}", file=sys.stderr)
+            for end in trial.ends:
+                if end.traceback or end.hung:
+                    print(end.said[-SHOWN:], file=sys.stderr)
         yield trial
 
 
