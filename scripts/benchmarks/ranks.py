@@ -124,8 +124,8 @@ def main() -> int:
     torch.set_num_threads(1)
     cache = phantom_cache(how.work).path
     rounds = 20 if how.quick else ROUNDS
-    traces = {name: trace(cache, name, how.work, rounds) for name in GAMES}
     bytes_sent = sent(["vaegan", "vae"] if how.quick else None)
+    traces = {name: trace(cache, name, how.work, rounds) for name in GAMES}
     figures = {"trace": traces, "bytes_a_round": bytes_sent, "estimate": estimates(bytes_sent)}
     note = (
         f"64 pixels, batch {BATCH}, {PATIENTS} phantom patients, {rounds} rounds, one thread a "

@@ -1,12 +1,11 @@
 """What several processes send each other in a round, and what that costs; see docs/scaling.md.
 
-    python scripts/benchmarks/scaling.py        the table of docs/scaling.md, in a minute
+    python scripts/benchmarks/scaling.py        the table of docs/scaling.md
 
 Bytes are counted from the gradients and batch norms of the models themselves, at 64 pixels with
 image and mask.  Times are arithmetic on public figures of hardware; none was measured.
 """
 
-import sys
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ AGREE_S = {8: 0.1e-3, 64: 0.5e-3}
 def sent(names: list[str] | None = None) -> dict[str, dict[str, int]]:
     """By model and preset: weights, gradients and messages of a round."""
     found = {}
-    for name in names or MODELS:
+    for name in names or [name for name in MODELS if "." not in name]:
         for preset in PRESETS:
             found[f"{name} {preset}"] = _sent(name, preset)
     return found
@@ -95,18 +94,19 @@ def estimates(
     return found
 
 
-def main() -> int:
-    """Print the table."""
-    counted = sent()
+def table(counted: dict[str, dict[str, int]]) -> list[str]:
+    """Lines of Markdown."""
     found = estimates(counted)
-    print("| model | weights, M | bytes a round, MB | messages | lost at 8, ms | at 64, ms |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    lines = [
+        "| model | weights, M | bytes a round, MB | messages | lost at 8, ms | at 64, ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, told in counted.items():
         size, count = told["bytes"] / 1e6, told["messages"]
         lost = " | ".join(f"{found[name][f'lost_ms_{gpus}']:.2f}" for gpus in (8, 64))
-        print(f"| {name} | {told['weights'] / 1e6:.2f} | {size:.2f} | {count} | {lost} |")
-    return 0
+        lines.append(f"| {name} | {told['weights'] / 1e6:.2f} | {size:.2f} | {count} | {lost} |")
+    return lines
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print("\n".join(table(sent())))
