@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from process import End, run, stopped
 from trial import Trial, difference
-from victims import VICTIMS, World
+from victims import VICTIMS, Victim, World
 
 SEED = 22
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -67,13 +67,10 @@ def full(world: World, scratch: Path, count: int) -> Iterator[Trial]:
                 lost = _told(first, FULL) if first.code else ""
                 lost = lost or leftovers(place)
                 _mount("-o", f"remount,size={ROOM}", place)
-                again = run(victim.command(), place)
-                if again.code:
-                    lost = lost or f"with room it ended with {again.code}"
-                lost = lost or difference(wanted, victim.contents(place))
+                again, then = _cured(victim, place, wanted)
             what = f"{name}: a disk of {size} pages of {PAGE} bytes"
             note = "refused" if first.code else "there was room"
-            yield Trial(name, what, lost, [first, again], note)
+            yield Trial(name, what, lost or then, [first, again], note)
 
 
 def read_only(world: World, scratch: Path, count: int) -> Iterator[Trial]:
@@ -94,13 +91,18 @@ def read_only(world: World, scratch: Path, count: int) -> Iterator[Trial]:
                 lost = "" if complete or first.code else "it ended well and wrote nothing"
                 lost = _told(first, READ_ONLY) if first.code else lost
                 _mount("-o", "remount,rw", place)
-                again = run(victim.command(), place)
-                if again.code:
-                    lost = lost or f"writable again it ended with {again.code}"
-                lost = lost or difference(wanted, victim.contents(place))
+                again, then = _cured(victim, place, wanted)
             what = f"{name}: read-only after {moment:.3f} of {duration:.3f} s"
             note = "refused" if first.code else "nothing to write"
-            yield Trial(name, what, lost, [first, again], note)
+            yield Trial(name, what, lost or then, [first, again], note)
+
+
+def _cured(victim: Victim, place: Path, wanted: dict[str, str]) -> tuple[End, str]:
+    """The same command on a disk that takes it again, and what is lost then."""
+    again = run(victim.command(), place)
+    if again.code:
+        return again, f"with a disk that takes it, it ended with {again.code}"
+    return again, difference(wanted, victim.contents(place))
 
 
 def _told(end: End, words: tuple[str, ...]) -> str:
