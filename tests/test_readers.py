@@ -68,6 +68,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: [(f / f"1-{k:03d}.dcm").unlink() for k in (3, 7, 8, 9)],
         "slices 3, 7-9 of 16 are missing; download the series again",
     ),
+    "far": (
+        lambda f: edit(f / "1-016.dcm", InstanceNumber=2_000_000_000),
+        "slices 16-1999999999 of 2000000000 are missing; download the series again",
+    ),
+    "place": (
+        lambda f: edit(f / "1-007.dcm", ImagePositionPatient=[1, 2, 3, 4]),
+        "1-007.dcm has no slice position or size in its header",
+    ),
     "first": (
         lambda f: (f / "1-001.dcm").unlink(),
         "slice 1 of 16 is missing; download the series again",

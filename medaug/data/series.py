@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -196,9 +197,9 @@ def _header(
         modality=str(data.get("Modality") or ""),
         series=str(data.get("SeriesInstanceUID") or ""),
         instance=None if instance is None else int(instance),
-        position=tuple(float(v) for v in plane.ImagePositionPatient),
-        orientation=tuple(float(v) for v in plane.ImageOrientationPatient),
-        spacing=tuple(float(v) for v in plane.PixelSpacing),
+        position=_numbers(plane.ImagePositionPatient, 3),
+        orientation=_numbers(plane.ImageOrientationPatient, 6),
+        spacing=_numbers(plane.PixelSpacing, 2),
         rows=int(data.Rows),
         columns=int(data.Columns),
         frame=frame,
@@ -210,6 +211,13 @@ def _header(
         syntax=str(syntax),
         lossy=data.get("LossyImageCompression") == "01" or (packed is not None and packed.lossy),
     )
+
+
+def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} numbers, not {count}")
+    return found
 
 
 def _value_bytes(stream: BinaryIO, size: int, syntax: pydicom.uid.UID) -> int:
@@ -314,12 +322,14 @@ def _check_numbers(headers: Sequence[Header], starts_at: int | None) -> None:
             names = ", ".join(h.file.name for h in headers if h.instance == number)
             raise DataError(f"slice {number} is there {_times(count)} ({names}); keep one of them")
     starts_at = numbers[0] if starts_at is None else starts_at
-    missing = sorted(set(range(starts_at, numbers[-1] + 1)) - set(numbers))
-    if missing:
-        which = _ranges(missing)
+    ends = [starts_at - 1, *(number for number in numbers if number >= starts_at)]
+    gaps = [(a + 1, b - 1) for a, b in pairwise(ends) if b - a > 1]
+    if gaps:
+        which = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in gaps)
+        one = len(gaps) == 1 and gaps[0][0] == gaps[0][1]
         raise DataError(
-            f"slice{'s' if len(missing) > 1 else ''} {which} of {numbers[-1]} "
-            f"{'are' if len(missing) > 1 else 'is'} missing; {AGAIN}"
+            f"slice{'' if one else 's'} {which} of {numbers[-1]} {'is' if one else 'are'} missing; "
+            f"{AGAIN}"
         )
 
 
@@ -367,17 +377,6 @@ def _check_upright(headers: Sequence[Header]) -> None:
 
 def _times(count: int) -> str:
     return "twice" if count == 2 else f"{count} times"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """``[2, 5, 6, 7]`` as ``2, 5-7``."""
-    groups: list[list[int]] = []
-    for number in numbers:
-        if groups and number == groups[-1][-1] + 1:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]}-{g[-1]}" for g in groups)
 
 
 def series_affine(first: Header, last: Header, slices: int) -> Affine:
