@@ -43,3 +43,17 @@ def test_what_is_told_of_a_volume_is_kept() -> None:
     given = volume((0, 1, 2), (-1, -1, 1), (4, 5, 3))
     given.meta["lossy"] = "JPEG"
     assert Canonicald("image")({"image": given})["image"].meta["lossy"] == "JPEG"
+
+
+def test_what_a_rotation_leaves_of_an_axis_elsewhere_is_dropped() -> None:
+    straight = np.diag([-0.7, 0.8, 2.5, 1.0])
+    noise = np.zeros((4, 4))
+    noise[:3, :3] = 1e-19
+    oblique = straight + 1e3 * np.sign(noise) * 1e-6
+    affines = []
+    for affine in (straight, straight + noise, oblique):
+        values = torch.zeros(1, 4, 5, 3, dtype=torch.int16)
+        turned = Canonicald("image")({"image": MetaTensor(values, affine=affine)})
+        affines.append(turned["image"].affine.numpy())
+    np.testing.assert_array_equal(affines[1], affines[0])
+    assert np.count_nonzero(affines[2][:3, :3]) == 9

@@ -214,6 +214,15 @@ def test_a_truncated_nifti_is_refused(tmp_path):
         LabelReader([1]).get_data(path)
 
 
+def test_a_nifti_nowhere_is_refused(tmp_path):
+    header = nibabel.Nifti1Header()
+    header["sform_code"], header["srow_x"] = 1, np.nan
+    image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), None, header)
+    nibabel.save(image, tmp_path / "t.nii")
+    with refused("t.nii has an affine with values that are no finite numbers"):
+        nifti_header(tmp_path / "t.nii")
+
+
 def test_a_nifti_of_time_is_refused(tmp_path):
     nibabel.save(
         nibabel.Nifti1Image(np.zeros((4, 4, 4, 2), np.uint8), np.eye(4)), tmp_path / "t.nii"

@@ -88,3 +88,16 @@ def test_a_difference_is_a_loss(part: Any) -> None:
     tally = hammered.groups["x"]
     assert (tally.tried, tally.survived, tally.lost, tally.hung) == (2, 1, 1, 0)
     assert hammered.losses[0]["lost"] == told
+
+
+def test_what_was_counted_is_not_tried_again(
+    part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    torture, trial, process = part("torture"), part("trial"), part("process")
+    place = tmp_path / "kill.json"
+    trials = [trial.Trial("x", "one", "", [process.End(0, 1.0, "")], "midway")]
+    told = torture.struck("kill", iter(trials), place)
+    assert told["told"]["groups"]["x"]["survived"] == 1
+    assert torture.struck("kill", (1 / 0 for _ in range(1)), place) == told
+    assert trial.Hammered.of(told["told"]) == trial.Hammered("kill").count(trials)

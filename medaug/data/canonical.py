@@ -14,6 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+NEGLIGIBLE = 1e-9
+"""Of an axis, elsewhere."""
 _FORWARD, _BACKWARD = slice(None), slice(None, None, -1)
 
 
@@ -29,7 +31,8 @@ class Canonicald(MapTransform):
 
 
 def _turned(volume: MetaTensor) -> MetaTensor:
-    values, affine = volume.as_tensor()[0].numpy(), np.asarray(volume.affine, float)
+    values, affine = volume.as_tensor()[0].numpy(), np.asarray(volume.affine, float).copy()
+    _drop_negligible(affine[:3, :3])
     orientation = io_orientation(affine)
     axes, signs = orientation.T
     affine = affine @ inv_ornt_aff(orientation, values.shape)
@@ -40,6 +43,11 @@ def _turned(volume: MetaTensor) -> MetaTensor:
     turned = MetaTensor(torch.from_numpy(values)[None], meta=dict(volume.meta))
     turned.affine = torch.from_numpy(affine)
     return turned
+
+
+def _drop_negligible(axes: npt.NDArray[np.float64]) -> None:
+    """Zero what a stored rotation leaves of an axis elsewhere; no voxel moves by a micrometre."""
+    axes[np.abs(axes) < NEGLIGIBLE * np.abs(axes).max(0)] = 0
 
 
 def _reverse(values: npt.NDArray[Any], along: list[bool]) -> None:

@@ -27,6 +27,7 @@ from medaug.data.readers import nifti_header
 from medaug.data.segmentation import EXTRA, segments
 from medaug.data.series import AGAIN, Header, check_series, series_affine, walk
 from medaug.errors import DataError
+from medaug.text import visible
 from medaug.types import Case, Marks, Problem
 
 PAGE = "https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU"
@@ -329,4 +330,4 @@ def _patient_folder(folder: Path, root: Path) -> str | None:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(sorted({str(Path(p.parent.name) / p.name) for p in paths}))
+    return visible(", ".join(sorted({str(Path(p.parent.name) / p.name) for p in paths})))

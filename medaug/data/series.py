@@ -215,8 +215,8 @@ def _header(
 
 def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
     found = tuple(float(value) for value in values)
-    if len(found) != count:
-        raise ValueError(f"{len(found)} numbers, not {count}")
+    if len(found) != count or not np.isfinite(found).all():
+        raise ValueError(f"not {count} finite numbers")
     return found
 
 

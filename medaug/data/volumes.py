@@ -91,8 +91,9 @@ def volume_header(file: Path) -> VolumeHeader:
         x, y, z = (int(n) for n in image.shape[:3])
         return VolumeHeader((x, y, z), np.asarray(image.affine, float))
     reader = _itk_reader(file)
-    size = reader.GetSize()
-    return VolumeHeader((size[0], size[1], size[2]), _itk_affine(reader))
+    size, affine = reader.GetSize(), _itk_affine(reader)
+    _check_finite(file, affine)
+    return VolumeHeader((size[0], size[1], size[2]), affine)
 
 
 def nifti_header(file: Path) -> nibabel.Nifti1Image:
@@ -113,6 +114,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
     shape = tuple(int(n) for n in image.shape)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
         raise DataError(f"{file.name} has shape {shape}; a volume has three axes")
+    _check_finite(file, image.affine)
     return image
 
 
@@ -193,6 +195,11 @@ def _itk_reader(file: Path) -> sitk.ImageFileReader:
         )
     check_voxels(file.name, size)
     return reader
+
+
+def _check_finite(file: Path, affine: Affine) -> None:
+    if not np.isfinite(affine).all():
+        raise DataError(f"{file.name} has an affine with values that are no finite numbers")
 
 
 def _itk_affine(reader: sitk.ImageFileReader) -> Affine:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from process import Command, run, stopped
 from trial import Trial, difference
-from victims import VICTIMS, World
+from victims import World
 
 SEED = 24
 SPAN_S = 40 * 365 * 86400
@@ -34,7 +34,7 @@ def jump() -> None:
 
 def jumping(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """``count`` kills of each command, with the clock gone mad before and after."""
-    for name in VICTIMS:
+    for name in world.victims:
         victim, wanted, duration = world.undisturbed(name)
         draws = np.random.default_rng([SEED, len(name)])
         for moment in draws.uniform(0, duration, count):

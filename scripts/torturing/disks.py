@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from process import End, run, stopped
 from trial import Trial, difference
-from victims import VICTIMS, Victim, World
+from victims import Victim, World
 
 SEED = 22
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -53,7 +53,7 @@ def _mount(*words: object) -> None:
 
 def full(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """``count`` sizes of the disk from nothing to what the command needs."""
-    for name in VICTIMS:
+    for name in world.victims:
         victim, wanted, _ = world.undisturbed(name)
         with disk(scratch / "measured") as place:
             run(victim.command(), place)
@@ -75,7 +75,7 @@ def full(world: World, scratch: Path, count: int) -> Iterator[Trial]:
 
 def read_only(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """The disk turns read-only after ``count`` moments of work, the first before any."""
-    for name in VICTIMS:
+    for name in world.victims:
         victim, wanted, duration = world.undisturbed(name)
         draws = np.random.default_rng([SEED, len(name)])
         for number in range(count):

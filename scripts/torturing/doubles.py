@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from process import Running, run
 from trial import Trial, difference
-from victims import VICTIMS, World
+from victims import World
 
 SEED = 23
 BUSY = "another process"
@@ -15,7 +15,7 @@ BUSY = "another process"
 
 def double(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """The same command twice, the second a moment later."""
-    for name in VICTIMS:
+    for name in world.victims:
         victim, wanted, duration = world.undisturbed(name)
         draws = np.random.default_rng([SEED, len(name)])
         for number in range(count):

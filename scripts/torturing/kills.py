@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from process import run, stopped
 from trial import Trial, difference
-from victims import VICTIMS, World
+from victims import World
 
 SEED = 20
 CLEAN = {0, 75, 130, -signal.SIGTERM}
@@ -20,13 +20,13 @@ CLEAN = {0, 75, 130, -signal.SIGTERM}
 
 def kill(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """SIGKILL to each command, ``count`` times."""
-    for name in VICTIMS:
+    for name in world.victims:
         yield from struck(world, name, scratch, count, signal.SIGKILL)
 
 
 def terminate(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """SIGTERM likewise; it may not show a traceback either."""
-    for name in VICTIMS:
+    for name in world.victims:
         yield from struck(world, name, scratch, count, signal.SIGTERM)
 
 

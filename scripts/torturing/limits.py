@@ -12,7 +12,7 @@ import numpy as np
 from disks import leftovers
 from process import Command, run
 from trial import Trial, difference
-from victims import VICTIMS, World
+from victims import World
 
 DESCRIPTORS = (6, 8, 10, 12, 14, 16, 20, 24, 32, 64)
 MEMORY_MB = (0, 1, 2, 4, 8, 16, 32, 64, 128, 512)
@@ -41,7 +41,7 @@ def _tried(
     world: World, scratch: Path, what: str, which: int, bounds: tuple[int, ...], count: int
 ) -> Iterator[Trial]:
     places = sorted({int(k) for k in np.linspace(0, len(bounds) - 1, min(count, len(bounds)))})
-    for name in VICTIMS:
+    for name in world.victims:
         for place in places:
             yield _limited(world, name, scratch, f"{bounds[place]} {what}", {which: bounds[place]})
 

@@ -4,12 +4,13 @@
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ import nans  # noqa: E402
 from process import warm  # noqa: E402
 from results import describe, machine, public  # noqa: E402
 from trial import Hammered, Tally, Trial  # noqa: E402
-from victims import World, world  # noqa: E402
+from victims import VICTIMS, World, world  # noqa: E402
+
+from medaug.files import write_json  # noqa: E402
 
 SHOWN = 4000
 """Characters of what a command said before it hung or showed a traceback."""
@@ -44,6 +47,8 @@ class Row:
     quick: int
     what: str
     disk: bool = False
+    apart: bool = True
+    """Whether it strikes command by command."""
 
 
 ROWS: dict[str, Row] = {
@@ -51,8 +56,8 @@ ROWS: dict[str, Row] = {
     "terminate": Row(kills.terminate, 25, 3, "SIGTERM to the process group likewise"),
     "full": Row(disks.full, 12, 3, "a full disk, of sizes up to what is needed", True),
     "readonly": Row(disks.read_only, 8, 2, "a disk turned read-only after a kill", True),
-    "flip": Row(flips.flip, 40, 4, "one bit flipped in a file that is read again"),
-    "nan": Row(nans.nan, 6, 1, "NaN in scans, weights, checkpoints, gradients"),
+    "flip": Row(flips.flip, 40, 4, "one bit flipped in a file that is read again", apart=False),
+    "nan": Row(nans.nan, 6, 1, "NaN in scans, weights, checkpoints, gradients", apart=False),
     "double": Row(doubles.double, 6, 2, "the same command twice at once"),
     "clock": Row(clocks.jumping, 6, 2, "a clock that jumps, and file times over a century"),
     "descriptors": Row(limits.descriptors, 10, 3, "few file descriptors"),
@@ -92,12 +97,12 @@ def torture(
     work: Path, hammers: Sequence[str], quick: bool = False, strikes: int | None = None
 ) -> dict[str, Any]:
     """Swing ``hammers``, working in ``work``; everything that was counted, as JSON values."""
-    began = time.monotonic()
     warm()
-    scratch = work / "trials"
+    scratch, kept = work / "trials", work / "kept" / sources()
     for old in (scratch, work / "undisturbed", work / "cache", work / "run"):
         shutil.rmtree(old, ignore_errors=True)
     scratch.mkdir(parents=True)
+    kept.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     total = Tally()
     left_out = []
@@ -107,13 +112,14 @@ def torture(
             if row.disk and not disks.mounted():
                 left_out.append(name)
                 continue
-            since = time.monotonic()
-            told = Hammered(name)
-            told.count(
-                _shown(
-                    name, row.strike(made, scratch, strikes or (row.quick if quick else row.often))
-                )
-            )
+            often = strikes or (row.quick if quick else row.often)
+            told, seconds = Hammered(name), 0.0
+            for victims in [(victim,) for victim in VICTIMS] if row.apart else [VICTIMS]:
+                only = replace(made, victims=victims)
+                place = kept / f"{name}-{often}-{'-'.join(victims)}.json"
+                part = struck(name, row.strike(only, scratch, often), place)
+                told.join(Hammered.of(part["told"]))
+                seconds += part["seconds"]
             for tally in told.groups.values():
                 for field in ("tried", "survived", "lost", "hung", "tracebacks"):
                     setattr(total, field, getattr(total, field) + getattr(tally, field))
@@ -121,16 +127,36 @@ def torture(
                 "what": row.what,
                 "groups": {group: asdict(tally) for group, tally in told.groups.items()},
                 "losses": told.losses,
-                "seconds": round(time.monotonic() - since),
+                "seconds": round(seconds),
             }
+    shutil.rmtree(work / "kept")
     return {
         "hammers": found,
         "total": {key: value for key, value in asdict(total).items() if key != "notes"},
         "left_out": left_out,
-        "seconds": round(time.monotonic() - began),
+        "seconds": sum(told["seconds"] for told in found.values()),
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def sources() -> str:
+    """A name for the program that is tortured: what was counted of another does not count."""
+    files = sorted((ROOT / "medaug").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def struck(name: str, trials: Iterator[Trial], place: Path) -> dict[str, Any]:
+    """What came of ``trials``, or of the same ones in a call that was killed."""
+    if not place.exists():
+        since = time.monotonic()
+        told = Hammered(name).count(_shown(name, trials))
+        seconds = time.monotonic() - since
+        write_json(place, {"told": told.plain(), "seconds": seconds})
+        counts = ", ".join(f"{group} {tally.tried}" for group, tally in told.groups.items())
+        print(f"{name}: {counts} tried in {seconds:.0f} s", file=sys.stderr)
+    content: dict[str, Any] = json.loads(place.read_text())
+    return content
 
 
 def _shown(name: str, trials: Iterator[Trial]) -> Iterator[Trial]:

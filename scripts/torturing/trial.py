@@ -1,7 +1,7 @@
 """What became of one attempt, and the count of many."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from process import End
@@ -83,6 +83,21 @@ class Hammered:
                 told = {"group": trial.group, "what": trial.what, "lost": trial.lost}
                 self.losses.append(told | {"codes": codes, "said": said})
         return self
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> "Hammered":
+        """What ``plain`` gave."""
+        groups = {name: Tally(**tally) for name, tally in told["groups"].items()}
+        return cls(told["hammer"], groups, told["losses"])
+
+    def join(self, other: "Hammered") -> None:
+        """Take over the attempts on other groups."""
+        self.groups |= other.groups
+        self.losses += other.losses[: SHOWN - len(self.losses)]
 
 
 def difference(wanted: dict[str, str], found: dict[str, str]) -> str:

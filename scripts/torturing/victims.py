@@ -16,6 +16,7 @@ from web import LABELS, Nbia, nbia, serving
 
 SHAPE, SPACING_MM = (64, 64, 20), (6.0, 6.0, 9.5)
 PATIENTS = 4
+VICTIMS = ("prepare", "train", "synthesize", "evaluate", "download")
 ENCODER_IMAGES = 160
 """Slices that the encoder of an evaluation sees here; no setting, so its default is changed."""
 PAUSE_S = 0.001
@@ -80,6 +81,9 @@ class World:
         cache: their slices.
         run: a model trained on them.
         url: of the server that offers the scans.
+        digest: SHA-256 of the label archive there.
+        known: what `undisturbed` has found.
+        victims: the commands that are harmed.
     """
 
     folder: Path
@@ -89,6 +93,7 @@ class World:
     url: str
     digest: str
     known: dict[str, tuple[Victim, dict[str, str], float]] = field(default_factory=dict)
+    victims: Sequence[str] = VICTIMS
 
     def undisturbed(self, name: str) -> tuple[Victim, dict[str, str], float]:
         """A command, what it leaves where nothing happens, and the least seconds that it takes.
@@ -154,9 +159,6 @@ class World:
         }
         settings = [word for key, value in asked.items() for word in _set(f"download.{key}", value)]
         return ["pancreas", "--root", "out", "--yes", *settings], "out"
-
-
-VICTIMS = ("prepare", "train", "synthesize", "evaluate", "download")
 
 
 def _set(key: str, value: object) -> tuple[str, str]:

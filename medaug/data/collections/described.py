@@ -7,7 +7,7 @@ from typing import Any
 
 from medaug.data.collections.labels import Label, plain
 from medaug.data.volumes import SUFFIXES
-from medaug.errors import DataError
+from medaug.errors import DataError, shown
 from medaug.files import parse_json
 
 
@@ -53,7 +53,9 @@ def described(path: Path) -> Description:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     _check(path, labels)
     if ending is not None and ending not in SUFFIXES:
-        raise DataError(f"{path}: file_ending is {ending!r}, accepted are {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{path}: file_ending is {shown(ending)}, accepted are {', '.join(SUFFIXES)}"
+        )
     modality = ("CT" if set(names) == {"CT"} else "MR") if names else None
     return Description(labels, modality, ending, "channel_names" in content)
 
