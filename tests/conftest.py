@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import tarfile
 import zipfile
@@ -26,6 +27,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 SHAPE = (48, 40, 16)
 SPACING = (6.0, 6.0, 2.5)
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_commands_end() -> Iterator[None]:
+    """A command that a test runs here leaves this process as it found it."""
+    hook, term, child = sys.unraisablehook, *map(signal.getsignal, (signal.SIGTERM, signal.SIGCHLD))
+    yield
+    sys.unraisablehook = hook
+    signal.signal(signal.SIGTERM, term)
+    if callable(child):  # torch sets its own once, at the first loader with workers
+        signal.signal(signal.SIGCHLD, child)
 
 
 def miniature(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
