@@ -69,7 +69,7 @@ def pydicom_hu(file: Path) -> np.ndarray | None:
     data = pydicom.dcmread(file)
     try:
         stored = data.pixel_array
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return None
     return stored * float(data.RescaleSlope) + float(data.RescaleIntercept)
 

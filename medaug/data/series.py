@@ -42,7 +42,6 @@ DAMAGE = (
     BytesLengthException,
     EOFError,
     LookupError,
-    NotImplementedError,
     OSError,
     RuntimeError,
     TypeError,
