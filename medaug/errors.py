@@ -27,6 +27,11 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
+def called(name: str) -> str:
+    """``name`` as a message has it: as it is where that is short and can be printed."""
+    return name if name.isprintable() and len(name) <= LONGEST else shown(name)
+
+
 def reason(error: BaseException) -> str:
     """What a library says is wrong, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -62,6 +62,10 @@ def test_cifar_in_another_version_or_damaged_is_refused(cifar, tmp_path):
     (root / "test_batch.bin").write_bytes(b"\x0b" + raw[1:])
     with refused_like(".*: holds the class 11, known are 0 to 9"):
         open_source(str(root))
+    (root / "batches.meta.txt").unlink()
+    (root / "batches.meta.txt").write_bytes(b"\xff\n" * 10)
+    with refused_like(".*batches.meta.txt: cannot be read as text; get it again"):
+        open_source(str(root))
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])
@@ -120,6 +124,17 @@ def test_celeba_that_contradicts_itself_is_refused(tmp_path):
     parts.write_text(split.replace("000003.jpg 0\n", ""))
     with refused_like(".*: has no line for 000003.jpg, which list_attr_celeba.txt has"):
         open_source(str(tmp_path))
+    parts.write_text(split.replace("000003.jpg", "00000\0.jpg"))
+    with refused_like(r".*: has no line for 000003.jpg, .*"):
+        open_source(str(tmp_path))
+    parts.write_text(split + "00000\0.jpg 0\n")
+    with refused_like(
+        r".*list_attr_celeba.txt: has no line for '00000\\x00.jpg', which list_eval_partition.*"
+    ):
+        open_source(str(tmp_path))
+    parts.write_text(split + "000099.jpg " + "9" * 300 + "\n")
+    with refused_like(r".*: '000099.jpg 99{1,80}\.\.\. must be a picture and 0, 1 or 2"):
+        open_source(str(tmp_path))
     parts.unlink()
     with refused_like(".*: list_eval_partition.txt is missing; CelebA needs .*"):
         open_source(str(tmp_path))
@@ -127,6 +142,20 @@ def test_celeba_that_contradicts_itself_is_refused(tmp_path):
     (tmp_path / "img_align_celeba" / "000005.jpg").unlink()
     (problem,) = open_source(str(tmp_path)).problems
     assert str(problem) == "000005.jpg: listed but not in img_align_celeba"
+
+
+def test_faces_of_celeba_that_no_list_has_are_told(tmp_path):
+    made.celeba(tmp_path, 12, suffix=".csv")
+    folder = tmp_path / "img_align_celeba"
+    (folder / "000099.jpg").write_bytes((folder / "000005.jpg").read_bytes())
+    source = open_source(str(tmp_path))
+    assert source.excluded == {"in no list": "1 pictures of img_align_celeba"}
+    lists = tmp_path / "list_attr_celeba.csv"
+    lists.write_text(
+        "\n".join(line for line in lists.read_text().splitlines() if not line.startswith("000005"))
+    )
+    with refused_like(".*celeba.csv: has no line for 000005.jpg, which list_eval_partition.csv .*"):
+        open_source(str(tmp_path))
 
 
 PEOPLE = {"Ann Lee": 3, "Bo": 1, "Cy de Vries": 2, "Di Wu": 4, "Ed Ash": 1}
@@ -164,6 +193,9 @@ def test_lfw_with_its_lists_of_people_and_without_attributes(tmp_path):
     (root / "peopleDevTest.txt").write_text("2\nDi_Wu\t4\n")
     with refused_like(".*peopleDevTest.txt: must begin with the number of its people"):
         open_source(str(root))
+    (root / "peopleDevTest.txt").write_bytes(b"1\nDi_W\xfc\t4\n")
+    with refused_like(".*peopleDevTest.txt: cannot be read as text; get it again"):
+        open_source(str(root))
 
 
 def test_lfw_scores_that_are_not_as_published_are_refused(tmp_path):
@@ -171,7 +203,7 @@ def test_lfw_scores_that_are_not_as_published_are_refused(tmp_path):
     path = tmp_path / "lfw_attributes.txt"
     good = path.read_text()
     path.write_text(good.replace("#\tperson\t", "#\twho\t"))
-    with refused_like(".*: the line '#\tperson\timagenum\t...' is missing; get it again"):
+    with refused_like('.*: the line "# person imagenum ..." is missing; get it again'):
         open_source(str(tmp_path))
     path.write_text(good.rstrip().rpartition("\t")[0] + "\n")
     with refused_like(".*: line 13 must be a person, a number not seen before and 2 .*"):

@@ -182,6 +182,10 @@ def no_position(seg: pydicom.Dataset) -> None:
     position(frames(seg)[0]).ImagePositionPatient = [0, 0]
 
 
+def no_rows(seg: pydicom.Dataset) -> None:
+    seg.Rows = 0
+
+
 WRONG = {
     "frame 1 lies on slice 14 of the scan, but was drawn on slice 15; its frames are in "
     "disorder": swap_positions,
@@ -195,6 +199,12 @@ WRONG = {
 def test_a_frame_without_a_position_is_refused(tmp_path):
     files, seg = idc(tmp_path, change=no_position)
     with pytest.raises(DataError, match=r"^f00\.dcm is not a whole DICOM segmentation; download"):
+        read(files, seg)
+
+
+def test_frames_without_pixels_are_refused(tmp_path):
+    files, seg = idc(tmp_path, change=no_rows)
+    with pytest.raises(DataError, match=r"^f00\.dcm: frame 1 has no position or size in its"):
         read(files, seg)
 
 

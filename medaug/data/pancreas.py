@@ -26,7 +26,7 @@ from medaug.data.grids import check_geometry, check_pair
 from medaug.data.readers import nifti_header
 from medaug.data.segmentation import EXTRA, segments
 from medaug.data.series import AGAIN, Header, check_series, series_affine, walk
-from medaug.errors import DataError
+from medaug.errors import DataError, called
 from medaug.text import visible
 from medaug.types import Case, Marks, Problem
 
@@ -133,7 +133,7 @@ class PancreasCT:
                     Problem(
                         named,
                         f"the folder is named {named}, the DICOM headers in it say "
-                        f"{part.patient or 'nothing'}; keep the right one",
+                        f"{called(part.patient) or 'nothing'}; keep the right one",
                     )
                 )
             elif _PATIENT.fullmatch(part.patient):
@@ -200,7 +200,7 @@ def _case(id: str, found: _Found) -> Case:
     first = headers[0]
     if first.patient != id:
         raise DataError(
-            f"the DICOM headers say {first.patient}, the folder {id}; keep the right one"
+            f"the DICOM headers say {called(first.patient)}, the folder {id}; keep the right one"
         )
     listed = found.counts.get(first.series, len(headers))
     files = tuple(h.file for h in headers)

@@ -164,6 +164,8 @@ class _Placement:
             along = np.array(groups["PlaneOrientationSequence"].ImageOrientationPatient, float)
             down_mm, right_mm = (float(v) for v in groups["PixelMeasuresSequence"].PixelSpacing)
             columns, rows = int(data.Columns), int(data.Rows)
+            if columns < 1 or rows < 1:
+                raise ValueError("a frame without pixels")
             into = np.linalg.inv(affine)
             start = into[:3, :3] @ _TO_RAS @ position + into[:3, 3]
             right, down = (

@@ -58,10 +58,10 @@ KINDS: dict[str, Kind] = {
     "json": Kind(material.nnunet, _scan, ("dataset.json",), "json", ("names", "counts")),
     "csv": Kind(material.listed, _scan, ("metadata.csv",), "csv"),
     "csv-celeba": Kind(
-        material.celeba(".csv"), _pictures, ("*.csv",), "csv", ("attributes", "split", "names")
+        material.celeba(".csv"), _pictures, ("*.csv",), "csv", ("attributes", "names", "image")
     ),
     "txt-celeba": Kind(
-        material.celeba(".txt"), _pictures, ("*.txt",), "", ("attributes", "split", "names")
+        material.celeba(".txt"), _pictures, ("*.txt",), "", ("attributes", "names", "image")
     ),
     "txt-lfw": Kind(material.lfw, _pictures, ("*.txt",), "", ("attributes", "names")),
     "zip": Kind(

@@ -19,7 +19,7 @@ from medaug.data.collections.wanted import Wanted
 from medaug.data.series import Header, check_series, read_header, walk
 from medaug.data.unlabeled import digest
 from medaug.data.volumes import stem, suffix, volumes
-from medaug.errors import DataError
+from medaug.errors import DataError, called
 from medaug.types import Problem
 
 _OWN = re.compile(r"(?:.*[_-])?(?:label|labels|mask|seg|segmentation)", re.IGNORECASE)
@@ -55,7 +55,7 @@ def look(root: Path, wanted: Wanted) -> Collection | None:
         id = f"scan-{digest(headers[0].series or where)}"
         places[id] = where
         if _MODALITIES.get(said) != modality:
-            excluded[id] = f"a series of {said}; only {modality} was taken"
+            excluded[id] = f"a series of {called(said)}; only {modality} was taken"
             continue
         try:
             files = tuple(h.file for h in check_series([h.file for h in headers], None))

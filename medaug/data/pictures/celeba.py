@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medaug.data.pictures.lists import read_lines
 from medaug.data.pictures.photos import Photos
-from medaug.errors import DataError
+from medaug.errors import DataError, called, shown
 from medaug.types import Problem
 
 CROP = 148
@@ -50,13 +51,18 @@ def open_folder(root: Path) -> Photos:
     sides = _partition(partition)
     there = {path.name for path in folder.iterdir()}
     listed = sorted(rows)
-    for name in listed:
-        if name not in sides:
-            raise DataError(f"{partition}: has no line for {name}, which {attributes.name} has")
+    for path, lines, other, more in (
+        (partition, sides, attributes, listed),
+        (attributes, rows, partition, sorted(sides)),
+    ):
+        for name in more:
+            if name not in lines:
+                raise DataError(f"{path}: has no line for {called(name)}, which {other.name} has")
     kept = [name for name in listed if name in there]
     if not kept:
         raise DataError(f"{folder}: holds none of the pictures that {attributes.name} lists")
     below = folder.relative_to(root).as_posix()
+    unknown = sorted(n for n in there if n not in rows and n.lower().endswith((".jpg", ".png")))
     gone = [name for name in listed if name not in there]
     problems = [Problem(name, f"listed but not in {below}") for name in gone[:_NAMED]]
     if len(gone) > _NAMED:
@@ -70,6 +76,7 @@ def open_folder(root: Path) -> Photos:
         has=np.array([rows[name] for name in kept], bool),
         crop=CROP,
         problems=problems,
+        excluded={"in no list": f"{len(unknown)} pictures of {below}"} if unknown else {},
     )
 
 
@@ -91,11 +98,7 @@ def _list(root: Path, name: str) -> Path | None:
 
 def _lines(path: Path) -> list[list[str]]:
     separator = "," if path.suffix == ".csv" else None
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text; get it again") from error
-    return [line.split(separator) for line in text.splitlines() if line.strip()]
+    return [line.split(separator) for line in read_lines(path) if line.strip()]
 
 
 def _attributes(path: Path) -> tuple[tuple[str, ...], dict[str, list[bool]]]:
@@ -127,7 +130,7 @@ def _partition(path: Path) -> dict[str, str]:
     sides: dict[str, str] = {}
     for line in lines[1:] if path.suffix == ".csv" else lines:
         if len(line) != 2 or line[1] not in _SIDE:
-            raise DataError(f"{path}: {' '.join(line)!r} must be a picture and 0, 1 or 2")
+            raise DataError(f"{path}: {shown(' '.join(line))} must be a picture and 0, 1 or 2")
         _once(path, line[0], sides)
         sides[line[0]] = _SIDE[line[1]]
     return sides
@@ -135,4 +138,4 @@ def _partition(path: Path) -> dict[str, str]:
 
 def _once(path: Path, name: str, seen: dict[str, list[bool]] | dict[str, str]) -> None:
     if name in seen:
-        raise DataError(f"{path}: lists {name} twice; get it again")
+        raise DataError(f"{path}: lists {called(name)} twice; get it again")

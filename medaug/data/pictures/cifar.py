@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from medaug.data.pictures.lists import read_lines
 from medaug.data.pictures.scaling import resize_pictures
 from medaug.data.stored import COLOURS, CacheSettings
 from medaug.errors import DataError
@@ -54,7 +55,7 @@ def open_folder(root: Path) -> "Cifar":
                 f"{path}: holds {path.stat().st_size} bytes, a batch of CIFAR-10 "
                 f"{RECORD * RECORDS}; get it again"
             )
-    names = tuple(line.strip() for line in (root / META).read_text().splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_lines(root / META) if line.strip())
     if len(names) != 10 or len(set(names)) != 10:
         raise DataError(f"{root / META}: must name ten classes, one a line; names {len(names)}")
     made = Cifar(root, names)

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from medaug.data.pictures.folders import below
+from medaug.data.pictures.lists import read_lines
 from medaug.data.pictures.photos import Photos
-from medaug.errors import DataError
+from medaug.errors import DataError, called
 
 ATTRIBUTES = "lfw_attributes.txt"
 _PEOPLE = {"train": "peopleDevTrain.txt", "heldout": "peopleDevTest.txt"}
@@ -108,14 +109,11 @@ def _is_faces(place: Path) -> bool:
 
 
 def _attributes(path: Path) -> tuple[tuple[str, ...], dict[tuple[str, int], np.ndarray]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text; get it again") from error
+    lines = read_lines(path)
     named = [line.lstrip("#").strip("\t ").split("\t") for line in lines if line.startswith("#")]
     heads = [columns for columns in named if columns[:2] == ["person", "imagenum"]]
     if len(heads) != 1 or len(heads[0]) < 3:
-        raise DataError(f"{path}: the line '#\tperson\timagenum\t...' is missing; get it again")
+        raise DataError(f'{path}: the line "# person imagenum ..." is missing; get it again')
     names = tuple(heads[0][2:])
     rows: dict[tuple[str, int], np.ndarray] = {}
     for number, line in enumerate(lines, 1):
@@ -140,12 +138,12 @@ def _people(root: Path) -> dict[str, str]:
     """The side of each person: a first line with how many, then one person and count a line."""
     side_of: dict[str, str] = {}
     for side, name in _PEOPLE.items():
-        lines = (root / name).read_text().splitlines()
+        lines = read_lines(root / name)
         people = [line.split("\t")[0].strip() for line in lines[1:] if line.strip()]
         if not lines or lines[0].strip() != str(len(people)):
             raise DataError(f"{root / name}: must begin with the number of its people")
         for person in people:
             if person in side_of:
-                raise DataError(f"{root / name}: {person} is listed before; get it again")
+                raise DataError(f"{root / name}: {called(person)} is listed before; get it again")
             side_of[person] = side
     return side_of
