@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from medaug import journal
 from medaug.checkpoint import read_header, read_tensors, state_path
 from medaug.errors import DataError, MedaugError, reason
-from medaug.files import parse_json
+from medaug.files import parse_json, unsealed
+from medaug.progress import progress
+from medaug.rows import Row, differing, found_crc32
 from medaug.run import weights_path
+from medaug.writers import ROLES, inside
 
 if TYPE_CHECKING:
     from medaug.data.checks import Verdict
@@ -149,19 +152,30 @@ def _run(path: Path) -> dict[str, Any]:
 def _output(path: Path) -> dict[str, Any]:
     manifest = path / "manifest.csv"
     rows = journal.read(path)
-    missing = [
-        f"{path / row[role]}: named in the manifest but not there"
-        for row in chain(rows.values(), rows.real.values())
-        for role in ("image", "label", "std", "entropy", "samples", "masks")
-        if row[role] and not (path / row[role]).is_file()
-    ]
+    problems = []
+    with progress("inspect", len(rows) + len(rows.real), "samples") as bar:
+        for row in chain(rows.values(), rows.real.values()):
+            problems += _wrong_files(path, row)
+            bar.advance()
     if not manifest.exists():
-        missing.append(f"{manifest}: not there; run the same synthesize command again")
+        problems.append(f"{manifest}: not there; run the same synthesize command again")
     settings = _content(path / "run.json")
     asked = settings.get("n")
     if isinstance(asked, int) and len(rows) < asked:
-        missing.append(f"{manifest}: lists {len(rows)} of {asked} samples; synthesize them again")
-    return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": missing}
+        problems.append(f"{manifest}: lists {len(rows)} of {asked} samples; synthesize them again")
+    return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": problems}
+
+
+def _wrong_files(folder: Path, row: Row) -> list[str]:
+    """What is wrong with the files that a row names."""
+    gone = [
+        f"{folder / row[role]}: named in the manifest but not there"
+        for role in ROLES
+        if row[role] and not inside(folder, row[role]).is_file()
+    ]
+    if gone or found_crc32(folder, row) == row["files_crc32"]:
+        return gone
+    return [f"{folder}: {differing(row)}"]
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -184,12 +198,9 @@ def _content(file: Path) -> dict[str, Any]:
         DataError: there is none in it.
     """
     try:
-        content = parse_json(file.read_text())
+        return unsealed(parse_json(file.read_text()))
     except ValueError as error:
-        raise DataError(f"{file}: damaged, not JSON") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: damaged, a mapping is wanted")
-    return content
+        raise DataError(f"{file}: damaged, {reason(error)}") from error
 
 
 def _source(path: Path, page: Path | None, against: Sequence[Path], workers: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from medaug.config import DataConfig
 from medaug.errors import ConfigError
 from medaug.ignoring import IGNORE, IgnoreAbove, ignore_above
 from medaug.mixing import RealSlices, real_slices
-from medaug.rows import Row, Rows, files_crc32
+from medaug.rows import Row, Rows, found_crc32
 from medaug.types import Sample
-from medaug.writers import ROLES, Writer, open_writer
+from medaug.writers import Writer, open_writer
 
 COMPRESS_LEVEL = 1
 """Level 1 takes 1 ms for a 64 x 64 sample with 8 alternatives and leaves 40 kB; level 6 takes
@@ -137,11 +137,7 @@ class Job:
 
     def _whole(self, row: Row) -> bool:
         """Whether the files of a row are there and have its checksum."""
-        contents = ((self.out / row[role]).read_bytes() for role in ROLES if row[role])
-        try:
-            return files_crc32(contents) == row["files_crc32"]
-        except FileNotFoundError:
-            return False
+        return found_crc32(self.out, row) == row["files_crc32"]
 
 
 class Options(TypedDict, total=False):

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medaug.data.continuity import continuity
+from medaug.errors import DataError
 from medaug.modality import CT, MR
 from medaug.text import cell
 from medaug.types import Sample
-from medaug.writers import ROLES
+from medaug.writers import ROLES, inside
 
 Row = dict[str, str]
 
@@ -135,6 +136,36 @@ def files_crc32(contents: Iterable[bytes]) -> str:
     for content in contents:
         total = zlib.crc32(content, total)
     return f"{total:08x}"
+
+
+def found_crc32(folder: Path, row: Row) -> str | None:
+    """The checksum of a row's files as they are now; None where one of them is gone.
+
+    Raises:
+        DataError: the row names a file that lies elsewhere.
+    """
+    try:
+        return files_crc32(inside(folder, row[role]).read_bytes() for role in ROLES if row[role])
+    except FileNotFoundError:
+        return None
+
+
+def check_files(folder: Path, row: Row) -> None:
+    """Refuse a row whose files, all there, are not those that were written.
+
+    Raises:
+        DataError: one differs, or lies elsewhere.
+    """
+    if found_crc32(folder, row) not in (None, row["files_crc32"]):
+        raise DataError(f"{folder}: {differing(row)}")
+
+
+def differing(row: Row) -> str:
+    """What is said of a row whose files have another checksum."""
+    return (
+        f"the files of {row['case']} are not as they were written; run the same synthesize "
+        "command again, which writes them anew"
+    )
 
 
 def describe_real(sample: Sample, kind: str, case: str, names: Mapping[str, str]) -> Row:

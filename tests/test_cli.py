@@ -200,6 +200,17 @@ def test_inspect_knows_everything_that_is_made(
     assert broken.json["problems"] == [
         f"{tmp_path / 'nifti/labelsTr/syn_000001.nii.gz'}: named in the manifest but not there"
     ]
+    swapped = tmp_path / "nifti/imagesTr/syn_000000_0000.nii.gz"
+    swapped.write_bytes((tmp_path / "nifti/imagesTr/syn_000001_0000.nii.gz").read_bytes())
+    assert medaug("inspect", tmp_path / "nifti", "--json").json["problems"][0] == (
+        f"{tmp_path / 'nifti'}: the files of syn_000000 are not as they were written; run the same "
+        "synthesize command again, which writes them anew"
+    )
+    about = tmp_path / "nifti" / "run.json"
+    about.write_text(about.read_text().replace('"seed": 0', '"seed": 1'))
+    assert medaug("inspect", tmp_path / "nifti").err == (
+        f"medaug: {about}: damaged, the content does not match its checksum\n"
+    )
 
 
 def test_a_failed_scan_is_named_and_the_exit_status_says_so(

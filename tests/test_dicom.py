@@ -276,6 +276,19 @@ def test_damaged_files_are_named(tmp_path: Path, role: str, content: bytes | int
     assert str(error.value).startswith(f"{paths[role]}: {reason}")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("PixelSpacing", None), ("ImageOrientationPatient", [1.0]), ("Rows", 0)]
+)
+def test_headers_that_do_not_fit_are_named(tmp_path: Path, name: str, value: object) -> None:
+    paths = written(tmp_path, "dicom", case())
+    names = row(tmp_path, paths)
+    data = pydicom.dcmread(paths["image"])
+    setattr(data, name, value)
+    data.save_as(paths["image"])
+    with pytest.raises(DataError, match=r"not a readable DICOM file \(.+\)$"):
+        Dicom().read(tmp_path, names)
+
+
 def test_a_folder_of_dicom_is_the_same_in_shards(tmp_path: Path) -> None:
     options: dict[str, Any] = {"uncertainty": 2, "format": "dicom"}
     synthesize(Toy(), 20, tmp_path / "once", **options)

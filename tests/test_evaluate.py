@@ -35,6 +35,17 @@ def made(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_files_that_were_changed_are_refused(
+    made: Path, phantom_cache: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(made, changed)
+    first, second = (changed / "labelsTr" / f"syn_00000{n}.nii.gz" for n in (5, 6))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(DataError, match="the files of syn_000005 are not as they were written"):
+        settled(changed, phantom_cache)
+
+
 @pytest.fixture
 def foreign(phantom_cache: Path, tmp_path: Path) -> Path:
     return foreign_folder(SliceCache.open(phantom_cache), tmp_path / "foreign")

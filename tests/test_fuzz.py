@@ -53,6 +53,19 @@ def test_300_damaged_inputs_are_refused_alike_or_told(
     assert words["alike"] > 20
 
 
+@pytest.mark.slow
+def test_every_other_kind_is_made_and_read(fuzzing: dict[str, ModuleType], tmp_path: Path) -> None:
+    kinds, running = fuzzing["kinds"].KINDS, fuzzing["running"]
+    tried = []
+    with running.Worker(tmp_path / "work", limit_s=20.0) as worker:
+        for kind in kinds.keys() - SHORT.keys():
+            sound = tmp_path / "sound" / kind
+            kinds[kind].make(sound)
+            tried += list(running.trials(worker, kind, 7, range(3), sound))
+    good = ("refused", "alike", "said", "undetectable")
+    assert [one for one in tried if one.outcome not in good] == []
+
+
 def test_the_same_seed_damages_alike_and_another_differently(
     fuzzing: dict[str, ModuleType],
 ) -> None:

@@ -233,7 +233,15 @@ def test_flowers_have_their_kind_by_number(tmp_path):
     io.savemat(root / "setid.mat", {**parts, "valid": [3, 9]})
     with refused_like(".*: valid holds 9, which must be 1 to 9 and in one part only; .*"):
         open_source(str(root))
+    io.savemat(root / "setid.mat", {**parts, "tstid": [4, 5, 6]})
+    with refused_like(".*setid.mat: image_00007.jpg is in no part; get it again"):
+        open_source(str(root))
+    for wrong in (0, 103):
+        io.savemat(root / "imagelabels.mat", {"labels": [[*kinds[:-1], wrong]]})
+        with refused_like(".*imagelabels.mat: labels must be 1 to 102; get it again"):
+            open_source(str(root))
     (root / "setid.mat").write_bytes(b"MATLAB 5.0 MAT-file" + b" " * 200)
+    io.savemat(root / "imagelabels.mat", {"labels": [kinds]})
     with refused_like(".*: holds no whole numbers called trnid; get it again"):
         open_source(str(root))
     (root / "setid.mat").unlink()

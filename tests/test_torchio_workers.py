@@ -170,6 +170,17 @@ def test_a_missing_bank_file_is_named_and_the_subject_stays(written: Path, tmp_p
     assert same(plain, subject())
 
 
+def test_a_bank_file_that_was_changed_is_refused(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    shutil.copytree(written, folder)
+    images = folder / "imagesTr"
+    kept = (images / "syn_000003_0000.nii.gz").read_bytes()
+    (images / "syn_000004_0000.nii.gz").write_bytes(kept)
+    with pytest.raises(DataError, match="the files of syn_000004 are not as they were written"):
+        Synthesis(folder, 4, copy=False)(subject())
+    Synthesis(folder, 3, copy=False)(subject())
+
+
 def test_a_forked_child_opens_the_model_for_itself(tiny_run: Path) -> None:
     transform = RandomSynthesis(tiny_run, p=1, pool=4)
     transform(subject())

@@ -18,7 +18,7 @@ from medaug.geometry import spacing
 from medaug.ignoring import IGNORE
 from medaug.modality import modality_of
 from medaug.registry import WRITERS, lookup
-from medaug.rows import Rows
+from medaug.rows import Rows, check_files
 from medaug.writers import inside
 
 ROLES = ("image", "label", "std", "entropy")
@@ -55,7 +55,8 @@ def open_synthesised(folder: Path) -> Synthetic:
     """The finished samples of a folder; real cases beside them do not count.
 
     Raises:
-        DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone.
+        DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone
+            or damaged.
         OutputError: a manifest of another version.
     """
     about = _about(folder)
@@ -76,6 +77,7 @@ def open_synthesised(folder: Path) -> Synthetic:
         for role in ROLES:
             if row[role]:
                 digest.update(role.encode() + _content(inside(folder, row[role])))
+        check_files(folder, row)
     labels = {name: int(id) for name, id in about["labels"].items() if name != IGNORE}
     masks = any(row["label"] for row in rows.values())
     data: Mapping[str, Any] = about.get("data") or {}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from medaug import journal
 from medaug.errors import ConfigError, DataError
-from medaug.files import parse_json
+from medaug.files import parse_json, unsealed
+from medaug.rows import check_files
 from medaug.types import Sample, is_rgb
 from medaug.writers import open_writer
 
@@ -168,7 +169,7 @@ class _Written:
 
     def __init__(self, folder: Path) -> None:
         try:
-            run = parse_json((folder / "run.json").read_bytes())
+            run = unsealed(parse_json((folder / "run.json").read_bytes()))
             form, self._seed = run["settings"]["format"], int(run["settings"]["seed"])
             slices = int(run["settings"].get("stack") or 1)
             self._fingerprint = str(run["settings"]["weights"])[:12]
@@ -199,7 +200,9 @@ class _Written:
     def _load(self, index: int) -> Sample:
         if index not in self._rows:
             raise DataError(f"{self._folder}: sample {index} is not in its manifest")
-        sample = self._writer.read(self._folder, self._rows[index] | {"std": ""})
+        row = self._rows[index]
+        check_files(self._folder, row)
+        sample = self._writer.read(self._folder, row | {"std": ""})
         if is_rgb(sample.image):
             raise ConfigError(f"{self._folder}: holds RGB pictures; transforms take grey slices")
         return sample

@@ -22,7 +22,8 @@ arrays are those of the sample with both axes turned.  Pixels are not compressed
 
 import io
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -58,6 +59,7 @@ DATE, TIME = "19700101", "000000"
 
 _NAMESPACE = uuid.UUID("5d0a3b52-94c4-5a2b-8d4c-6a4c2f3e9b17")
 _LPS = np.diag([-1.0, -1.0, 1.0])  # RAS to LPS, its own inverse
+_UNFIT = ValueError, TypeError, KeyError, AttributeError
 _UTF8 = "ISO_IR 192"
 _ROLES: dict[str, tuple[int, str]] = {
     "image": (1, "Synthetic {}, drawn by a model; not a patient"),
@@ -135,19 +137,20 @@ class Dicom:
 
     def read(self, folder: Path, row: Mapping[str, str]) -> Sample:
         """See ``Writer.read``."""
-        ct = _decode(inside(folder, row["image"]))
-        image = turned(ct.pixel_array).astype(np.int16)
-        label = (
-            _labels(_decode(inside(folder, row["label"])), image.shape) if row["label"] else None
-        )
-        std = np.zeros(image.shape, np.float32)
+        with _decoded(inside(folder, row["image"])) as ct:
+            image, affine = turned(ct.pixel_array).astype(np.int16), affine_of(ct)
+        label, std = None, np.zeros(image.shape, np.float32)
+        if row["label"]:
+            with _decoded(inside(folder, row["label"])) as seg:
+                label = _labels(seg, image.shape)
         if row["std"]:
-            std = turned(_decode(inside(folder, row["std"])).pixel_array.reshape(image.shape))
+            with _decoded(inside(folder, row["std"])) as spread:
+                std = turned(spread.pixel_array.reshape(image.shape))
         return Sample(
             index=int(row["index"]),
             image=image,
             label=label,
-            affine=affine_of(ct),
+            affine=affine,
             alternatives=image[None][:0],
             alternative_labels=None,
             std=std.astype(np.float32),
@@ -366,19 +369,20 @@ def _encode(data: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(path: Path) -> Dataset:
+@contextmanager
+def _decoded(path: Path) -> Iterator[Dataset]:
+    """The file with its pixels, for as long as what it says is made use of."""
     try:
         with path.open("rb") as stream:
             check_deflated(stream, path.name)
             data = dcmread(stream)
         if data.file_meta.TransferSyntaxUID.is_compressed:
             raise ValueError("compressed, as medaug never writes it")
-        data.pixel_array  # noqa: B018
+        yield data
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though the manifest lists it") from error
-    except (OSError, EOFError, ValueError, AttributeError, InvalidDicomError) as error:
+    except (OSError, EOFError, *_UNFIT, InvalidDicomError) as error:
         raise DataError(f"{path}: not a readable DICOM file ({reason(error)})") from error
-    return data
 
 
 def _labels(data: Dataset, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -124,7 +124,7 @@ KINDS: dict[str, Kind] = {
         ("rows",),
     ),
     "masks": Kind(material.masks, reading.masks, ("*.nii", "*.nii.gz"), "", ("masks",)),
-    "foreign": Kind(material.foreign, reading.foreign, ("*.nii.gz",), "", ("images",)),
+    "foreign": Kind(material.foreign, reading.foreign, ("*.nii.gz",), "", ("images", "names")),
     "config": Kind(material.config, reading.config, ("config.yaml",), "yaml"),
     "torchscript": Kind(material.script, reading.script, ("features.pt",), "", ("features",)),
 }

@@ -229,8 +229,8 @@ def filters(root: Path) -> None:
     open_filter(
         root / "run" / "filter.safetensors",
         FilterConfig(segmenter_images=32, folds=2),
-        SliceCache.open(root / "cache"),
-        DataConfig(size=32),
+        cache=SliceCache.open(root / "cache"),
+        data=DataConfig(size=32),
     )
 
 

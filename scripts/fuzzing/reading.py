@@ -161,7 +161,7 @@ def output(form: str) -> Callable[[Path], Seen]:
         from medaug.evaluate.synthesised import looks_like, open_synthesised
         from medaug.inspection import inspect
         from medaug.splits import nnunet_splits
-        from medaug.transforms.pairs import open_pairs
+        from medaug.transforms.pairs import _written, open_pairs
 
         out, facets = root / "out", {}
         about = inspect(out)
@@ -169,6 +169,7 @@ def output(form: str) -> Callable[[Path], Seen]:
         facets["rows"] = _hash({index: rows[index] for index in rows})
         facets["inspect"] = _hash([about["samples"], about["settings"]])
         if form != "png":
+            _written.cache_clear()
             pairs = open_pairs(out)
             taken = [pairs.pair(index, 0) for index in pairs.indices(3)]
             facets["pairs"] = _hash([_hash(s.image) + _hash(s.label) for s in taken])

@@ -18,6 +18,7 @@ from medaug.data.pictures.photos import Photos, class_numbers
 from medaug.errors import DataError
 from medaug.types import Problem
 
+KINDS = 102
 _SIDES = {"train": "trnid", "validation": "valid", "heldout": "tstid"}
 _FILES = ("imagelabels.mat", "setid.mat")
 
@@ -37,8 +38,8 @@ def open_folder(root: Path) -> Photos:
         if not (root / name).exists():
             raise DataError(f"{root}: {name} is missing; Oxford-102 needs jpg/ and both .mat files")
     kinds = _whole(root / _FILES[0], "labels")
-    if not len(kinds) or kinds.min() < 1:
-        raise DataError(f"{root / _FILES[0]}: labels must count from 1; get it again")
+    if not len(kinds) or kinds.min() < 1 or kinds.max() > KINDS:
+        raise DataError(f"{root / _FILES[0]}: labels must be 1 to {KINDS}; get it again")
     side_of: dict[int, str] = {}
     for side, key in _SIDES.items():
         for number in _whole(root / _FILES[1], key).tolist():
@@ -48,13 +49,16 @@ def open_folder(root: Path) -> Photos:
                     "and in one part only; get it again"
                 )
             side_of[number] = side
+    for number in range(1, len(kinds) + 1):
+        if number not in side_of:
+            raise DataError(f"{root / _FILES[1]}: {_file(number)} is in no part; get it again")
     there = {path.name for path in (root / "jpg").iterdir()}
     listed = sorted(side_of)
     kept = [number for number in listed if _file(number) in there]
     if not kept:
         raise DataError(f"{root / 'jpg'}: holds none of the pictures that setid.mat lists")
     gone = [_file(number) for number in listed if _file(number) not in there]
-    classes = tuple(str(kind) for kind in range(1, int(kinds.max()) + 1))
+    classes = tuple(str(kind) for kind in range(1, KINDS + 1))
     return Photos(
         root,
         "oxford-102",
