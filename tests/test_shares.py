@@ -44,6 +44,18 @@ def test_shares_of_a_cache_are_the_whole_cache(phantom_root: Path, tmp_path: Pat
     assert not again.done
 
 
+def test_what_a_kill_after_the_end_leaves_goes_with_the_next_call(
+    phantom_root: Path, tmp_path: Path
+) -> None:
+    cut(phantom_root, tmp_path / "whole", (0, 1))
+    wanted = content(tmp_path / "whole")
+    for name in (".turn", ".share-0-of-2.json"):
+        (tmp_path / "whole" / name).touch()
+    assert content(tmp_path / "whole") != wanted
+    assert cut(phantom_root, tmp_path / "whole", (0, 1)).complete
+    assert content(tmp_path / "whole") == wanted
+
+
 def test_shares_at_once_wait_for_each_other(phantom_root: Path, tmp_path: Path) -> None:
     cut(phantom_root, tmp_path / "whole", (0, 1))
     cache, opened = tmp_path / "shared", []

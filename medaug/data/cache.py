@@ -152,7 +152,7 @@ def prepare(
         with shares.sharing(cache, part):
             if part[1] == 1:
                 remove_parts(cache)
-            with turn(cache / ".turn"):
+            with turn(cache / shares.TURN):
                 records.begin()
                 write_json(cache / INDEX, sealed(index | {"complete": False}))
             for outcome in _fill(
@@ -172,7 +172,7 @@ def prepare(
                     problems.append(Problem(outcome.case, outcome.failed))
                 else:
                     done.append(outcome.case)
-            with turn(cache / ".turn"):
+            with turn(cache / shares.TURN):
                 failed = records.leave(index["failed"])
                 if failed is not None:
                     index["failed"] = failed
@@ -186,6 +186,8 @@ def prepare(
                         raise DataError(_nothing_usable(source.name, problems))
                     write_json(cache / INDEX, sealed(_finished(cache, index)))
                     records.clear()
+    else:
+        shares.sweep(cache)
     if source.kind == "image":
         problems += _left_out(cache, work)
     found = {id: read_case(cache, id, source.kind) for id in sorted([*done, *there])}

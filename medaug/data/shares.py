@@ -11,15 +11,18 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from medaug.data.stored import read_index
 from medaug.errors import ConfigError, OutputError
-from medaug.files import PATIENCE_S, explaining, held, write_json
+from medaug.files import PATIENCE_S, explaining, held, turn, write_json
 
 POLL_S = 0.2
+TURN = ".turn"
+"""The lock of a cache for what takes a moment."""
+SHARED = ".share-*-of-*.json", ".lock-*-of-*"
 
 
 def check(part: tuple[int, int]) -> None:
@@ -117,9 +120,24 @@ class Records:
 
     def clear(self) -> None:
         """The cache is finished."""
-        for pattern in (".share-*-of-*.json", ".lock-*-of-*"):
-            for path in self.cache.glob(pattern):
-                path.unlink(missing_ok=True)
+        _remove(self.cache, *SHARED)
+
+
+def sweep(cache: Path) -> None:
+    """Remove what a process left that was killed just after it finished ``cache``.
+
+    It does no harm where it lies, so a cache that cannot be written stays as it is.
+    """
+    if any(True for pattern in (TURN, *SHARED) for _ in cache.glob(pattern)):
+        with suppress(OutputError), turn(cache / TURN):
+            if (read_index(cache) or {}).get("complete"):
+                _remove(cache, *SHARED)
+
+
+def _remove(cache: Path, *patterns: str) -> None:
+    for pattern in patterns:
+        for path in cache.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def wait(cache: Path, patience_s: float = 60.0) -> None:
