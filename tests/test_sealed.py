@@ -147,6 +147,8 @@ def test_notes_of_a_case_are_sealed_and_older_cases_are_read() -> None:
     assert unsealed_case({**older, "doubts": {"grid": "b"}})["doubts"] == {"grid": "b"}
     with pytest.raises(ValueError):
         unsealed_case({**older, "affine": [2]})
+    with pytest.raises(ValueError):
+        unsealed_case({key: value for key, value in whole.items() if key != "digest"})
 
 
 @pytest.mark.parametrize("victim", ["manifest.csv", "imagesTr", "uncertainty", "row"])
