@@ -19,7 +19,7 @@ import yaml
 
 from medaug.config import Config, read_yaml, validated
 from medaug.data.stored import INDEX, SliceCache
-from medaug.errors import ConfigError, RunError
+from medaug.errors import ConfigError, RunError, called
 from medaug.files import explaining, parse_json, sealed, unsealed, write_bytes, write_json
 from medaug.text import tell
 
@@ -84,7 +84,8 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     for key in sorted(there.keys() | asked.keys()):
         if key not in FREE and there.get(key) != asked.get(key):
             raise RunError(
-                f"{run}: {key} is {there.get(key)} in this run and {asked.get(key)} was asked; "
+                f"{run}: {key} is {called(str(there.get(key)))} in this run and "
+                f"{called(str(asked.get(key)))} was asked; "
                 "ask for the same, or choose another --run"
             )
     for key, value in facts.items():

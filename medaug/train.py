@@ -24,7 +24,6 @@ from medaug.capture import capture_for
 from medaug.checkpoint import (
     load_state,
     pack,
-    read_weights,
     save_state,
     sound,
     unpack,
@@ -35,7 +34,7 @@ from medaug.data.cache import SliceCache
 from medaug.data.feed import Feed, codec_for
 from medaug.device import channels_last, choose_device, choose_precision, tune
 from medaug.distributed import Ranks, joined
-from medaug.errors import RunError, TrainingError
+from medaug.errors import TrainingError
 from medaug.exporting import Exporter
 from medaug.files import held, remove_parts
 from medaug.models import build
@@ -48,6 +47,7 @@ from medaug.seeds import derive, generator
 from medaug.stopping import noted
 from medaug.tensors import Batch
 from medaug.text import tell
+from medaug.trained import start_from
 
 METRICS_PER_SNAPSHOT = 5
 SETTLE = 10_000
@@ -224,7 +224,7 @@ class _Trainer:
             nonlocal state
             state = load_state(self.run)
             if state is None and init is not None:
-                _start_from(self.model, _weights(init))
+                start_from(self.model, _weights(init))
             truncate_metrics(self.run, 0 if state is None else state[0])
             return None if state is None else state[0]
 
@@ -272,7 +272,7 @@ class _Trainer:
                     self.snapshot()
                     due = _next(self.images, train.snapshot_every)
             if self.images > self.resumed or not self.ranks.led(self.exported):
-                self.snapshot()
+                self.snapshot(planned=self.images >= train.images)
         if stop and self.ranks.first:
             tell(f"{self.run}: interrupted; the same command goes on")
         return TrainReport(
@@ -326,11 +326,15 @@ class _Trainer:
         """What a private run promises by now."""
         return None if self.private is None else self.private.ledger.statement(self.images)
 
-    def snapshot(self) -> None:
-        """Keep the training state, the exported generator and a picture of what it draws."""
+    def snapshot(self, planned: bool = True) -> None:
+        """Keep the training state, the exported generator and a picture of what it draws.
+
+        One that is not ``planned`` has no picture, and no generator beside the one in use, so that
+        the run becomes what it would have been without the interruption.
+        """
         self.game.account.check()
         self.check_alike()
-        self.ranks.led(self.write)
+        self.ranks.led(lambda: self.write(planned))
 
     def check_alike(self) -> None:
         """Stop where processes have come to hold different weights.
@@ -348,7 +352,7 @@ class _Trainer:
                 "again, a model or a machine does not compute the same everywhere"
             )
 
-    def write(self) -> None:
+    def write(self, planned: bool) -> None:
         """The files of a snapshot; its state comes last, since from then on none is made again."""
         tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
         self.shadow.model.settle(self.still())
@@ -356,8 +360,9 @@ class _Trainer:
         tensors |= {f"average.{k}": v for k, v in average.items()}
         header = self.exporter.header(self.images, self.game.precision, self.statement())
         write_tensors(weights_path(self.run), average, header)
-        self.keep(average, header)
-        self.exporter.draw(self.shadow.model, self.run, self.images)
+        if planned:
+            self.keep(average, header)
+            self.exporter.draw(self.shadow.model, self.run, self.images)
         save_state(self.run, self.images, tensors)
 
     def keep(self, average: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -377,23 +382,6 @@ class _Trainer:
         chosen = torch.randperm(len(self.feed), generator=draws)[:count]
         for index in chosen.split(SETTLE_BATCH):
             yield self.feed.at(index)
-
-
-def _start_from(model: Model, path: Path) -> None:
-    """Take over the weights in ``path``; networks it does not hold keep their own.
-
-    Raises:
-        RunError: the weights are of another model or shape.
-    """
-    tensors, _, _ = read_weights(path)
-    mine: dict[str, Tensor] = model.state_dict()
-    for name, value in tensors.items():
-        if name not in mine or mine[name].shape != value.shape:
-            raise RunError(
-                f"{path}: holds weights of another model or size ({name} does not fit); "
-                "start from weights made by the same --model, preset and --size"
-            )
-    model.load_state_dict({**mine, **tensors})
 
 
 def _next(images: int, every: int) -> int:

@@ -16,7 +16,7 @@ from medaug.config import ModelConfig
 from medaug.data.condition import Condition
 from medaug.data.feed import with_layout
 from medaug.device import autocast, choose_device
-from medaug.errors import ConfigError, MedaugError, WeightsError
+from medaug.errors import ConfigError, MedaugError, RunError, WeightsError
 from medaug.layouts import Layouts
 from medaug.models import build
 from medaug.models.base import Model
@@ -45,6 +45,23 @@ def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
         raise WeightsError(f"{file}: its header describes no model ({error})") from error
     model.load_state_dict(tensors)
     return model, header, fingerprint
+
+
+def start_from(model: Model, path: Path) -> None:
+    """Take over the weights in ``path``; networks it does not hold keep their own.
+
+    Raises:
+        RunError: the weights are of another model or shape.
+    """
+    tensors, _, _ = read_weights(path)
+    mine: dict[str, Tensor] = model.state_dict()
+    for name, value in tensors.items():
+        if name not in mine or mine[name].shape != value.shape:
+            raise RunError(
+                f"{path}: holds weights of another model or size ({name} does not fit); "
+                "start from weights made by the same --model, preset and --size"
+            )
+    model.load_state_dict({**mine, **tensors})
 
 
 def _check_fit(file: Path, announced: Model, tensors: Mapping[str, Tensor]) -> None:

@@ -39,6 +39,11 @@ def config(model: str = "vaegan-modern", **train: Any) -> Config:
     return resolve({**TINY, "model": MODELS[model]}, {"train": train})
 
 
+def kept(run: Path) -> set[str]:
+    """Pictures and generators of moments that are past."""
+    return {path.name for folder in ("samples", "snapshots") for path in (run / folder).iterdir()}
+
+
 def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -69,7 +74,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
 ) -> None:
     if model == "vaegan-author" and precision == "bfloat16":
         pytest.skip("its networks are large, and float32 shows the same")
-    settings = config(model, precision=precision, images=64, snapshot_every=1000)
+    settings = config(model, precision=precision, images=64, snapshot_every=1000, keep_snapshots=2)
     fit(settings, cache, tmp_path / "whole", device="cpu")
 
     from medaug import train
@@ -90,6 +95,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
     assert second.finished
     assert second.resumed == first.images
     assert equal(tmp_path / "whole", tmp_path / "parts")
+    assert kept(tmp_path / "whole") == kept(tmp_path / "parts")
 
 
 def test_killed_at_random_moments_equals_undisturbed(phantom_cache: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from victims import Victim, World
 SEED = 22
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ROOM = "256m"
+PATIENCE_S = 30.0
 FULL = ("no space left on the disk", "left; free some")
 READ_ONLY = ("the disk is read-only",)
 
@@ -49,6 +51,18 @@ def disk(place: Path) -> Iterator[Path]:
 
 def _mount(*words: object) -> None:
     subprocess.run(["mount", *map(str, words)], check=True, capture_output=True)
+
+
+def _protect(place: Path) -> None:
+    """Turn the disk read-only, once the workers of a killed command have ended too."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _mount("-o", "remount,ro", place)
+        except subprocess.CalledProcessError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def full(world: World, scratch: Path, count: int) -> Iterator[Trial]:
@@ -84,7 +98,7 @@ def read_only(world: World, scratch: Path, count: int) -> Iterator[Trial]:
                 if number:
                     moment = float(draws.uniform(0, duration))
                     stopped(victim.command(), place, moment, signal.SIGKILL)
-                _mount("-o", "remount,ro", place)
+                _protect(place)
                 before = victim.contents(place)
                 first = run(victim.command(), place)
                 complete = difference(wanted, before) == ""
