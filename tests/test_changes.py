@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medaug.data import filling, open_source
+from medaug.data import changes, filling, open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.idx import Idx
 from medaug.data.pancreas import PancreasCT
@@ -187,6 +187,19 @@ def test_a_damaged_record_is_cut_anew(source, cache):
     (cache / "cases" / SECOND / "source.json").write_text("{")
     assert again(source, cache).changed == {SECOND: "its source.json is damaged"}
     assert tree(cache, ".lock") == before
+
+
+def test_every_bit_of_a_record_is_guarded(cache):
+    path = cache / "cases" / SECOND / "source.json"
+    whole = path.read_bytes()
+    known = changes._read(path.parent)
+    assert known.keys() == {"image", "label", "stamp"}
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert changes._read(path.parent) in ({}, known), bit
+    path.write_bytes(whole)
 
 
 def test_a_case_without_a_record_is_taken_as_it_is(source, cache):

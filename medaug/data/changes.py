@@ -3,6 +3,7 @@
 Beside the slices of a case stands ``source.json``: a SHA-256 of what its image was read from, one
 of its label with the ids that its values become, and one of the sizes and times of the files.
 While sizes and times are the same nothing is read; else the content decides.  No name is kept.
+A record that does not match its checksum is as good as none: the case is cut anew.
 """
 
 import hashlib
@@ -13,10 +14,11 @@ from typing import Any, BinaryIO
 
 from medaug.data import Block, archives
 from medaug.errors import DataError
-from medaug.files import parse_json, write_json
+from medaug.files import parse_json, sealed, unsealed, write_json
 from medaug.types import Case
 
 RECORD = "source.json"
+_KNOWN = {"image", "label", "stamp"}
 _BLOCK_BYTES = 2**20
 
 Item = Case | Block
@@ -38,7 +40,7 @@ def contents(item: Item) -> dict[str, str | None]:
     return {"image": _hash(_digests(images)), "label": label}
 
 
-def record(item: Item, seen: str) -> dict[str, str | None]:
+def record(item: Item, seen: str) -> dict[str, Any]:
     """What `since` compares later, of an item whose `stamp` was ``seen`` before it was read.
 
     Raises:
@@ -47,7 +49,7 @@ def record(item: Item, seen: str) -> dict[str, str | None]:
     found = {**contents(item), "stamp": seen}
     if stamp(item) != seen:
         raise DataError("its files changed while they were read; run the same command again")
-    return found
+    return sealed(found)
 
 
 def moved(folder: Path, item: Item) -> bool:
@@ -77,18 +79,18 @@ def since(folder: Path, item: Item) -> str:
 
 def keep(folder: Path, item: Item) -> None:
     """Note the new times of files whose content is as it was."""
-    write_json(folder / RECORD, {**(_read(folder) or {}), "stamp": stamp(item)})
+    write_json(folder / RECORD, sealed({**(_read(folder) or {}), "stamp": stamp(item)}))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     """The record of a case: None where there is none, an empty one where it is damaged."""
     try:
-        known = parse_json((folder / RECORD).read_text())
+        known = unsealed(parse_json((folder / RECORD).read_text()))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return known if isinstance(known, dict) else {}
+    return known if known.keys() <= _KNOWN else {}
 
 
 def _files(item: Item) -> tuple[Iterable[Path], Iterable[Path] | None]:
