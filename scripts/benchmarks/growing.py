@@ -1,6 +1,7 @@
 """What the row `growth` works on: large caches made of phantom slices, and one small generator."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from material import phantom_cache
@@ -70,15 +71,14 @@ def small_weights(work: Path) -> Path:
 
 def train(cache: str, run: str, images: str, sign: str) -> None:
     """Train on a cache from the first image to the last; the file ``sign`` appears at the first."""
-    drawn, place = Feed.batch, Path(sign)
+    drawn, place = Feed.drawn, Path(sign)
 
-    def noted(self: Feed, position: int, count: int):  # type: ignore[no-untyped-def]
-        batch = drawn(self, position, count)
+    def noted(self: Feed, position: int, *asked: Any) -> Any:
         if not position:
             place.touch()
-        return batch
+        return drawn(self, position, *asked)
 
-    Feed.batch = noted  # type: ignore[method-assign]
+    Feed.drawn = noted  # type: ignore[method-assign]
     wishes = {"data": {"name": "phantom", "size": 64}, "train": {"images": int(images)}}
     done = fit(resolve(WISHES, wishes), SliceCache.open(Path(cache)), run, device="cpu")
     assert done.images >= int(images)
