@@ -112,6 +112,8 @@ def test_a_large_cache_is_one_that_training_takes(
     feed = Feed(cache, data, codec_for(cache, data), seed=0, device=torch.device("cpu"))
     assert len(feed) == 30
     assert len(torch.unique(feed.images.flatten(1), dim=0)) == 30
+    growing.train(str(cache.path), str(tmp_path / "run"), "64", str(tmp_path / "begun"))
+    assert (tmp_path / "begun").exists()
 
 
 def test_the_quick_bound_of_a_likeness_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from material import phantom_cache
@@ -78,7 +79,9 @@ def train(cache: str, run: str, images: str, sign: str) -> None:
             place.touch()
         return drawn(self, position, *asked)
 
-    Feed.drawn = noted  # type: ignore[method-assign]
-    wishes = {"data": {"name": "phantom", "size": 64}, "train": {"images": int(images)}}
-    done = fit(resolve(WISHES, wishes), SliceCache.open(Path(cache)), run, device="cpu")
+    slices = SliceCache.open(Path(cache))
+    data = {"name": "phantom", "size": slices.settings.size}
+    wishes = {"data": data, "train": {"images": int(images)}}
+    with patch.object(Feed, "drawn", noted):
+        done = fit(resolve(WISHES, wishes), slices, run, device="cpu")
     assert done.images >= int(images)
