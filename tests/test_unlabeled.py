@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medaug.config import DataConfig, resolve
-from medaug.data import open_source
+from medaug.data import gather, open_source
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.data.feed import Feed, codec_for
 from medaug.data.unlabeled import Unlabeled, digest
@@ -100,6 +100,26 @@ def test_only_slices_like_the_labelled_ones_join(phantom_cache: Path, bare: Slic
     every = feed(cache, bare, require_label=False)
     joined = int((~chosen.labeled).sum())
     assert 0 < joined < int((~every.labeled).sum())
+
+
+def test_the_labelled_slices_that_are_asked_do_not_grow_without_end(
+    phantom_cache: Path, bare: SliceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, asked = SliceCache.open(phantom_cache), []
+    alike = gather._Alike
+
+    def seen(chosen: gather.Chosen) -> gather._Alike:
+        asked.append(alike(chosen))
+        return asked[-1]
+
+    monkeypatch.setattr(gather, "_Alike", seen)
+    labelled, every = len(feed(cache, None)), len(feed(cache, bare))
+    assert [len(one.all) for one in asked] == [labelled]
+    monkeypatch.setattr(gather, "MOST", labelled // 2)
+    some = len(feed(cache, bare))
+    assert len(asked[-1].all) <= labelled // 2 + len(cache.split["train"])
+    assert labelled < some
+    assert abs(some - every) < (every - labelled) / 2
 
 
 def test_their_masks_are_unknown_and_the_others_known(

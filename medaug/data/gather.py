@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,8 @@ THUMB = 16
 NEAR = 1.25
 """A slice without a label is taken where its thumbnail is no further from a labelled one than this
 times what lies between 95 % of the labelled slices and the nearest of another patient."""
+MOST = 4096
+"""Labelled slices that are asked, taken at even steps, so that the cost grows with the slices."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def gather(
         )
     if training and data.unlabeled and data.masks != "alone" and not data.attributes:
         others = [] if unlabeled is None else strangers(unlabeled, cache)
-        near = _Alike(chosen) if labels and data.require_label else None
-        for case in chain(bare, others):
+        more = [*bare, *others]
+        near = _Alike(chosen) if more and labels and data.require_label else None
+        for case in more:
             keep = _all(case) if near is None else near(case)
             chosen.append((case, np.isin(_all(case), keep), keep))
     return _stacked(chosen, labels, cache)
@@ -107,16 +109,19 @@ def usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.ND
 
 
 class _Alike:
-    """Which slices of a case look like labelled ones of ``chosen``."""
+    """Which slices of a case look like labelled ones of ``chosen``, of which `MOST` are asked."""
 
     def __init__(self, chosen: Chosen) -> None:
-        thumbs = [_thumbs(case, keep) for case, _, keep in chosen if len(keep)]
+        step = -(-sum(len(keep) for _, _, keep in chosen) // MOST)
+        thumbs = [_thumbs(case, keep[::step]) for case, _, keep in chosen if len(keep)]
         self.all = torch.cat(thumbs)
-        apart = []
-        for number, mine in enumerate(thumbs):
-            others = [t for other, t in enumerate(thumbs) if other != number]
-            pool = torch.cat(others) if others else self.all
-            apart.append(torch.cdist(mine, pool).amin(1))
+        apart, start = [], 0
+        for mine in thumbs:
+            far = torch.cdist(mine, self.all)
+            if len(thumbs) > 1:
+                far[:, start : start + len(mine)] = torch.inf
+            apart.append(far.amin(1))
+            start += len(mine)
         self.limit = NEAR * float(torch.cat(apart).quantile(0.95))
 
     def __call__(self, case: CachedCase) -> npt.NDArray[np.intp]:
