@@ -21,6 +21,8 @@ _WORDS = {
     "too many open files": errno.EMFILE,
 }
 """What libraries say in errors of other kinds."""
+_UNMADE = "could not create a primitive"
+"""All that oneDNN says where memory for the code it writes is refused; longer words are others."""
 
 
 def lacking(error: BaseException) -> str:
@@ -31,9 +33,12 @@ def lacking(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno in _LACKING:
             return _LACKING[cause.errno]
         if isinstance(cause, RuntimeError | ImportError):
+            said = str(cause).strip().lower()
             for words, number in _WORDS.items():
-                if words in str(cause).lower():
+                if words in said:
                     return _LACKING[number]
+            if said == _UNMADE:
+                return _LACKING[errno.ENOMEM]
     return ""
 
 

@@ -1,6 +1,8 @@
 """Archives that mean harm are refused, and write nothing outside their folder."""
 
+import errno
 import io
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -26,6 +28,17 @@ def entry(info: zipfile.ZipInfo, content: bytes = b"x") -> bytes:
     with zipfile.ZipFile(target, "w") as packed:
         packed.writestr(info, content)
     return target.getvalue()
+
+
+def test_want_of_descriptors_is_not_laid_to_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*asked: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        out_of(zipped({"good": b"1"}), tmp_path)
 
 
 @pytest.mark.parametrize(

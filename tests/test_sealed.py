@@ -195,6 +195,8 @@ def test_a_row_says_what_its_files_hold(tiny_run: Path, tmp_path: Path) -> None:
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
             "not enough memory",
         ),
+        (RuntimeError("could not create a primitive"), "not enough memory"),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), ""),
         (KeyError("x"), ""),
         (OSError("odd"), ""),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from medaug.downloads.http import SpoiledError
 from medaug.errors import DownloadError, MedaugError
 from medaug.files import explaining
+from medaug.starved import lacking
 from medaug.text import is_file_name
 from medaug.zips import MOST_DIRECTORY, directory_bytes
 
@@ -75,6 +76,8 @@ def unpack(
     except MedaugError:
         raise
     except _BROKEN as error:
+        if lacking(error):
+            raise
         raise SpoiledError(f"{archive.name} is not a whole zip file ({error})") from error
     return [folder / name for name in chosen]
 
