@@ -36,9 +36,10 @@ def test_want_of_descriptors_is_not_laid_to_the_archive(
     def refused(*asked: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
+    packed = zipped({"good": b"1"})
     monkeypatch.setattr(zipfile.ZipFile, "open", refused)
     with pytest.raises(OSError, match="Too many open files"):
-        out_of(zipped({"good": b"1"}), tmp_path)
+        out_of(packed, tmp_path)
 
 
 @pytest.mark.parametrize(

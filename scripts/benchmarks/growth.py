@@ -191,10 +191,10 @@ def main() -> int:
     plot(runs, how.results / "growth.png")
     (how.results / "growth.md").write_text(page(runs, held))
     note = (
-        "64 px; one thread a process; a small model of the default kind; training, one pass over a cache of "
-        "scans of 100 slices; samples are image and mask without alternatives; scans are phantoms "
-        "of 160 x 160 x 64 voxels, two workers. Own memory leaves out pages of files. Picture: "
-        "growth.png; table: growth.md."
+        "64 px; one thread a process; a small model of the default kind; training, one pass over a "
+        "cache of scans of 100 slices; samples are image and mask without alternatives; scans are "
+        "phantoms of 160 x 160 x 64 voxels, two workers. Own memory leaves out pages of files. "
+        "Picture: growth.png; table: growth.md."
     )
     n = max(int(size) for told in runs.values() for size in told)
     figures = {"runs": runs, "extended": extended}
