@@ -105,7 +105,7 @@ def test_shares_are_of_what_was_measured(row: Any) -> None:
 
 
 def test_a_measurement_is_kept_whole_and_not_taken_twice(row: Any, tmp_path: Path) -> None:
-    gpu, path = row("gpu"), tmp_path / "one.json"
-    assert gpu.kept(path, lambda: {"a": 1}) == {"a": 1}
-    assert gpu.kept(path, lambda: pytest.fail("measured again")) == {"a": 1}
+    keeping, path = row("keeping"), tmp_path / "row" / "one.json"
+    assert keeping.kept(path, lambda: {"a": 1}) == {"a": 1}
+    assert keeping.kept(path, lambda: pytest.fail("measured again")) == {"a": 1}
     assert json.loads(path.read_text()) == {"a": 1}

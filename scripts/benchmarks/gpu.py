@@ -5,7 +5,6 @@ killed goes on with the next one.  Without a GPU the slices are prepared, to be 
 that has one but no SimpleITK, and nothing is measured.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,11 +20,10 @@ from counting import (
     memory_rate,
 )
 from cpu import advantage, compared
+from keeping import kept
 from material import PATIENTS, SEED, cached
 from results import Asked, Claim, asked, fresh, report
 from train import set_up
-
-from medaug.files import write_json
 
 BATCH = 64
 SIZES = (32, 64, 128, 256)
@@ -79,14 +77,6 @@ def paced(round: Callable[[], int], seconds: float = 3.0) -> float:
         images += round()
         torch.cuda.synchronize()
     return images / (time.perf_counter() - started)
-
-
-def kept(path: Path, measure: Callable[[], Any]) -> Any:
-    """What ``measure`` returned, now or in an earlier call."""
-    if not path.exists():
-        print(f"gpu: {path.stem}", file=sys.stderr, flush=True)
-        write_json(path, measure())
-    return json.loads(path.read_text())
 
 
 def gathered(how: Asked, sizes: tuple[int, ...], batch: int, seconds: float) -> dict[str, Any]:

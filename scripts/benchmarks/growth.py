@@ -15,10 +15,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fitting import exponent
 from growing import large_cache, small_weights
+from keeping import kept, sources
 from matplotlib.figure import Figure
 from preparing import people
 from results import Asked, Claim, asked, report
@@ -44,6 +47,16 @@ def training(work: Path, slices: int) -> Told:
     shutil.rmtree(run, ignore_errors=True)
     sign.unlink(missing_ok=True)
     return watch(python("growing", "train", cache, run, slices, sign), sign.exists)
+
+
+def filled(weights: Path, out: Path, form: str, n: int, more: int) -> dict[str, Told]:
+    """A new folder of ``n`` samples, and what ``more`` beside them cost, where that is asked."""
+    shutil.rmtree(out, ignore_errors=True)
+    told = {"made": synthesis(weights, out, form, n)}
+    if more:
+        told["extended"] = synthesis(weights, out, form, n + more)
+    shutil.rmtree(out)
+    return told
 
 
 def synthesis(weights: Path, out: Path, form: str, n: int) -> Told:
@@ -72,27 +85,29 @@ def measure(how: Asked) -> tuple[Runs, dict[str, Told]]:
         (QUICK_SLICES, QUICK_SAMPLES, QUICK_SCANS) if how.quick else (SLICES, SAMPLES, SCANS)
     )
     weights = small_weights(work)
-    runs: Runs = {"prepare": _each(scans, lambda n: preparation(how.work / "preparing", n))}
-    runs["train"] = _each(slices, lambda n: training(work, n))
+    place = work / sources()
+    runs: Runs = {
+        "prepare": _each(place, "prepare", scans, lambda n: preparation(how.work / "preparing", n)),
+        "train": _each(place, "train", slices, lambda n: training(work, n)),
+    }
+    few, many = samples[-2:]
     extended = {}
     for form in FORMATS:
-        folders = {n: work / f"{form}-{n}" for n in samples}
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
-        few, many = samples[-2:]
-        runs[form] = _each(samples, lambda n: synthesis(weights, folders[n], form, n))  # noqa: B023
-        extended[form] = synthesis(weights, folders[many], form, many + few)
-        for folder in folders.values():
-            shutil.rmtree(folder)
+        told = _each(
+            place,
+            form,
+            samples,
+            lambda n: filled(weights, work / "samples", form, n, few if n == many else 0),  # noqa: B023
+        )
+        runs[form] = {n: both["made"] for n, both in told.items()}
+        extended[form] = told[str(many)]["extended"]
     return runs, extended
 
 
-def _each(sizes: Sequence[int], run: Callable[[int], Told]) -> dict[str, Told]:
-    found = {}
-    for n in sizes:
-        found[str(n)] = run(n)
-        print(n, {key: round(value, 2) for key, value in found[str(n)].items()}, flush=True)
-    return found
+def _each(
+    place: Path, kind: str, sizes: Sequence[int], run: Callable[[int], Any]
+) -> dict[str, Any]:
+    return {str(n): kept(place / f"{kind}-{n}.json", partial(run, n)) for n in sizes}
 
 
 def claims(runs: Mapping[str, Mapping[str, Told]], extended: Mapping[str, Told]) -> list[Claim]:
