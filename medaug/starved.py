@@ -21,8 +21,9 @@ _WORDS = {
     "too many open files": errno.EMFILE,
 }
 """What libraries say in errors of other kinds."""
-_UNMADE = "could not create a primitive"
-"""All that oneDNN says where memory for the code it writes is refused; longer words are others."""
+_UNMADE = "could not create a primitive", "could not get source code"
+"""All that oneDNN says where memory for the code it writes is refused, and Python where there is
+none to read a file of its library; longer words are others."""
 
 
 def lacking(error: BaseException) -> str:
@@ -32,13 +33,13 @@ def lacking(error: BaseException) -> str:
             return _LACKING[errno.ENOMEM]
         if isinstance(cause, OSError) and cause.errno in _LACKING:
             return _LACKING[cause.errno]
+        said = str(cause).strip().lower()
+        if said in _UNMADE and isinstance(cause, RuntimeError | OSError):
+            return _LACKING[errno.ENOMEM]
         if isinstance(cause, RuntimeError | ImportError):
-            said = str(cause).strip().lower()
             for words, number in _WORDS.items():
                 if words in said:
                     return _LACKING[number]
-            if said == _UNMADE:
-                return _LACKING[errno.ENOMEM]
     return ""
 
 

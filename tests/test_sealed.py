@@ -197,6 +197,7 @@ def test_a_row_says_what_its_files_hold(tiny_run: Path, tmp_path: Path) -> None:
         ),
         (RuntimeError("could not create a primitive"), "not enough memory"),
         (RuntimeError("could not create a primitive descriptor for a convolution"), ""),
+        (OSError("could not get source code"), "not enough memory"),
         (KeyError("x"), ""),
         (OSError("odd"), ""),
     ],
