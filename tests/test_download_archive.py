@@ -86,6 +86,14 @@ def test_a_file_twice_too_many_files_and_encryption_are_refused(tmp_path: Path) 
         out_of(entry(rare), tmp_path)
 
 
+def test_a_version_that_nothing_here_reads_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(zipped({"a": b"x"}))
+    packed[packed.index(b"PK\1\2") + 6] = 99
+    with pytest.raises(SpoiledError, match=r"not a whole zip file \(zip file version 9\.9\)"):
+        out_of(bytes(packed), tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
+
+
 def test_a_bomb_stops_at_the_limit(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="unpacks to more than is expected"):
         out_of(zipped({"a": bytes(2**26)}), tmp_path, size=2**22)

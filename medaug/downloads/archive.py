@@ -26,6 +26,7 @@ _BROKEN = (
     ValueError,
     NotImplementedError,
 )
+"""What zipfile raises of damaged bytes; the last of a version or packing that it does not know."""
 _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SPECIAL = {stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}
 

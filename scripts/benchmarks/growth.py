@@ -213,7 +213,9 @@ def main() -> int:
     )
     n = max(int(size) for told in runs.values() for size in told)
     figures = {"runs": runs, "extended": extended}
-    return report(how, "growth", held, figures, n=n, seed=0, note=note)
+    status = report(how, "growth", held, figures, n=n, seed=0, note=note)
+    shutil.rmtree(how.work / "growth" / sources())  # a call after one that ended measures anew
+    return status
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +25,7 @@ import flips  # noqa: E402
 import kills  # noqa: E402
 import limits  # noqa: E402
 import nans  # noqa: E402
+from keeping import sources  # noqa: E402
 from process import warm  # noqa: E402
 from results import describe, machine, public  # noqa: E402
 from trial import Hammered, Tally, Trial  # noqa: E402
@@ -138,12 +138,6 @@ def torture(
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def sources() -> str:
-    """A name for the program that is tortured: what was counted of another does not count."""
-    files = sorted((ROOT / "medaug").rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def struck(name: str, trials: Iterator[Trial], place: Path) -> dict[str, Any]:
