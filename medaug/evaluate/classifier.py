@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from medaug.checkpoint import read_tensors, write_tensors
 from medaug.errors import ConfigError, WeightsError
+from medaug.progress import progress
 from medaug.seeds import derive, generator
 
 BATCH = 100
@@ -87,18 +88,21 @@ def train_classifier(
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     steps = count // BATCH
     each = len(images) // BATCH
-    for step in range(steps):
-        epoch, place = divmod(step, each)
-        order = torch.randperm(len(images), generator=generator(seed, "classifier", epoch))
-        chosen = order[place * BATCH : (place + 1) * BATCH]
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * (1 - step / steps)
-        torch.manual_seed(derive(seed, "classifier", "step", step))
-        logits = network(prepared(images[chosen]).to(device))
-        loss = F.cross_entropy(logits, labels[chosen].long().to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with progress("classifier", steps * BATCH, "pictures") as bar:
+        for step in range(steps):
+            epoch, place = divmod(step, each)
+            if place == 0:
+                order = torch.randperm(len(images), generator=generator(seed, "classifier", epoch))
+            chosen = order[place * BATCH : (place + 1) * BATCH]
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 - step / steps)
+            torch.manual_seed(derive(seed, "classifier", "step", step))
+            logits = network(prepared(images[chosen]).to(device))
+            loss = F.cross_entropy(logits, labels[chosen].long().to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.advance(BATCH)
     return network.eval()
 
 
