@@ -287,6 +287,17 @@ def test_slices_of_a_case_are_resampled_together() -> None:
     assert interval(1.0, lambda w: 1.0, (["a", "a"],), 0, "x") == (None, None)
 
 
+def test_masks_that_are_all_empty_fail(people: People, network: Segmenter) -> None:
+    train, real, heldout = people
+    assert real.labels is not None
+    empty = replace(real, labels=np.zeros_like(real.labels))
+    found = anatomy.measure(Evidence(empty, train, heldout, WINDOW), network)
+    shown = [figure for figure in found.figures if "continuity" not in figure.name]
+    assert [figure.name for figure in shown] == [f"anatomy.shown.{n}" for n in heldout.names]
+    assert [figure.value for figure in shown] == [0.0] * len(shown)
+    assert all(figure.passed is False for figure in shown)
+
+
 def test_repeated_slices_count_once_and_few_are_not_judged(
     people: People, network: Segmenter
 ) -> None:

@@ -312,6 +312,9 @@ def test_the_command_gates_plans_and_answers_in_json(
     assert "Not within the bounds: fidelity; privacy held." in told.out
     assert medaug(*ask, "--gate").code == 1
     loose = ("--set", "evaluate.bounds.fidelity.frechet.coarse.most=1e9")
+    names = ("fidelity.frechet.coarse", "privacy.exact_copies")
+    unbound = (word for name in names for word in ("--set", f"evaluate.bounds.{name}=null"))
+    assert medaug(*ask, "--gate", *unbound).code == 1
     answer = medaug(*ask, "--gate", "--json", *loose)
     assert answer.code == 0
     assert answer.json["passed"] is True

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
+from sklearn.decomposition import PCA
 
 from medaug.data import open_source, phantom
 from medaug.data.cache import CacheSettings, SliceCache, prepare
@@ -15,6 +17,7 @@ from medaug.evaluate import diversity, fidelity
 from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.evaluate.figures import Bound, Family
+from medaug.evaluate.maps import MOST, NAMES, components
 
 WINDOW = (-160.0, 240.0)
 
@@ -183,3 +186,29 @@ def test_one_case_has_no_interval_and_one_patient_a_yardstick_still(patients: Ev
     reach = [f for f in diversity.measure(few, spaces).figures if "recall" in f.name]
     assert reach
     assert all(f.low is None for f in reach)
+
+
+def test_each_feature_space_has_its_map(patients: Evidence, folder: Path) -> None:
+    spaces = spaces_of(replace(patients, synthetic=brighter(patients)), folder, encoder_images=1000)
+    found = fidelity.measure(patients, spaces).curves
+    assert [curve.title for curve in found] == [
+        f"Feature map, {space.name}" for space in spaces.learned
+    ]
+    texture = found[[space.name for space in spaces.learned].index("texture")]
+    assert tuple(texture.lines) == NAMES
+    sizes = [len(x) for x, _ in texture.lines.values()]
+    assert sizes == [min(MOST, n) for n in (spaces.n, spaces.n, spaces.n_real)]
+    made, _, unseen = (np.array(line) for line in texture.lines.values())
+    apart = np.abs(np.median(made, 1) - np.median(unseen, 1)) / unseen.std(1)
+    assert apart.max() > 1
+
+
+def test_the_axes_of_a_map_are_principal_components_of_the_real() -> None:
+    features = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)).double()
+    features = features * torch.tensor([5.0, 1.0, 1.0, 1.0, 0.0]) + features[:, [0]]
+    axes, middle, spread = components(features)
+    scaled = (features - middle) / spread
+    theirs = PCA(2).fit(scaled.numpy()).components_.T
+    assert np.abs(np.abs(axes.numpy()) - np.abs(theirs)).max() < 1e-9
+    for axis in axes.T:
+        assert axis[axis.abs().argmax()] > 0

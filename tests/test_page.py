@@ -140,8 +140,15 @@ def test_bounds_are_said_in_words_and_shown_as_a_range() -> None:
         "Must differ from the real one by at least \N{MINUS SIGN}1"
     )
     assert accepted(apart) == (1.0, 3.0)
-    assert accepted(figure("a.b", 1.0, -2.0, bound=Bound(most=2.0, of="ratio"))) == (-4.0, None)
-    assert accepted(figure("a.b", 1.0, None, bound=Bound(most=2.0, of="ratio"))) == (None, None)
+    for real in (None, -2.0, 0.0):
+        assert accepted(figure("a.b", 1.0, real, bound=Bound(most=2.0, of="ratio"))) == (None, None)
+
+
+def test_a_ratio_to_nothing_or_to_less_passes_no_bound() -> None:
+    for real in (None, -1e-6, 0.0):
+        held = figure("a.b", 5.0, real, bound=Bound(most=2.0, of="ratio"))
+        assert held.ratio is None
+        assert held.passed is False
 
 
 def rect(svg: Markup, name: str) -> tuple[float, float]:

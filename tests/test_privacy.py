@@ -203,7 +203,7 @@ def test_two_calls_agree(real) -> None:
 def test_slices_of_128_px_are_searched_as_well(real) -> None:
     large = {k: replace(v, images=v.images.repeat(2, 1).repeat(2, 2)) for k, v in real.items()}
     x = large["train"].some(10, 3).images
-    search = Search(large["train"].images, large["train"].cases, WINDOW[0])
+    search = Search([large["train"].images], large["train"].cases, WINDOW[0])
     moved = np.roll(x[:, :, ::-1], (4, -6), (1, 2))
     for image, match in zip(moved, search.match(moved), strict=True):
         again = aligned(large["train"].images[match.index], match, WINDOW[0])
@@ -214,7 +214,7 @@ def test_slices_of_128_px_are_searched_as_well(real) -> None:
 
 def test_a_slice_of_the_own_case_is_not_looked_at(real) -> None:
     train = real["train"]
-    search = Search(train.images, train.cases, WINDOW[0])
+    search = Search([train.images], train.cases, WINDOW[0])
     some = train.some(10, 0)
     assert all(m.score == pytest.approx(1, abs=1e-5) for m in search.match(some.images))
     apart = search.match(some.images, some.cases)

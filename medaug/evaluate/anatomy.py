@@ -5,7 +5,7 @@ under a mask are taken against the body's median, and the segmenter has seen all
 are repeated are diversity's: they count once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,7 +75,8 @@ def measure(
     """The figures of the family anatomy.
 
     Args:
-        evidence: masks are needed in all three sets; without them nothing is measured.
+        evidence: masks are needed in all three sets; without them nothing is measured.  Synthetic
+            masks that are all empty are masks, and fail.
         segmenter: trained on real training slices and their labels, see
             ``medaug.evaluate.agreement``; trained here where it is not given.
         bounds: of the figures, see ``BOUNDS``.
@@ -85,7 +86,7 @@ def measure(
     without = [
         name
         for name, part in zip(("synthetic", "training", "held-out"), sets, strict=True)
-        if part.labels is None or not (part.labels > 0).any()
+        if part.labels is None or (part is not evidence.synthetic and not (part.labels > 0).any())
     ]
     if without or not evidence.heldout.names:
         skipped.append(f"Masks: the {' and '.join(without) or 'held-out'} slices have none.")
@@ -96,13 +97,15 @@ def measure(
     parts = evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
     for name, label in evidence.heldout.names.items():
         found = [_marked(part, label, evidence.window_hu) for part in parts]
-        if any(not part.shapes.shown.any() for part in found):
-            skipped.append(f"{name}: some set of slices does not show it, so it has no figures.")
+        if any(not part.shapes.shown.any() for part in found[1:]):
+            skipped.append(f"{name}: the real slices do not show it, so it has no figures.")
             continue
         if (shown := int(found[0].shapes.shown.sum())) < LEAST:
             skipped.append(
                 f"{name}: {shown} different synthetic slices show it, and {LEAST} are needed."
             )
+            if len(evidence.synthetic) >= LEAST:
+                figures += _label(evidence, name, found, bounds, ("shown",))
             continue
         measured.append(name)
         figures += _label(evidence, name, found, bounds)
@@ -220,12 +223,19 @@ _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
 
 
 def _label(
-    evidence: Evidence, label: str, found: list[Marked], bounds: Mapping[str, Bound]
+    evidence: Evidence,
+    label: str,
+    found: list[Marked],
+    bounds: Mapping[str, Bound],
+    kinds: Collection[str] = tuple(figure[0] for figure in _FIGURES),
 ) -> list[Figure]:
+    """The figures of one label, or those of them called ``kinds``."""
     synthetic, train, heldout = found
     pixels = float(np.nanmedian(heldout.shapes.area)) / evidence.heldout.pixel_mm**2
     made = []
     for kind, unit, of, sentence in _FIGURES:
+        if kind not in kinds:
+            continue
         value, real = of(synthetic, heldout), of(train, heldout)
         if not np.isfinite(value):
             continue

@@ -8,7 +8,7 @@ above what at most 1 % of held-out slices reach, half way up to what copies reac
 on purpose: a few held-out patients say little of the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,18 +80,22 @@ class Search:
     """Training slices, ready to be compared with.
 
     Args:
-        images: HU (m, y, x), clipped to the window.
-        cases: whose each is.
+        parts: HU (m, y, x) of each part, clipped to the window; taken in one after the other, so
+            that they need not be in memory together.
+        cases: whose each slice is.
         low: lower end of the window.
     """
 
-    def __init__(self, images: HU, cases: Sequence[str], low: float) -> None:
-        small = reduced(images)
+    def __init__(self, parts: Iterable[HU], cases: Sequence[str], low: float) -> None:
         self.low, self.cases = low, np.array(cases)
-        self.shape = small.shape[1:]
-        self.reach = max(1, round(REACH * max(self.shape)))
-        self.thumbnails = descriptor(torch.from_numpy(small))
-        self.spectra = self._spectrum(detail(small))
+        thumbnails, spectra = [], []
+        for images in parts:
+            small = reduced(images)
+            self.shape = small.shape[1:]
+            self.reach = max(1, round(REACH * max(self.shape)))
+            thumbnails.append(descriptor(torch.from_numpy(small)))
+            spectra.append(self._spectrum(detail(small)))
+        self.thumbnails, self.spectra = torch.cat(thumbnails), torch.cat(spectra)
 
     def _spectrum(self, band: Tensor) -> Tensor:
         """Padded with zeros, so that what is shifted out does not come in opposite."""

@@ -54,7 +54,7 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
         },
         window_hu=data.window_hu,
         labels=dict(generator.labels),
-        least=data.min_label_pixels if data.require_label else 0,
+        least=data.min_label_pixels if data.require_label and generator.labels else 0,
         modality=generator.modality,
         load=partial(_load, run, generator, n, seed, uncertainty),
     )

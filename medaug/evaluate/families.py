@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medaug.errors import ConfigError
 from medaug.evaluate.evidence import Evidence
+from medaug.evaluate.exposure import Seen
 from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.evaluate.figures import Family
 from medaug.evaluate.setting import Setting
@@ -36,6 +37,11 @@ class Subject:
     def generator(self) -> Generator | None:
         """Of the run, or None where only a folder was given."""
         return self.setting.generator()
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What copies are sought among."""
+        return self.setting.exposure.slices(self.evidence.window_hu)
 
     @cached_property
     def spaces(self) -> Spaces:
@@ -89,7 +95,7 @@ def privacy(subject: Subject) -> Family:
         except ConfigError as error:
             loss = str(error)
     spaces = {space.name: space for space in subject.spaces.learned if space.name == "encoder"}
-    return measure(evidence, spaces=spaces, loss=loss)
+    return measure(evidence, seen=subject.seen, spaces=spaces, loss=loss)
 
 
 def uncertainty(subject: Subject) -> Family:

@@ -27,6 +27,7 @@ from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.evaluate.features.texture import NAMES
 from medaug.evaluate.figures import Bound, Family, Figure
 from medaug.evaluate.jackknife import Estimate
+from medaug.evaluate.maps import feature_map
 from medaug.evaluate.neighbours import Held, held, radii, scans_of
 from medaug.evaluate.support import integrated, typical, weighted
 from medaug.evaluate.telling import LEAST, Pair, Teller, too_few
@@ -66,7 +67,8 @@ def measure(
         figures += _distances(teller, space) + _realism(teller, space)
         if space.name == "texture":
             figures.append(_shift(teller, space))
-    return Family("fidelity", figures, details=details, skipped=skipped)
+    maps = [feature_map(teller, space) for space in spaces.learned]
+    return Family("fidelity", figures, curves=maps, details=details, skipped=skipped)
 
 
 def compared(

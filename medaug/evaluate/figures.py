@@ -71,8 +71,8 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Value over real; None without a real one, or where that is 0."""
-        return self.value / self.real if self.real else None
+        """Value over real; None without a real one above 0, since others turn its meaning round."""
+        return self.value / self.real if self.real is not None and self.real > 0 else None
 
     @property
     def passed(self) -> bool | None:

@@ -187,7 +187,7 @@ def by_loss(evidence: Evidence, loss: Loss) -> list[Figure]:
             statistic(members, others),
             None,
             sentence,
-            len(evidence.synthetic),
+            0,
             len(members) + len(others),
             evidence.seed,
             loss.what,

@@ -18,6 +18,7 @@ from torch import Tensor
 from medaug.evaluate.copies import Bar, Match, Search, aligned, bar
 from medaug.evaluate.copies import reduced as pixels
 from medaug.evaluate.evidence import Evidence
+from medaug.evaluate.exposure import Seen
 from medaug.evaluate.figures import Bound, Family, Figure, Picture
 from medaug.evaluate.membership import Loss, by_loss
 from medaug.evaluate.planting import planted
@@ -46,6 +47,7 @@ PAIRS = 8
 def measure(
     evidence: Evidence,
     *,
+    seen: Seen | None = None,
     spaces: Mapping[str, Space] | None = None,
     loss: Loss | str | None = None,
     bounds: Mapping[str, Bound] | None = None,
@@ -54,6 +56,7 @@ def measure(
 
     Args:
         evidence: what is judged and against what.
+        seen: what copies are sought among; the training slices of ``evidence`` by default.
         spaces: feature spaces beside pixels and cells, by name.
         loss: of the generator, see ``membership.loss_of``; None where its weights are not at hand,
             or why it has none.
@@ -61,7 +64,8 @@ def measure(
     """
     allowed = {**BOUNDS, **(bounds or {})}
     patients = len(set(evidence.train.cases))
-    skipped = []
+    seen = seen or Seen.of(evidence.train, evidence.window_hu)
+    skipped = list(seen.unknown)
     if patients < 2:
         skipped.append(
             "Real values of distances and copies need two training patients or more; there is one."
@@ -79,7 +83,7 @@ def measure(
         skipped.append(f"Membership by the model's own loss: {reason}.")
     else:
         figures += by_loss(evidence, loss)
-    copies, pictures, details = _copies(evidence)
+    copies, pictures, details = _copies(evidence, seen)
     figures = [_bounded(figure, allowed.get(figure.name)) for figure in (*copies, *figures)]
     return Family("privacy", figures, pictures, details=details, skipped=skipped)
 
@@ -96,10 +100,10 @@ def _cells(images: HU) -> Tensor:
     return descriptor(torch.from_numpy(pixels(images)))
 
 
-def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, Any]]:
+def _copies(evidence: Evidence, seen: Seen) -> tuple[list[Figure], list[Picture], dict[str, Any]]:
     """The share of suspected copies, the likeliest pairs, and the list of all suspects."""
     synthetic, train, low = evidence.synthetic, evidence.train, evidence.window_hu[0]
-    search = Search(train.images, train.cases, low)
+    search = Search(seen.parts(), seen.cases, low)
     heldout = evidence.heldout.some(REAL, evidence.seed)
     some = train.some(PLANTED, evidence.seed).images
     copied = planted(some, evidence.window_hu, evidence.seed, evidence.modality.per_hu)
@@ -112,7 +116,7 @@ def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, 
         again = search.scores(queries.images, queries.cases)
         real = float(np.mean([m > line.value for m in again]))
     order = np.argsort(-scores, kind="stable")
-    listed = [_pair(evidence, int(i), matches[i]) for i in order if scores[i] > line.value]
+    listed = [_pair(evidence, seen, int(i), matches[i]) for i in order if scores[i] > line.value]
     space = f"detail at {search.shape[0]} x {search.shape[1]} px"
     low_end, high_end = exact_interval(len(listed), len(synthetic))
     figure = Figure(
@@ -124,7 +128,7 @@ def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, 
         "give at most 1 %, and anything clearly above that means patients' scans are being passed "
         "on: look at the listed pairs.",
         len(synthetic),
-        len(train),
+        len(seen),
         evidence.seed,
         space,
         low_end,
@@ -147,12 +151,12 @@ def _copies(evidence: Evidence) -> tuple[list[Figure], list[Picture], dict[str, 
         "Share of copies, made of training slices on purpose, that this search lists; well below "
         "0.95 it is too blunt for these slices, and a short list of suspects says little.",
         len(copied),
-        len(train),
+        len(seen),
         evidence.seed,
         space,
         *exact_interval(round(line.found * len(copied)), len(copied)),
     )
-    return [figure, found], [_pictures(evidence, shown, line)], details
+    return [figure, found], [_pictures(evidence, seen, shown, line)], details
 
 
 def exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -163,29 +167,31 @@ def exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _pair(evidence: Evidence, index: int, match: Match) -> dict[str, Any]:
+def _pair(evidence: Evidence, seen: Seen, index: int, match: Match) -> dict[str, Any]:
     """One suspect as JSON values; ``rms_hu`` is after the training slice was moved onto it."""
-    synthetic, train = evidence.synthetic, evidence.train
-    moved = aligned(train.images[match.index], match, evidence.window_hu[0])
+    synthetic = evidence.synthetic
+    moved = aligned(seen.image(match.index), match, evidence.window_hu[0])
     apart = synthetic.images[index].astype(float) - moved
     return {
         "synthetic": synthetic.cases[index],
         "synthetic_slice": int(synthetic.heights[index]),
-        "training": train.cases[match.index],
-        "training_slice": int(train.heights[match.index]),
+        "training": seen.cases[match.index],
+        "training_slice": int(seen.heights[match.index]),
         "correlation": match.score,
         "mirrored": match.mirrored,
         "rms_hu": float(np.sqrt(np.square(apart).mean())),
     }
 
 
-def _pictures(evidence: Evidence, shown: list[tuple[int, Match, bool]], line: Bar) -> Picture:
+def _pictures(
+    evidence: Evidence, seen: Seen, shown: list[tuple[int, Match, bool]], line: Bar
+) -> Picture:
     """Rows of synthetic slice, training slice moved onto it, and their difference."""
     low, high = evidence.window_hu
     rows, names = [], []
     for index, match, suspect in shown:
         image = evidence.synthetic.images[index]
-        moved = aligned(evidence.train.images[match.index], match, low)
+        moved = aligned(seen.image(match.index), match, low)
         apart = image.astype(np.float32) - moved
         half = (high - low) / 2
         rows.append(
@@ -196,7 +202,7 @@ def _pictures(evidence: Evidence, shown: list[tuple[int, Match, bool]], line: Ba
             ]
         )
         told = "suspected copy" if suspect else "no copy"
-        case = evidence.train.cases[match.index]
+        case = seen.cases[match.index]
         names.append(f"{told}: correlation {match.score:.3f} with a slice of {case}")
     return Picture(
         "The synthetic slices most like a training slice",

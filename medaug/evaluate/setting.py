@@ -13,11 +13,12 @@ from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError, DataError, RunError
 from medaug.evaluate import synthesised
 from medaug.evaluate.drawn import open_run
+from medaug.evaluate.exposure import Exposure, exposure
 from medaug.evaluate.foreign import open_foreign
 from medaug.evaluate.synthetic import Frame, Synthetic
 from medaug.generator import Generator
 from medaug.modality import Modality, modality_of
-from medaug.run import trained_on
+from medaug.run import trained_on, weights_path
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Setting:
         cache: the real slices.
         frame: what both share.
         labels: the labels that count.
+        exposure: the scans that whatever drew the slices was trained on.
         config: cap and bounds.
         seed: of every draw in the evaluation.
         run: the run folder, for its training curves and its generator, or None.
@@ -39,6 +41,7 @@ class Setting:
     cache: SliceCache
     frame: Frame
     labels: Sequence[str]
+    exposure: Exposure
     config: EvaluateConfig
     seed: int
     run: Path | None
@@ -58,7 +61,9 @@ class Setting:
             "slices": self.config.slices,
             "extractors": [_digest(path) for path in self.config.extractors],
             "seed": self.seed,
-            "run": None if self.run is None else str(self.run),
+            "run": None if self.run is None else _digest(_weights(self.run)),
+            "seen": [case.image_sha256 for case in self.exposure.cases],
+            "unknown": list(self.exposure.unknown),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -91,6 +96,11 @@ class Setting:
                 "seed": self.seed,
             },
         }
+
+
+def _weights(run: Path) -> Path:
+    """The weight file of a run folder, or the file itself."""
+    return weights_path(run) if run.is_dir() else run
 
 
 def _digest(path: Path) -> str:
@@ -135,6 +145,8 @@ def settle(
         found = open_run(run, Generator.from_pretrained(run, device), n, seed, uncertainty)
     elif synthesised.looks_like(synthetic):
         found = synthesised.open_synthesised(synthetic)
+        if run is not None:
+            _drew(run, found, device)
     else:
         found = open_foreign(synthetic, cache.labels)
     modality = modality_of(cache.modality)
@@ -149,7 +161,20 @@ def settle(
     least = least if least is not None else 1 if found.least is None else found.least
     labels = _labels(config.labels, found.labels, cache)
     frame = Frame.of(cache, window, labels, least)
-    return Setting(found, cache, frame, labels, config, seed, run, device)
+    return Setting(found, cache, frame, labels, exposure(cache, run), config, seed, run, device)
+
+
+def _drew(run: Path, found: Synthetic, device: str) -> None:
+    """Refuse a run that did not draw the samples, or has been trained on since.
+
+    Raises:
+        ConfigError: its weights are not those that the folder names.
+    """
+    if Generator.from_pretrained(run, device).fingerprint != found.facts["settings"]["weights"]:
+        raise ConfigError(
+            f"{found.what}: drawn by other weights than those {run} holds now; name the run that "
+            "drew them, or leave the run out"
+        )
 
 
 def _check_window(window: tuple[float, float], modality: Modality) -> None:

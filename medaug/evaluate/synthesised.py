@@ -82,7 +82,8 @@ def open_synthesised(folder: Path) -> Synthetic:
     masks = any(row["label"] for row in rows.values())
     data: Mapping[str, Any] = about.get("data") or {}
     window = data.get("window_hu")
-    least = data.get("min_label_pixels", 1) if data.get("require_label", True) else 0
+    shown = bool(about["labels"]) and data.get("require_label", True)
+    least = data.get("min_label_pixels", 1) if shown else 0
     stacked = " stacks" if any(row["slices"] for row in rows.values()) else ""
     facts = {
         "samples": len(rows),

@@ -16,6 +16,8 @@ QUESTIONS = {
     "uncertainty": "Does the stated uncertainty mean anything?",
 }
 
+UNMEASURED = "Nothing could be measured."
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -74,7 +76,7 @@ def of_family(family: Family) -> Verdict:
     bounded = [figure for figure in family.figures if figure.bound is not None]
     failed = [figure.name for figure in family.failed]
     if not family.figures:
-        return Verdict(None, "Nothing could be measured.", [])
+        return Verdict(None, UNMEASURED, [])
     if not bounded:
         return Verdict(None, "Told only: no figure of this part has a bound.", [])
     if not failed:
@@ -90,11 +92,13 @@ def of_all(verdicts: Mapping[str, Verdict]) -> Verdict:
     failed = [name for name, verdict in verdicts.items() if verdict.passed is False]
     passed = [name for name, verdict in verdicts.items() if verdict.passed]
     figures = [figure for verdict in verdicts.values() for figure in verdict.failed]
+    missing = [name for name, verdict in verdicts.items() if verdict.sentence == UNMEASURED]
+    rest = f"; {listed(passed)} held" if failed and passed else ""
+    rest += f"; not measured: {listed(missing)}" if missing else ""
     if failed:
-        rest = f"; {listed(passed)} held" if passed else ""
         return Verdict(False, f"Not within the bounds: {listed(failed)}{rest}.", figures)
     if passed:
-        return Verdict(True, f"Within the bounds: {listed(passed)}.", [])
+        return Verdict(True, f"Within the bounds: {listed(passed)}{rest}.", [])
     return Verdict(None, "No bound was measured, so there is nothing to pass or fail.", [])
 
 

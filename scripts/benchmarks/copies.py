@@ -85,7 +85,7 @@ CLAIMED = list(CHANGES)[:7]
 
 def measured(train: SliceSet, heldout: SliceSet, unseen: SliceSet, seed: int) -> dict[str, Any]:
     """Shares of planted copies listed, by kind, and of unseen slices that are wrongly listed."""
-    search = Search(train.images, train.cases, WINDOW[0])
+    search = Search([train.images], train.cases, WINDOW[0])
     known = planted(train.some(200, seed).images, WINDOW, seed)
     line = bar(search.scores(heldout.images), search.scores(known))
     started = time.monotonic()

@@ -24,6 +24,7 @@ from results import Claim, asked, report
 from medaug.data.cache import CacheSettings, SliceCache
 from medaug.data.warp import field, warp, warp_ids
 from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
+from medaug.evaluate.exposure import Seen
 from medaug.evaluate.families import FAMILIES, Subject
 from medaug.evaluate.features.spaces import Spaces, spaces_of
 from medaug.seeds import generator
@@ -46,6 +47,10 @@ class Folder(Subject):
     @property
     def generator(self) -> None:
         return None
+
+    @cached_property
+    def seen(self) -> Seen:
+        return Seen.of(self.evidence.train, WINDOW)
 
     @cached_property
     def spaces(self) -> Spaces:

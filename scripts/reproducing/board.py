@@ -35,6 +35,7 @@ QUICK_MORE = {"wgan": 10, "aaae": 2, "vaegan": 2, "wae_gan": 2, "wae_mmd": 2}
 """Models whose images cost less get more of them, so that all take a minute or two on one core."""
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("mnist", "fashion-mnist")
+PRESETS = ["author", "modern"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def asked(description: str) -> Asked:
     parser.add_argument("--images", type=int, help="of a run, fewer than its preset says")
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--models", nargs="+", default=[])
-    parser.add_argument("--presets", nargs="+", default=["author", "modern"])
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
@@ -99,9 +100,16 @@ def asked(description: str) -> Asked:
 
 def called(how: Asked) -> str:
     """The options that make these rows and no others."""
-    if how.quick:
-        return " --quick"
-    return "" if how.images is None else f" --images {how.images}"
+    words = ["--quick"] if how.quick else []
+    if how.images not in (None, QUICK_IMAGES if how.quick else None):
+        words += ["--images", str(how.images)]
+    for option, chosen, usual in (
+        ("--data", how.data, list(DATA)),
+        ("--models", how.models, []),
+        ("--presets", how.presets, PRESETS),
+    ):
+        words += [option, *chosen] if chosen != usual else []
+    return "".join(f" {word}" for word in words)
 
 
 def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:

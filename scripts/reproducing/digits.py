@@ -35,6 +35,7 @@ COLUMNS = {
     "density": "density",
     "coverage": "coverage",
     "mmd_rbf_features": "MMD",
+    "mmd_linear": "linear MMD",
     "class_kl": "class KL",
 }
 

@@ -257,13 +257,18 @@ def _notes(study: Mapping[str, Any], rows: Sequence[TableRow]) -> list[str]:
     """How to read the table, in sentences."""
     cases = max((row.cases for row in rows), default=0)
     subsets = max((row.subsets for row in rows), default=0)
+    over = "patient and choice, with 95 % bootstrap intervals over both"
+    if subsets == 1:
+        over = (
+            "patient, with 95 % bootstrap intervals over patients alone: nothing is said of "
+            "another choice of labelled patients"
+        )
     return [
         f"Every arm taught the same U-Net for {study['steps']} steps of {study['batch']} slices "
         f"and was tested on the same {cases} unseen patients; N patients are labelled, chosen "
-        f"{subsets} times.",
-        "Differences are of Dice, paired by patient and choice, with 95 % bootstrap intervals over "
-        "both. Helps: the intervals over standard augmentation and over the best cheap rival both "
-        "lie above 0.",
+        f"{'once' if subsets == 1 else f'{subsets} times'}.",
+        f"Differences are of Dice, paired by {over}. Helps: the intervals over standard "
+        "augmentation and over the best cheap rival both lie above 0.",
         f"Hurt: patients that lose more than {100 * study['hurt']:g} points of Dice against "
         "standard augmentation. Seconds are of all that the arm rests on.",
     ]

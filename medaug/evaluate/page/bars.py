@@ -62,8 +62,10 @@ def accepted(figure: Figure) -> tuple[float | None, float | None]:
     if bound.of == "difference":
         least = None if bound.least is None else figure.real + bound.least
         return least, None if bound.most is None else figure.real + bound.most
-    ends = [None if end is None else end * figure.real for end in (bound.least, bound.most)]
-    return (ends[0], ends[1]) if figure.real > 0 else (ends[1], ends[0])
+    if figure.ratio is None:
+        return None, None
+    least = None if bound.least is None else bound.least * figure.real
+    return least, None if bound.most is None else bound.most * figure.real
 
 
 def _bar(at: Callable[[float], float], value: float, name: str) -> str:

@@ -50,6 +50,8 @@ def bound_words(figure: Figure) -> str:
 def source_words(figure: Figure) -> str:
     """What the figure was measured on."""
     said = [f"{figure.n} synthetic slices against {figure.n_real} real ones"]
+    if not figure.n:
+        said = [f"{figure.n_real} real slices"]
     if figure.seed is not None:
         said.append(f"seed {figure.seed}")
     if figure.extractor:
