@@ -221,13 +221,15 @@ _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
     ),
 )  # fmt: skip
 
+KINDS = tuple(kind for kind, *_ in _FIGURES)
+
 
 def _label(
     evidence: Evidence,
     label: str,
     found: list[Marked],
     bounds: Mapping[str, Bound],
-    kinds: Collection[str] = tuple(figure[0] for figure in _FIGURES),
+    kinds: Collection[str] = KINDS,
 ) -> list[Figure]:
     """The figures of one label, or those of them called ``kinds``."""
     synthetic, train, heldout = found
