@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medaug.errors import ConfigError
 from medaug.evaluate.ais import ais, reverse, schedule
 from medaug.evaluate.decoders import density, sigma_of
 from medaug.evaluate.likelihood import Density, bernoulli, elbo, fit_sigma, gaussian, iwae
+from medaug.evaluate.likelihoods import likelihoods
 from medaug.losses import reparametrise
 from medaug.models import build
 from medaug.models.base import Batch, Model, Move, Optim, Turn
@@ -238,3 +240,34 @@ def test_models_are_densities(
         assert torch.allclose(again[:2], again[4:])
         assert iwae(found, x, 20, draws()).isfinite().all()
         assert sigma_of(model, x, cond) > 0
+
+
+def test_the_table_of_a_model_holds_every_bound() -> None:
+    torch.manual_seed(0)
+    shape = Shape(1, 1, 16)
+    small = {"network": "residual", "width": 8, "latent_dim": 3}
+    vae = build("vae", {**small, "prior": "gaussian"}, shape).eval().requires_grad_(False)
+    x, other = (torch.rand(6, 1, 16, 16, generator=draws(n)) * 2 - 1 for n in range(2))
+    found = likelihoods(vae, (x, None), (other, None), k=32, steps=8, chains=2)
+    assert (found.n, found.dimensions, found.latent, found.k) == (6, 256, 3, 32)
+    assert found.sigma == pytest.approx(sigma_of(vae, other))
+    assert found.elbo is not None
+    assert found.iwae is not None
+    assert found.reconstruction is not None
+    assert found.elbo == pytest.approx(found.reconstruction - (found.kl or 0))
+    assert found.elbo < found.iwae
+    assert found == likelihoods(vae, (x, None), (other, None), k=32, steps=8, chains=2)
+    assert found.ais != likelihoods(vae, (x, None), (other, None), steps=8, chains=2, seed=1).ais
+    assert f"AIS               {found.ais:.2f} +- " in str(found)
+    wae = build("wae_mmd", small, shape).eval().requires_grad_(False)
+    bare = likelihoods(wae, (x, None), (other, None), steps=4, chains=2)
+    assert (bare.elbo, bare.iwae) == (None, None)
+    assert "IWAE, k = 64      has no q(z | x) over its noise" in str(bare)
+    gan = build("gan", small, shape).eval()
+    for model, held, more, said in (
+        (gan, x, {}, "likelihoods need an autoencoder"),
+        (vae, x[:1], {}, "need 2 pictures or more, got 1"),
+        (vae, x, {"chains": 0}, "chains must be at least 1, got 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            likelihoods(model, (held, None), (other, None), **more)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from medaug.evaluate.likelihood import LOG_2PI, Density
+from medaug.progress import progress
 
 FASTER, SLOWER = 1.02, 0.98
 STEP_RANGE = (1e-4, 2.0)
@@ -113,13 +114,15 @@ def _walk(
     weight = torch.zeros(len(z), dtype=torch.float64)
     step = torch.full((len(z), 1), 0.1)
     accepted = 0.0
-    for before, now in pairwise(betas):
-        with torch.no_grad():
-            first, joint = ends(z)
-        weight += (now - before) * (joint - first)
-        z, moved = _move(z, partial(between, now), step, leapfrog, draws)
-        step = (step * torch.where(moved[:, None], FASTER, SLOWER)).clamp(*STEP_RANGE)
-        accepted += moved.double().mean().item() / steps
+    with progress("anneal", steps, "densities") as bar:
+        for before, now in pairwise(betas):
+            with torch.no_grad():
+                first, joint = ends(z)
+            weight += (now - before) * (joint - first)
+            z, moved = _move(z, partial(between, now), step, leapfrog, draws)
+            step = (step * torch.where(moved[:, None], FASTER, SLOWER)).clamp(*STEP_RANGE)
+            accepted += moved.double().mean().item() / steps
+            bar.advance()
     several = weight.unflatten(0, (chains, len(x)))
     log_p = sign * (several.logsumexp(0) - math.log(chains))
     return Walk(log_p, accepted)
