@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from copies import CALIBRATION, CHANGES, HELDOUT, KNOWN, SIZE, STRANGERS, TRAIN, UNSEEN, WINDOW
+from copies import CHANGES, HELDOUT, KNOWN, SIZE, STRANGERS, WINDOW
 from material import organ_cache
 from results import Asked, Claim, asked, report
 from scipy import ndimage
@@ -26,7 +26,9 @@ from medaug.evaluate.features.spaces import spaces_of
 from medaug.evaluate.figures import Figure
 from medaug.evaluate.segmenter import Segmenter
 
-SEED = 0
+TRAIN, CALIBRATION, UNSEEN = 20261211, 20261212, 20261213
+"""Seeds of patients that were looked at once, after every bound was chosen."""
+SEED = 1
 SAMPLES = 400
 DISTINCT = 10
 """Images that are left after a collapse."""
