@@ -141,7 +141,7 @@ def sized(
 
 def _listing(source: Any) -> "tuple[dict[str, Any], Sequence[Problem]]":
     """What is there, and what cannot be used as far as headers and lists tell."""
-    problems: "Sequence[Problem]" = ()
+    problems: Sequence[Problem] = ()
     if source.kind == "image":
         parts, problems = source.counts(), source.problems
         found = {"found": len(parts), "parts": parts}
