@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prepare a cache and draw many samples as an array job; each task takes its share, in any order.
+# Draw many samples as an array job; each task takes its share, in any order.
 #
 #   sbatch examples/slurm_synthesize.sh
 #

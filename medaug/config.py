@@ -199,7 +199,7 @@ class EvaluateConfig(_Section):
     @field_validator("bounds", mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        """``fidelity.frechet.pixels`` may come as one key or as nested sections."""
+        """``fidelity.frechet.texture`` may come as one key or as nested sections."""
         return dict(_bounds(value)) if isinstance(value, Mapping) else value
 
     @field_validator("window_hu")

@@ -30,11 +30,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def tune(device: torch.device) -> None:
-    """Settings of the process under which steps of one shape run fast, over and over."""
+    """Settings of the process under which steps of one shape run fast, over and over.
+
+    On a GPU float32 is float32: cuDNN would round what convolutions multiply to TF32.
+    """
     if device.type == "cpu":
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def choose_precision(name: str, device: torch.device) -> str:

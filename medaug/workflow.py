@@ -45,15 +45,16 @@ class TrainPlan:
 def short_name(data: str, source: Source | SliceCache) -> str:
     """A name for a cache, a run and a config: the source's own, or the folder of cache or pictures.
 
-    The path of scans is told by a hash, since folders of scans are named after patients, and all
-    that is made from the data would carry the name on.
+    The path of scans is told by their layout and a hash, since folders of scans are named after
+    patients, and all that is made from the data would carry the name on.
     """
     if data in registry.SOURCES:
         return data
     path = Path(data).resolve()
     if isinstance(source, SliceCache) or source.kind == "image":
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name) or "data"
-    return f"{source.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    layout = source.name.replace(" ", "-")
+    return f"{layout}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any]) -> Config:

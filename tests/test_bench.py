@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,64 @@ def test_list_names_every_row_and_installs_nothing() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ROWS
     assert all((SCRIPTS / "benchmarks" / f"{name}.py").exists() for name in ROWS)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "group"),
+    [
+        ("", "bench"),
+        ("--quick", "bench"),
+        ("cpu", "bench"),
+        ("wait gpu --quick", "bench"),
+        ("gpu wait", "bench"),
+        ("--quick wait demo", "run"),
+    ],
+)
+def test_the_rivals_are_installed_for_the_rows_that_train_them(
+    words: str, group: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "bench", tmp_path / "scripts")
+    stub(tmp_path / "scripts" / "setup")
+    stub(tmp_path / ".venv" / "bin" / "python")
+    environment = {k: v for k, v in os.environ.items() if k != "MEDAUG_NO_SETUP"}
+    command = [tmp_path / "scripts" / "bench", *words.split()]
+    subprocess.run(command, env=environment, check=True)
+    assert (tmp_path / "scripts" / "setup.told").read_text().split() == [group]
+    told = (tmp_path / ".venv" / "bin" / "python.told").read_text().split()
+    assert told == ["scripts/benchmarks/bench.py", *words.split()]
+
+
+@pytest.mark.parametrize(
+    ("group", "wanted"), [("run", "."), ("bench", ".[bench]"), ("dev", ". --group dev")]
+)
+def test_setup_installs_a_group_once(group: str, wanted: str, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    stub(tmp_path / ".venv" / "bin" / "python")
+    told = tmp_path / ".venv" / "bin" / "python.told"
+    for again in range(2):
+        done = subprocess.run(
+            [tmp_path / "scripts" / "setup", group],
+            env={**os.environ, "PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert bool(done.stderr) == (not again)
+    last = told.read_text().splitlines()[-1]
+    assert last.endswith(f" --constraint constraints.txt --editable {wanted}")
+    assert len(told.read_text().splitlines()) == 2
+    assert (tmp_path / ".venv" / "medaug-run").exists()
+
+
+def stub(path: Path) -> None:
+    """A program that writes its arguments beside itself."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('#!/bin/sh\necho "$@" >>"$0.told"\n')
+    path.chmod(0o755)
 
 
 def test_an_unknown_row_is_refused() -> None:

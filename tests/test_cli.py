@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from medaug.registry import MODELS
-from tests.conftest import TINY, Medaug
+from tests.conftest import TINY, Medaug, write_patient
 
 MAKE = ("synthesize", "--no-filter")
 """Runs of these tests draw noise, which the filter would refuse."""
@@ -224,10 +224,17 @@ def test_a_failed_scan_is_named_and_the_exit_status_says_so(
     )
     series = sorted((root / "Pancreas-CT/PANCREAS_0002").rglob("*.dcm"))
     series[7].unlink()
+    write_patient(root, 25)
+    planned = medaug("prepare", root, "--size", 32, "--dry-run")
+    assert planned.code == 0
+    assert planned.out.endswith(" from 3 cases\n")
+    assert not Path("cache").exists()
     done = medaug("prepare", root, "--size", 32, "--json")
     assert done.code == 1
     assert list(done.json["failed"]) == ["PANCREAS_0002"]
-    assert "failed: PANCREAS_0002: " in done.err
+    for told in (planned.err, done.err):
+        assert "excluded: PANCREAS_0025: " in told
+        assert "failed: PANCREAS_0002: " in told
     assert len(done.json["done"]) == 3
 
 

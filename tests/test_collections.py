@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from medaug.data import open_source
 from medaug.data.collections import Collection, open_collection
 from medaug.data.pancreas import PancreasCT
+from medaug.workflow import plan
 from tests.conftest import miniature, write_label
 from tests.refusals import refused
 
@@ -28,6 +30,16 @@ def named(root: Path) -> list[tuple[str, str, str]]:
     cases, problems = source.cases()
     assert problems == []
     return [(c.id, c.image[0].name, c.label.files[0].name if c.label else "") for c in cases]
+
+
+def test_a_folder_is_called_by_its_layout_in_letters_a_shell_leaves_alone(tmp_path):
+    root = tmp_path / "Doe, Jane"
+    write_pair(root / "a.nii.gz", root / "a_label.nii.gz", 1)
+    source = open_source(str(root))
+    assert source.name == "side by side"
+    planned = plan(source, str(root), {})
+    assert re.fullmatch(r"side-by-side-[0-9a-f]{8}-128px-400mm", planned.cache.name)
+    assert re.fullmatch(r"side-by-side-[0-9a-f]{8}-vaegan", planned.run.name)
 
 
 def test_nnunet_layout(tmp_path):

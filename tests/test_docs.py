@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from medaug.cli.app import INCOMPLETE, MISTAKE
 from medaug.config import preset_folder, read_yaml
 from medaug.registry import MODELS
+from medaug.rows import COLUMNS
+from medaug.stopping import INTERRUPTED, PREEMPTED
 
 DOCS = preset_folder().parent / "docs" / "models"
 NAMES = [name for name in MODELS if "." not in name]
@@ -29,6 +32,30 @@ def test_every_model_has_both_presets(name: str, preset: str) -> None:
     settings = read_yaml(preset_folder() / f"{name}-{preset}.yaml")
     assert settings["model"]["name"] == name
     assert settings["model"]["preset"] == preset
+
+
+def section(page: str, title: str) -> str:
+    text = (DOCS.parent / page).read_text()
+    return re.split(r"^#+ ", text.partition(f"# {title}\n")[2], maxsplit=1, flags=re.M)[0]
+
+
+def test_every_column_of_the_manifest_has_a_row_in_order() -> None:
+    cells = re.findall(r"^\| (`.*?`) \|", section("formats.md", "manifest.csv"), re.M)
+    assert tuple(re.findall(r"`(\w+)`", " ".join(cells))) == COLUMNS
+
+
+def test_every_exit_status_has_a_row() -> None:
+    rows = re.findall(r"^\| (\d+) \|", section("formats.md", "Exit status"), re.M)
+    assert [int(row) for row in rows] == [0, INCOMPLETE, MISTAKE, PREEMPTED, INTERRUPTED]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in DOCS.parent.rglob("*.md"):
+        for target, place in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text()):
+            other = page.parent / target if target else page
+            titles = re.findall(r"^#+ (.+)$", other.read_text(), re.M)
+            known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert place in known, f"{page.name}: {target}#{place}"
 
 
 def test_the_index_names_them_all() -> None:

@@ -1,6 +1,8 @@
 """Fidelity and diversity see what they should, each alone, and pass real patients."""
 
 import math
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 
+from medaug.config import parse_set, resolve_evaluate
 from medaug.data import open_source, phantom
 from medaug.data.cache import CacheSettings, SliceCache, prepare
 from medaug.evaluate import diversity, fidelity
@@ -165,6 +168,19 @@ def test_bounds_are_the_callers(patients: Evidence, folder: Path) -> None:
     assert [f.name for f in found.failed] == ["fidelity.frechet.texture"]
     found = diversity.measure(patients, spaces, bounds=hard)
     assert [f.name for f in found.failed] == ["diversity.recall.random"]
+
+
+def test_the_bound_that_the_docs_set_is_on_a_figure_that_is_measured(
+    patients: Evidence, folder: Path
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    (command,) = re.findall(r"^ {4}(medaug evaluate .*--set .*)$", page, re.MULTILINE)
+    words = shlex.split(command)
+    asked = parse_set([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    bounds = resolve_evaluate(asked["evaluate"]).bounds
+    faith, _, _ = judged(patients, folder)
+    assert bounds.keys() <= {figure.name for figure in faith.figures}
+    assert [bound.of for bound in bounds.values() if bound] == ["ratio"]
 
 
 def test_too_few_slices_are_said_and_not_measured(patients: Evidence) -> None:

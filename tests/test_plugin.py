@@ -77,10 +77,10 @@ def test_another_packages_model_goes_the_whole_way(
     assert len(MODEL.splitlines()) < 40
     run, out = tmp_path / "run", tmp_path / "out"
     settings = ["--data", str(phantom_cache), "--model", "linear", "--run", str(run)]
-    for images in ("64", "64"):
+    for images in ("32", "64"):
         done = medaug(package, "train", *settings, "--images", images, "--set", "train.batch=16")
         assert done.returncode == 0, done.stderr
-    assert "going on from image 64" in done.stderr
+    assert "going on from image 32" in done.stderr
     done = medaug(
         package, "synthesize", "--no-filter", "-n", "3", "--out", str(out), "--run", str(run)
     )

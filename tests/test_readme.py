@@ -1,11 +1,13 @@
 """The README's snippets run: commands as plans, Python as it stands."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +98,35 @@ def test_jobs_are_there() -> None:
 
 def test_every_command_is_tried() -> None:
     kinds = {command[0] for command in COMMANDS if command}
-    assert kinds - {"scripts/demo", "scripts/test"} == {"medaug", "torchrun", "sbatch"}
+    others = {"scripts/demo", "scripts/test", "python3", "source", "pip"}
+    assert kinds - others == {"medaug", "torchrun", "sbatch"}
+
+
+def test_the_runs_and_caches_it_names_are_those_that_it_makes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for command in COMMANDS:
+        if command[:2] == ["medaug", "train"]:
+            monkeypatch.setattr(sys, "argv", [*command, "--dry-run", "--json"])
+            with pytest.raises(SystemExit):
+                main()
+            made.append(json.loads(capsys.readouterr().out))
+    assert set(re.findall(r"runs/[\w-]+", TEXT)) == {plan["run"] for plan in made}
+    assert set(re.findall(r"cache/[\w-]+", TEXT)) <= {plan["cache"] for plan in made}
+
+
+def test_the_extras_it_names_exist() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = [TEXT, *(page.read_text() for page in (ROOT / "docs").rglob("*.md"))]
+    named = {
+        extra
+        for page in pages
+        for found in re.findall(r"'\.\[([\w,]+)\]'", page)
+        for extra in found.split(",")
+    }
+    assert {"dicom", "codecs", "dp"} <= named <= known.keys()
+    assert not any("install medaug[" in page for page in pages)
 
 
 @pytest.mark.parametrize(

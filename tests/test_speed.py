@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from medaug.device import tune
 from medaug.models import build
 from medaug.tensors import Shape
 
@@ -33,6 +34,21 @@ def test_operations_bytes_and_convolutions_are_those_of_the_formula(row: Any) ->
     assert 2 * told["bytes_per_image"] > 2 * moved
     assert counting.convolution_seconds(told["convolutions"], CPU) > 0
     assert counting.convolution_seconds(Counter(), CPU) == 0
+
+
+def test_training_on_a_gpu_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = True
+        tune(torch.device("cuda"))
+        assert torch.backends.cudnn.benchmark
+        assert not any(place.allow_tf32 for place in places)
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
 
 
 def test_ceilings_are_rates(row: Any) -> None:

@@ -14,7 +14,10 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for the report.")],
     run: Annotated[
         Path | None,
-        typer.Option(help="A run, whose draws are judged; beside --synthetic, the one behind it."),
+        typer.Option(
+            help="A run, whose draws are judged, default the newest below runs/; beside "
+            "--synthetic, the one behind it."
+        ),
     ] = None,
     synthetic: Annotated[
         Path | None, typer.Option(help="A folder of synthetic slices, by medaug or any tool.")

@@ -54,7 +54,7 @@ def explore(
 
     generator = Generator.from_pretrained(run, device)
     place = out or default_out(run, what, attribute or "")
-    slices = find_cache(generator, what, cache)
+    slices = find_cache(generator, what, cache, run)
     options: dict[str, Any] = {"attribute": attribute or "", "rows": rows, "steps": steps}
     if dry_run:
         planned = plan(generator, what, place, slices, **options)
@@ -64,8 +64,12 @@ def explore(
     answer(json, drawn, str(drawn))
 
 
-def find_cache(generator: "Generator", what: str, given: Path | None) -> "SliceCache | None":
-    """The cache asked for, or else where training keeps it; None where none is needed.
+def find_cache(
+    generator: "Generator", what: str, given: Path | None, run: Path
+) -> "SliceCache | None":
+    """The cache asked for, else that of the run, else where training keeps it unless told.
+
+    None where none is needed.
 
     Raises:
         ConfigError: the model needs slices, has no encoder for them, or the cache is not there.
@@ -77,10 +81,13 @@ def find_cache(generator: "Generator", what: str, given: Path | None) -> "SliceC
     from medaug.data import Source
     from medaug.data.cache import SliceCache
     from medaug.errors import ConfigError
+    from medaug.run import trained_on
     from medaug.workflow import default_cache
 
     if given is not None:
         return SliceCache.open(given)
+    if (own := trained_on(run)) is not None:
+        return own
     path = default_cache(cast(Source, generator), generator.settings)
     if not path.is_dir():
         raise ConfigError(

@@ -29,7 +29,10 @@ Names = Annotated[
     str | None,
     typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
 ]
-Run = Annotated[Path | None, typer.Option(help="The run folder or a weight file.")]
+Run = Annotated[
+    Path | None,
+    typer.Option(help="The run folder or a weight file; default the newest below runs/."),
+]
 Device = Annotated[str, typer.Option(help="auto (CUDA when there), cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one per core.")]
 Shard = Annotated[

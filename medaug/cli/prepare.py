@@ -1,9 +1,9 @@
 """``medaug prepare``: scans to a slice cache."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from medaug.cli.options import (
     parse_shard,
     wanted,
 )
+
+if TYPE_CHECKING:
+    from medaug.types import Problem
 
 
 @app.command()
@@ -70,23 +73,21 @@ def prepare(
     if holdout is not None:
         settings = replace(settings, holdout=holdout)
     if dry_run:
-        listed = _listing(source)
+        listed, problems = _listing(source)
         content = {"cache": planned.cache, "settings": relevant(source, settings), **listed}
+        _name(listed["excluded"], problems, getattr(source, "places", {}))
         answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
         return
     part = parse_shard(shard)
     report = fill(source, planned.cache, settings, workers, apart_from or (), part)
     opened = SliceCache.open(planned.cache) if report.complete else None
     slices = sum(len(case.image) for case in opened.cases.values()) if opened else None
-    for name, reason in report.excluded.items():
-        say(f"excluded: {name}: {reason}")
     places = getattr(source, "places", {})
     for problem in report.doubtful:
         say(f"doubtful: {problem}{_where(places, problem.case)}")
     for name, what in report.changed.items():
         say(f"cut anew: {name}: {what}")
-    for problem in report.failed:
-        say(f"failed: {problem}{_where(places, problem.case)}")
+    _name(report.excluded, report.failed, places)
     content = {
         "cache": report.cache,
         "done": report.done,
@@ -115,6 +116,16 @@ def prepare(
         raise typer.Exit(INCOMPLETE)
 
 
+def _name(
+    excluded: Mapping[str, str], failed: "Sequence[Problem]", places: Mapping[str, str]
+) -> None:
+    """Say what is not in the cache, and why."""
+    for name, reason in excluded.items():
+        say(f"excluded: {name}: {reason}")
+    for problem in failed:
+        say(f"failed: {problem}{_where(places, problem.case)}")
+
+
 def _where(places: Mapping[str, str], case: str) -> str:
     """Where a scan lies whose id does not say so."""
     return f" ({places[case]})" if case in places else ""
@@ -128,15 +139,17 @@ def sized(
     return {"data": {key: value for key, value in asked.items() if value is not None}}
 
 
-def _listing(source: Any) -> dict[str, Any]:
+def _listing(source: Any) -> "tuple[dict[str, Any], Sequence[Problem]]":
+    """What is there, and what cannot be used as far as headers and lists tell."""
+    problems: Sequence[Problem] = ()
     if source.kind == "image":
-        parts = source.counts()
-        return {"found": len(parts), "parts": parts}
-    if hasattr(source, "planned"):
-        return {"found": len(source.planned()), "cases": source.planned(), "failed": {}}
-    cases, problems = source.cases()
-    return {
-        "found": len(cases),
-        "cases": [case.id for case in cases],
-        "failed": {problem.case: problem.reason for problem in problems},
-    }
+        parts, problems = source.counts(), source.problems
+        found = {"found": len(parts), "parts": parts}
+    elif hasattr(source, "planned"):
+        found = {"found": len(source.planned()), "cases": source.planned()}
+    else:
+        cases, problems = source.cases()
+        found = {"found": len(cases), "cases": [case.id for case in cases]}
+    failed = {problem.case: problem.reason for problem in problems}
+    excluded = dict(getattr(source, "excluded", {}))
+    return {**found, "failed": failed, "excluded": excluded}, problems

@@ -29,7 +29,7 @@ def synthesize(
     ] = None,
     filter: Annotated[
         bool | None,
-        typer.Option(help="Draw anew what is unlike real slices, or a copy; default for CT."),
+        typer.Option(help="Draw anew what is unlike real slices, or a copy; default for scans."),
     ] = None,
     set: Annotated[
         list[str] | None, typer.Option(help="A threshold of the filter: filter.hu_margin=20.")

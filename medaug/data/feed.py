@@ -1,7 +1,8 @@
 """Batches by position: what a run sees at image p is a function of (seed, p) and the cache.
 
-The slices rest on the GPU where they fit, and in their cache where there is none: memory does not
-grow with the collection, nor does the time to the first batch.  Codec and warps run on the device.
+The slices rest on the GPU where they fit, and in their cache where there is none: then memory does
+not grow with the collection, but in layout mode, where the maps are made of all slices at once.
+Codec and warps run on the device.
 """
 
 from dataclasses import dataclass, replace
