@@ -1,6 +1,7 @@
 """The commands on digits and their classes, and what explore makes of a run."""
 
 import csv
+import math
 import struct
 from pathlib import Path
 
@@ -123,12 +124,12 @@ def test_explore_on_ct_and_its_mistakes(
         assert drawn.code == 0, drawn.err
         assert drawn.out.startswith("x.png: reconstruct, 2 x 2 pictures, mean absolute error hu ")
         Path("x.png").unlink()
-    one = "explore draws one thing at a time: give one of --interpolate, --attribute NAME, "
+    one = "explore does one thing at a time: give one of --interpolate, --attribute NAME, "
     for asked, message in (
-        ([], f"{one}--reconstruct (given: none)"),
+        ([], f"{one}--reconstruct, --likelihood (given: none)"),
         (
             ["--interpolate", "--reconstruct"],
-            f"{one}--reconstruct (given: --interpolate, --reconstruct)",
+            f"{one}--reconstruct, --likelihood (given: --interpolate, --reconstruct)",
         ),
         (
             ["--attribute", "liver", "--cache", phantom_cache],
@@ -151,3 +152,31 @@ def test_explore_on_ct_and_its_mistakes(
     assert everywhere.code == 2
     assert "needs slices with and without it" in everywhere.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_explore_tells_how_probable_unseen_pictures_are(
+    medaug: Medaug, tiny_run: Path, tmp_path: Path
+) -> None:
+    train = ("train", "--data", write_digits(tmp_path / "digits"), "--model", "vae", "--images", 32)
+    small = ("--set", "train.batch=8", "--set", "model.width=8", "--set", "model.prior=gaussian")
+    assert medaug(*train, *small, "--run", "run", "--device", "cpu").code == 0
+    ask = ("explore", "run", "--likelihood", "--rows", 4)
+    found = medaug(*ask, "--anneal", 3, "--json")
+    assert found.code == 0, found.err
+    assert (found.json["n"], found.json["dimensions"]) == (4, 784)
+    assert found.json["elbo"] < found.json["iwae"]
+    assert math.isfinite(found.json["ais"])
+    assert medaug(*ask, "--anneal", 3, "--json").json == found.json
+    assert medaug(*ask, "--anneal", 6, "--json").json["ais"] != found.json["ais"]
+    told = medaug(*ask, "--anneal", 3)
+    assert told.out.startswith("log p(x) of 4 pictures of 784 numbers, ")
+    assert f"ELBO              {found.json['elbo']:.2f}\n" in told.out
+    would = medaug(*ask, "--dry-run")
+    assert would.out == "would measure log p(x) of 4 held-out slices, nothing is written\n"
+    for words, said in (
+        ((*ask, "--anneal", 0), "anneal must be at least 1, got 0"),
+        (("explore", tiny_run, "--likelihood", "--rows", 2), "but vaegan's phased form"),
+    ):
+        refused = medaug(*words)
+        assert refused.code == 2
+        assert said in refused.err

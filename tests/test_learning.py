@@ -42,7 +42,7 @@ PHANTOM = [
     pytest.param("wgan_gp-author", 60000, marks=SLOW),
 ]
 FRECHET_BOUND = 16.0
-"""Over the distance of real training from real test digits; one picture for all scores 30, one for each class 9.
+"""Over the distance of real training from real test digits; one picture scores 30, one a class 9.
 
 Collapse within the classes is for coverage to see, in the tests of the score board."""
 SMALL = {"width": 16}

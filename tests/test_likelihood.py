@@ -265,7 +265,7 @@ def test_the_table_of_a_model_holds_every_bound() -> None:
     assert "IWAE, k = 64      has no q(z | x) over its noise" in str(bare)
     gan = build("gan", small, shape).eval()
     for model, held, more, said in (
-        (gan, x, {}, "likelihoods need an autoencoder"),
+        (gan, x, {}, "likelihoods are of pictures under one decoder"),
         (vae, x[:1], {}, "need 2 pictures or more, got 1"),
         (vae, x, {"chains": 0}, "chains must be at least 1, got 0"),
     ):

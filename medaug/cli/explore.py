@@ -1,4 +1,4 @@
-"""``medaug explore``: what a model's codes hold, as pictures."""
+"""``medaug explore``: what a model's codes hold, as pictures, and how probable real ones are."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -10,6 +10,7 @@ from medaug.cli.options import AsJson, Device, DryRun
 
 if TYPE_CHECKING:
     from medaug.data.cache import SliceCache
+    from medaug.evaluate.likelihoods import Likelihoods
     from medaug.generator import Generator
 
 
@@ -25,26 +26,37 @@ def explore(
     reconstruct: Annotated[
         bool, typer.Option("--reconstruct", help="Real slices, encoded and decoded.")
     ] = False,
+    likelihood: Annotated[
+        bool,
+        typer.Option("--likelihood", help="ELBO, IWAE and AIS of held-out slices; on the CPU."),
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="The slice cache; default that of the run.")
     ] = None,
     rows: Annotated[int, typer.Option(help="How many slices or pairs.")] = 8,
     steps: Annotated[int, typer.Option(help="How many pictures on the way.")] = 9,
+    anneal: Annotated[int, typer.Option(help="Densities between prior and slice, of AIS.")] = 200,
     out: Annotated[Path | None, typer.Option(help="The PNG; default RUN/explore-WHAT.png.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of slices.")] = 0,
     device: Device = "auto",
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw reconstructions, walks between slices, or an attribute's effect as one picture."""
+    """Draw reconstructions, walks or an attribute's effect as one picture; or tell likelihoods."""
     from medaug.errors import ConfigError
 
-    asked = {"interpolate": interpolate, "attribute": attribute, "reconstruct": reconstruct}
+    asked = {
+        "interpolate": interpolate,
+        "attribute": attribute,
+        "reconstruct": reconstruct,
+        "likelihood": likelihood,
+    }
     given = [name for name, value in asked.items() if value not in (False, None)]
     if len(given) != 1:
         raise ConfigError(
-            "explore draws one thing at a time: give one of --interpolate, --attribute NAME, "
-            f"--reconstruct (given: {', '.join('--' + name for name in given) or 'none'})"
+            "explore does one thing at a time: give one of --interpolate, --attribute NAME, "
+            "--reconstruct, --likelihood (given: "
+            f"{', '.join('--' + name for name in given) or 'none'})"
         )
     (what,) = given
 
@@ -52,7 +64,16 @@ def explore(
     from medaug.explore import explore as draw
     from medaug.generator import Generator
 
-    generator = Generator.from_pretrained(run, device)
+    generator = Generator.from_pretrained(run, "cpu" if likelihood else device)
+    if likelihood:
+        judged = find_cache(generator, what, cache, run)
+        if dry_run:
+            words = f"would measure log p(x) of {rows} held-out slices, nothing is written"
+            answer(json, {"what": what, "rows": rows, "anneal": anneal}, words)
+            return
+        found = probable(generator, judged, rows, anneal, seed)
+        answer(json, found, str(found))
+        return
     place = out or default_out(run, what, attribute or "")
     slices = find_cache(generator, what, cache, run)
     options: dict[str, Any] = {"attribute": attribute or "", "rows": rows, "steps": steps}
@@ -62,6 +83,30 @@ def explore(
         return
     drawn = draw(generator, what, place, slices, **options, seed=seed)
     answer(json, drawn, str(drawn))
+
+
+def probable(
+    generator: "Generator", cache: "SliceCache | None", n: int, anneal: int, seed: int
+) -> "Likelihoods":
+    """The likelihoods of ``n`` held-out slices.
+
+    Raises:
+        ConfigError: nobody is held out, or the cache does not fit the model.
+    """
+    from medaug.errors import ConfigError
+    from medaug.evaluate.likelihoods import SIGMA_FROM, likelihoods
+    from medaug.explore.real import open_feed, show
+
+    assert cache is not None
+    if not cache.split["heldout"]:
+        raise ConfigError(f"{cache.path}: nobody is held out, and likelihoods are of unseen slices")
+    feeds = open_feed(generator, cache), open_feed(generator, cache, "train")
+    held, fitting = (
+        show(feed, min(count, len(feed)), seed)
+        for feed, count in zip(feeds, (n, SIGMA_FROM), strict=True)
+    )
+    told = [(generator.encoded(part.images, part.labels), part.cond) for part in (held, fitting)]
+    return likelihoods(generator.model, *told, steps=anneal, seed=seed)
 
 
 def find_cache(

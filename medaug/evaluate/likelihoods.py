@@ -17,6 +17,9 @@ from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Model
 from medaug.seeds import generator
 
+SIGMA_FROM = 256
+"""Training pictures that sigma is fitted on."""
+
 
 @dataclass(frozen=True)
 class Likelihoods:
@@ -85,19 +88,22 @@ def likelihoods(
         held: pictures (n, c, h, w) in [-1, 1], and what they are conditioned on, or None.
         fitting: pictures that sigma is fitted on, likewise.
         k: draws of the importance-weighted bound.
-        steps: intermediate densities of the annealed walks.
+        steps: intermediate densities of the annealed walks, ``--anneal`` of the command.
         chains: walks a picture.
         seed: of all draws.
 
     Raises:
-        ConfigError: a model without an encoder, fewer than two pictures, or a number below 1.
+        ConfigError: a GAN or a phased VAE/GAN, fewer than two pictures, or a number below 1.
     """
     x, cond = held
     if not isinstance(model, Autoencoder):
-        raise ConfigError("likelihoods need an autoencoder, whose error says how wide pixels vary")
+        raise ConfigError(
+            "likelihoods are of pictures under one decoder: of every model with an encoder but "
+            "vaegan's phased form, whose masks are no Gaussian"
+        )
     if len(x) < 2:
         raise ConfigError(f"likelihoods need 2 pictures or more, got {len(x)}")
-    for name, value in (("k", k), ("steps", steps), ("chains", chains)):
+    for name, value in (("k", k), ("anneal", steps), ("chains", chains)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     sigma = sigma_of(model, *fitting)
