@@ -157,6 +157,21 @@ def test_a_report_is_a_line_a_file_and_a_row_of_the_table(
     assert page == results.table(tmp_path / "results")
 
 
+def test_the_table_ends_with_the_other_pages(results: ModuleType, tmp_path: Path) -> None:
+    assert results.pages(tmp_path) == []
+    for name, words in (("b", "Made by `scripts/b --n 3` on CPU."), ("notes", "By hand.")):
+        (tmp_path / f"{name}.md").write_text(f"# Of {name}\n\n{words}\n")
+    (tmp_path / "README.md").write_text(results.table(tmp_path))
+    page = results.table(tmp_path)
+    assert page == (tmp_path / "README.md").read_text()
+    assert page.endswith("| --- | --- | --- |\n| [b](b.md) | Of b | `scripts/b --n 3` |\n")
+
+
+def test_the_page_of_results_is_as_its_files_make_it(results: ModuleType) -> None:
+    """``python scripts/benchmarks/results.py`` makes it anew."""
+    assert (results.RESULTS / "README.md").read_text() == results.table(results.RESULTS)
+
+
 def test_a_quick_look_never_touches_the_results(results: ModuleType) -> None:
     assert results.asked([]).results == ROOT / "docs" / "results"
     how = results.asked(["--quick"])

@@ -1,9 +1,35 @@
 """The commands and the filter: noise is refused, and where there is none it says so."""
 
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
+import pytest
+
+from medaug.config import FilterConfig
+from medaug.filter import open_filter
+from medaug.generator import Generator
+from medaug.run import trained_on
 from tests.conftest import Medaug
+
+PAGE = Path(__file__).parents[1] / "docs" / "filter.md"
+
+
+def test_the_snippet_of_the_page_runs(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/pancreas-vaegan")
+    shutil.copytree(tiny_run, run)
+    data = Generator.from_pretrained(run).settings.data
+    few = partial(FilterConfig, segmenter_images=16, folds=2)
+    monkeypatch.setattr("medaug.filter.judging.FilterConfig", few)
+    open_filter(run / "filter.safetensors", cache=trained_on(tiny_run), data=data)
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    told: list[list[str]] = []
+    exec(snippet, {"print": told.append})
+    assert len(told[0]) == 4
 
 
 def test_noise_does_not_pass_the_filter_and_nothing_is_written(

@@ -240,7 +240,7 @@ class Filter:
 
 
 def open_filter(
-    path: Path,
+    path: str | Path,
     config: FilterConfig | None = None,
     *,
     cache: SliceCache | None = None,

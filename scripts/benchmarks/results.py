@@ -1,12 +1,14 @@
 """What a row leaves behind: claims held against their bounds, as JSON and as one table of all rows.
 
-Every figure in the table was measured by the command beside it; nothing is written by hand.
+Every figure in the table was measured by the command beside it; nothing is written by hand.  Called
+by itself this makes the table anew, and the list of the other pages.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -186,7 +188,7 @@ def describe(machine: Mapping[str, Any]) -> str:
 
 
 def table(folder: Path) -> str:
-    """All rows in ``folder`` as one page of Markdown."""
+    """All rows in ``folder``, and links to its other pages, as one page of Markdown."""
     rows, machines = [], {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
@@ -211,8 +213,8 @@ def table(folder: Path) -> str:
         [
             "# Results",
             "",
-            "Made by `scripts/bench` from the files beside it, which hold more figures, their n,",
-            "their seed and notes.",
+            "Made from the files beside it, which hold more figures, their n, their seed and",
+            "notes, by the commands that measure them.",
             "",
             "| row | what | bound | figure | verdict | machine | date | command |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -220,8 +222,20 @@ def table(folder: Path) -> str:
             "",
             *(f"Machine {letter}: {where}." for where, letter in machines.items()),
             "",
+            *pages(folder),
         ]
     )
+
+
+def pages(folder: Path) -> list[str]:
+    """The other pages in ``folder`` with their titles and commands, as lines of a table."""
+    rows = []
+    for path in sorted(folder.glob("*.md")):
+        text = path.read_text()
+        title, made = (re.search(p, text, re.M) for p in (r"^# (.+)$", r"^Made by (`[^`]+`)"))
+        if path.name != "README.md" and title and made:
+            rows.append(f"| [{path.stem}]({path.name}) | {title[1]} | {made[1]} |")
+    return ["| page | what | command |", "| --- | --- | --- |", *rows, ""] if rows else []
 
 
 def peak_bytes() -> int:
@@ -254,3 +268,7 @@ def fresh(row: str, function: str, *arguments: object) -> Any:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    (RESULTS / "README.md").write_text(table(RESULTS))
