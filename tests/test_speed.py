@@ -67,6 +67,16 @@ def test_a_rival_trains_our_networks(row: Any, name: str, rival: str, needs: str
     assert not [k for k in stayed if "weight" in k], stayed
 
 
+def test_a_rival_sees_every_slice_in_an_epoch_of_thousands_of_batches(row: Any) -> None:
+    rivals = row("rivals")
+    x = torch.arange(7.0).view(7, 1, 1, 1)
+    data = rivals.Long(x, 4)
+    assert len(rivals.loader(data, 4, CPU)) == len(data) / 4 >= 2000
+    assert [float(data[i]) for i in (0, 6, 7, 15)] == [0, 6, 0, 1]
+    drawn = rivals.endless(x, 4, CPU)
+    assert {float(v) for _ in range(40) for v in next(drawn)} == set(range(7))
+
+
 def test_a_rival_that_is_not_installed_says_so(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rivals = row("rivals")
     with pytest.MonkeyPatch.context() as patch:
