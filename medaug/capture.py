@@ -8,8 +8,10 @@ graph reads the seed when it is launched.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -56,9 +58,29 @@ class CudaGraphs:
 
     def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            keys = play()
+        try:
+            with (
+                torch.cuda.stream(self.stream),  # leaves it even where the next one raises
+                torch.cuda.graph(graph, pool=self.pool, stream=self.stream),
+            ):
+                keys = play()
+        except BaseException:
+            self.recover()
+            raise
         return graph.replay, keys
+
+    def recover(self) -> None:
+        """Undo what torch before 2.13 leaves of a failed recording.
+
+        Its `capture_end` raises before it tells the device's generator and the allocator: the one
+        would refuse every draw, the other would no longer free what it holds to avoid running out
+        of memory.
+        """
+        device = self.stream.device
+        generator = torch.cuda.default_generators[device.index]
+        generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
+        with suppress(RuntimeError):  # it was told
+            torch._C._cuda_endAllocateToPool(device.index, self.pool)
 
 
 @dataclass
@@ -95,7 +117,7 @@ class Capture:
         if self.refused:
             self.game.turn(turn, self.feed.made(self.feed.placed(drawn)), position, optim)
             return
-        kind = (_name(turn), *shapes(drawn), *still(optim))
+        kind = (*function(turn.play), *shapes(drawn), *still(optim))
         if kind not in self.reels:
             self.reels[kind] = _Reel(copied(self.feed.placed(drawn)))
         reel = self.reels[kind]
@@ -112,61 +134,89 @@ class Capture:
             self.recorder.warm(play)
             reel.warmed += 1
         else:
-            self.record(reel, play, turn)
+            replay = self.recorded(reel, play, turn)
+            if replay is None:  # the device's generator may have begun anew
+                self.game.address(position, optim)
+                play()
+            else:
+                replay()
 
-    def record(self, reel: _Reel, play: Callable[[], Keys], turn: Turn) -> None:
-        """Record and play; where that fails play as usual from now on."""
+    def recorded(
+        self, reel: _Reel, play: Callable[[], Keys], turn: Turn
+    ) -> Callable[[], object] | None:
+        """What plays the turn, or None where that fails: then all are played as usual."""
         counts = {keys: tally.count for keys, tally in self.game.account.tallies.items()}
         try:
-            replay, reel.counted = self.recorder.record(play)
+            reel.replay, reel.counted = self.recorder.record(play)
         except RuntimeError as error:
             for keys, tally in self.game.account.tallies.items():
                 tally.count = counts[keys]
-            reason = str(error).strip().partition("\n")[0]
+            name, reason = _name(turn.play), str(_first(error)).strip().partition("\n")[0]
             if self.strict:
                 raise ConfigError(
-                    f"config train.capture: on, and {_name(turn)} cannot be recorded ({reason}); "
+                    f"config train.capture: on, and {name} cannot be recorded ({reason}); "
                     "auto plays it as usual"
                 ) from error
-            print(
-                f"train: steps are launched one by one ({_name(turn)}: {reason})", file=sys.stderr
-            )
+            print(f"train: steps are launched one by one ({name}: {reason})", file=sys.stderr)
             self.refused = True
-            play()
-            return
-        reel.replay = replay
-        replay()
+            self.reels.clear()
+        return reel.replay
 
 
-def capture_for(
-    game: Game, feed: Feed, wish: Literal["auto", "on", "off"], world: int = 1
-) -> Capture | None:
-    """The capture of a game on a feed, or None where its turns are played one by one.
+def can_record(
+    feed: Feed, wish: Literal["auto", "on", "off"], world: int = 1, private: bool = False
+) -> bool:
+    """Whether turns on ``feed`` are to be recorded, by all that is known before the first.
 
     Raises:
         ConfigError: ``on`` where it is impossible.
     """
     if wish == "off":
-        return None
-    if game.device.type != "cuda":
-        obstacle = f"the device is {game.device.type}, and graphs are CUDA's"
+        return False
+    if feed.device.type != "cuda":
+        obstacle = f"the device is {feed.device.type}, and graphs are CUDA's"
     elif world > 1:
         obstacle = f"{world} processes average their gradients at each step"
-    elif game.private is not None:
+    elif private:
         obstacle = "private training draws a different number of slices at each step"
     elif not feed.resident:
         obstacle = "the slices do not fit into the device's memory"
     else:
-        return Capture(game, feed, CudaGraphs(game.device), wish == "on")
+        return True
     if wish == "on":
         raise ConfigError(f"config train.capture: on is impossible here: {obstacle}")
-    if game.device.type == "cuda":
+    if feed.device.type == "cuda":
         print(f"train: steps are launched one by one: {obstacle}", file=sys.stderr)
-    return None
+    return False
 
 
-def _name(turn: Turn) -> str:
-    return f"{turn.play.__module__}.{turn.play.__qualname__}"
+def _first(error: BaseException) -> BaseException:
+    """What was raised first: the end of a recording complains of it, too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _name(play: Callable[..., object]) -> str:
+    while isinstance(play, partial):
+        play = play.func
+    return f"{play.__module__}.{getattr(play, '__qualname__', type(play).__qualname__)}"
+
+
+def function(play: Callable[..., object]) -> Kind:
+    """What tells one function that plays from another: its name, and what it was bound to."""
+    if not isinstance(play, partial):
+        return (_name(play),)
+    bound = (*play.args, *sorted(play.keywords.items()))
+    return (*function(play.func), *(_hashable(value) for value in bound))
+
+
+def _hashable(value: Hashable) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value
 
 
 def shapes(drawn: Drawn) -> Kind:

@@ -47,7 +47,9 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float32"
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "float32"
     bfloat16, float32 = _seconds(torch.bfloat16, torch.float32)

@@ -33,8 +33,7 @@ class Game:
         device: where the model is.
         precision: ``float32`` or ``bfloat16``.
         private: takes the gradients where training is differentially private.
-        recorded: whether turns may be recorded and played again (see `medaug.capture`); None:
-            where the device is a GPU.
+        recorded: whether turns may be recorded and played again (see `medaug.capture`).
     """
 
     def __init__(
@@ -44,11 +43,9 @@ class Game:
         device: torch.device,
         precision: str,
         private: Private | None = None,
-        recorded: bool | None = None,
+        recorded: bool = False,
     ) -> None:
         self.private = private
-        if recorded is None:
-            recorded = device.type == "cuda"
         self.model, self.seed, self.device, self.precision = model, seed, device, precision
         self.parameters = {
             player: [p for module in modules for p in module.parameters()]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medaug import __version__
 from medaug.across import check_shared, share_norms
-from medaug.capture import capture_for
+from medaug.capture import Capture, CudaGraphs, can_record
 from medaug.checkpoint import (
     load_state,
     pack,
@@ -64,7 +64,8 @@ class TrainReport:
         resumed: see ``images``.
         finished: whether the run is complete; false after an interrupt.
         seconds: of this call; ``waited`` of them for data.
-        waited: see ``seconds``.
+        waited: see ``seconds``; of recorded turns without the start of their copies to the GPU,
+            which nobody waits for.
         privacy: what a private run promises, as in the weights' header; else None.
         signal: which one stopped it; None where it ended by itself.
     """
@@ -211,8 +212,12 @@ class _Trainer:
         self.config, self.feed, self.model, self.run = config, feed, model, run
         self.private, self.ranks = private, ranks
         self.exporter = Exporter(config, cache, feed)
-        self.game = Game(model, config.train.seed, feed.device, precision, private)
-        self.capture = capture_for(self.game, feed, config.train.capture, ranks.world)
+        device, wish = feed.device, config.train.capture
+        recorded = can_record(feed, wish, ranks.world, private is not None)
+        self.game = Game(model, config.train.seed, device, precision, private, recorded)
+        self.capture = None
+        if recorded:
+            self.capture = Capture(self.game, feed, CudaGraphs(device), wish == "on")
         self.images = self.resumed = 0
         self.waited = 0.0
 

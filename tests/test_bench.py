@@ -183,6 +183,13 @@ def test_a_peak_is_of_its_own_process(results: ModuleType, row: Any) -> None:
     assert 1e6 < results.fresh("results", "peak_bytes") < 1e8 < results.peak_bytes()
 
 
+def test_a_process_that_measures_nothing_says_why(results: ModuleType) -> None:
+    with pytest.raises(results.NotMeasured, match=r"^KeyError: 'cores'$"):
+        results.fresh("results", "describe", {"cpu": "one"})
+    with pytest.raises(results.NotMeasured, match=r"^ended with -6$"):
+        results.fresh("os", "abort")
+
+
 def test_demo_keeps_the_figures_of_its_report(row: Any, tmp_path: Path) -> None:
     demo = row("demo")
     (tmp_path / "report.json").write_text('{"real": {"sound": 1.0}}')

@@ -5,7 +5,10 @@ graph, every Python number is a constant: a rate or a position that were not a t
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -15,47 +18,19 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import medaug.train
-from medaug.capture import WARM_UP, Capture, capture_for
-from medaug.config import resolve
+from medaug.capture import Capture, CudaGraphs, can_record, function
 from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError
 from medaug.memory import keep_freed_memory
 from medaug.models.base import Optim
 from medaug.optim import Stepper
 from medaug.rounds import Game, Keys
-from tests.conftest import TINY
-
-CPU = torch.device("cpu")
-BATCH = 4
-MODELS: dict[str, dict[str, Any]] = {
-    "phased": {**TINY["model"], "phases": [0.3, 0.6]},
-    "vaegan-author": {"preset": "author", "width": 4, "latent_dim": 4},
-    "wgan_gp": {"name": "wgan_gp", "network": "plain", "width": 4, "latent_dim": 4},
-    "gvae": {"name": "gvae", "network": "gvae", "width": 2, "latent_dim": 4},
-}
-IMAGES = {"phased": 80, "vaegan-author": 32, "wgan_gp": 120, "gvae": 60}
-"""Enough for every kind of turn to be recorded and played again."""
+from tests.captured import CPU, IMAGES, MODELS, apart, trace, trainer, weights
 
 
 @pytest.fixture(scope="module")
 def cache(phantom_cache: Path) -> SliceCache:
     return SliceCache.open(phantom_cache)
-
-
-class Rounds(medaug.train._Trainer):
-    """What ``fit`` sets up, handed over where it would begin to work."""
-
-    def work(self) -> Any:
-        self.model.train()
-        return self
-
-
-def trainer(cache: SliceCache, run: Path, model: str, device: str = "cpu", **train: Any) -> Any:
-    wishes = {"images": IMAGES[model], "batch": BATCH, "precision": "float32", **train}
-    settings = resolve({**TINY, "model": MODELS[model]}, {"train": wishes})
-    with mock.patch.object(medaug.train, "_Trainer", Rounds):
-        return medaug.train.fit(settings, cache, run, device=device)
 
 
 class Operators:
@@ -107,21 +82,6 @@ def recorded_rounds(made: Any) -> Operators:
     return recorder
 
 
-State = dict[str, torch.Tensor]
-
-
-def weights(made: Any) -> State:
-    return {name: p.detach().clone() for name, p in made.model.named_parameters()}
-
-
-def apart(one: State, other: State, start: State) -> float:
-    """How far two runs are apart, against how far the second has come from their start."""
-    assert one.keys() == other.keys() == start.keys()
-    distance = sum((one[k].double() - other[k].double()).square().sum() for k in one)
-    way = sum((start[k].double() - other[k].double()).square().sum() for k in one)
-    return float((distance / way).sqrt())
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_recorded_turns_equal_turns_as_played(
     cache: SliceCache, tmp_path: Path, model: str
@@ -145,8 +105,14 @@ def test_a_turn_that_cannot_be_recorded_is_played(
 ) -> None:
     class Refusing(Operators):
         def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
-            play.__closure__  # noqa: B018  reached before anything is played
-            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            torch.manual_seed(999)
+            try:
+                raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            finally:
+                self.end()
+
+        def end(self) -> None:
+            raise RuntimeError("failed due to a previous error")
 
     played, refused = (trainer(cache, tmp_path / name, "wgan_gp") for name in ("played", "refused"))
     start = weights(played)
@@ -158,6 +124,7 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     told = capsys.readouterr().err
     assert told.count("one by one") == 1
     assert "operation not permitted)" in told
+    assert refused.capture.reels == {}
     assert apart(weights(refused), weights(played), start) < 0.01
     strict = trainer(cache, tmp_path / "strict", "wgan_gp")
     strict.capture = Capture(strict.game, strict.feed, Refusing(strict), strict=True)
@@ -166,12 +133,88 @@ def test_a_turn_that_cannot_be_recorded_is_played(
         strict.round()
 
 
-def test_capture_is_refused_where_it_is_impossible(cache: SliceCache, tmp_path: Path) -> None:
-    made = trainer(cache, tmp_path / "run", "wgan_gp")
-    assert capture_for(made.game, made.feed, "auto") is None
-    assert capture_for(made.game, made.feed, "off") is None
-    with pytest.raises(ConfigError, match=r"capture: on is impossible here: the device is"):
-        capture_for(made.game, made.feed, "on")
+def test_a_failed_recording_is_told_to_generator_and_allocator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, pool, generator = torch.device("cuda", 1), (0, 1), mock.Mock(spec=torch.Generator)
+    fresh, ended = mock.Mock(spec=torch.Generator), mock.Mock(side_effect=RuntimeError("not open"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: mock.Mock(device=device))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: pool)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.Mock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *how, **more: nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_generators", (mock.Mock(), generator))
+    monkeypatch.setattr(torch, "Generator", {device: fresh}.__getitem__)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended)
+    recorder = CudaGraphs(device)
+    assert recorder.record(lambda: (("a", "b"),))[1] == (("a", "b"),)
+    generator.graphsafe_set_state.assert_not_called()
+    with pytest.raises(RuntimeError, match="cannot be captured"):
+        recorder.record(mock.Mock(side_effect=RuntimeError("cannot be captured")))
+    generator.graphsafe_set_state.assert_called_once_with(fresh.graphsafe_get_state())
+    ended.assert_called_once_with(1, pool)
+
+
+@pytest.mark.parametrize(
+    ("device", "resident", "how", "obstacle"),
+    [
+        ("cpu", True, {}, "the device is cpu"),
+        ("cuda", True, {"world": 2}, "2 processes average"),
+        ("cuda", True, {"private": True}, "private training"),
+        ("cuda", False, {}, "the slices do not fit"),
+        ("cuda", True, {}, None),
+    ],
+)
+def test_capture_is_refused_where_it_is_impossible(
+    device: str,
+    resident: bool,
+    how: dict[str, Any],
+    obstacle: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    feed: Any = SimpleNamespace(device=torch.device(device), resident=resident)
+    assert not can_record(feed, "off", **how)
+    assert can_record(feed, "auto", **how) == (obstacle is None)
+    assert (f"one by one: {obstacle}" in capsys.readouterr().err) == (
+        device == "cuda" and obstacle is not None
+    )
+    if obstacle is None:
+        assert can_record(feed, "on", **how)
+    else:
+        with pytest.raises(ConfigError, match=f"capture: on is impossible here: {obstacle}"):
+            can_record(feed, "on", **how)
+
+
+def test_without_capture_optimisers_take_the_rate_as_a_number(
+    cache: SliceCache, tmp_path: Path
+) -> None:
+    plain, recorded = (trainer(cache, tmp_path / name, "gvae") for name in ("plain", "recorded"))
+    recorded_rounds(recorded)
+    for made, kept in ((plain, False), (recorded, True)):
+        for stepper in made.game.steppers.values():
+            assert (stepper.rate is not None) == kept
+            assert stepper.adam.param_groups[0]["capturable"] == kept
+
+
+def test_functions_that_are_bound_otherwise_are_told_apart() -> None:
+    class Player:
+        def __call__(self, *bound: Any, share: float = 0.0) -> None:
+            """Nothing."""
+
+    def play(*bound: Any, share: float = 0.0) -> None:
+        """Nothing."""
+
+    assert function(play) == ("tests.test_capture.test_functions_that_are_bound_otherwise_are_told"
+                              "_apart.<locals>.play",)  # fmt: skip
+    for whole in (play, Player()):
+        kinds = [
+            function(whole),
+            *(function(partial(whole, bound)) for bound in (1, 2, [1], [2], "1")),
+            function(partial(whole, share=1)),
+            function(partial(partial(whole, 1), share=1)),
+        ]
+        assert len(set(kinds)) == len(kinds)
+        assert function(partial(whole, [1], share=1)) == function(partial(whole, [1], share=1))
 
 
 class Waits(TorchDispatchMode):
@@ -240,20 +283,6 @@ def test_a_stepper_with_a_rate_tensor_equals_one_with_a_number() -> None:
         assert not torch.equal(twins[0], torch.linspace(-1, 1, 12).view(3, 4))
 
 
-def trace(
-    cache: SliceCache, run: Path, model: str, device: str, images: int, **train: Any
-) -> dict[str, torch.Tensor]:
-    """Every term, averaged over each 20 of 200 rounds, (10,)."""
-    made = trainer(cache, run, model, device, images=images, **train)
-    rows = []
-    for _ in range(200):
-        made.round()
-        rows.append(made.game.account.close())
-    return {
-        term: torch.tensor([row[term] for row in rows]).view(10, 20).mean(1) for term in rows[0]
-    }
-
-
 def furthest(one: torch.Tensor, other: torch.Tensor) -> float:
     """The largest difference, against the second's size."""
     return float(((one - other).abs() / other.abs()).max())
@@ -272,42 +301,6 @@ def test_bf16_follows_float32_for_200_steps(cache: SliceCache, tmp_path: Path) -
     for term in ("image", "mask", "edges"):
         assert 0 < furthest(mixed[f"decoder/{term}"], plain[f"decoder/{term}"]) < 0.03
     assert furthest(mixed["decoder/kl"], plain["decoder/kl"]) < 0.15
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("model", ["phased", "wgan_gp", "gvae"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_graphs_follow_eager_float32_for_200_steps(
-    cache: SliceCache, tmp_path: Path, model: str, precision: str
-) -> None:
-    plain, fast = (
-        trace(cache, tmp_path / name, model, "cuda", 10**5, **how)
-        for name, how in {
-            "plain": {"capture": "off"},
-            "fast": {"capture": "on", "precision": precision},
-        }.items()
-    )
-    assert plain.keys() == fast.keys()
-    apart = [(fast[term] - plain[term]).abs() / (plain[term].abs() + 0.1) for term in plain]
-    assert torch.stack(apart).mean() < 0.1
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("capture", ["on", "off"])
-def test_no_step_waits_for_the_gpu(
-    cache: SliceCache, tmp_path: Path, model: str, capture: str
-) -> None:
-    made = trainer(cache, tmp_path / "run", model, "cuda", capture=capture, images=10**6)
-    for _ in range(2 * WARM_UP):
-        made.round()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(3):
-            made.round()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert made.game.account.close()
 
 
 @pytest.mark.skipif(not keep_freed_memory(), reason="needs glibc")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from medaug.config import DataConfig
 from medaug.data.cache import SliceCache
-from medaug.data.feed import Feed, codec_for
+from medaug.data.feed import Feed, codec_for, sent
+from medaug.data.mapped import Stack
 from medaug.data.warp import field, warp
 from medaug.errors import ConfigError
 from medaug.seeds import generator
@@ -177,3 +179,34 @@ def test_conditions_that_are_not_there_are_refused(cache: SliceCache) -> None:
     assert str(caught.value) == (
         f"config data.attributes: 'smile' is not in {cache.path} (there: none)"
     )
+
+
+@pytest.mark.parametrize(("target", "waits"), [("cpu", True), ("cuda", False)])
+def test_what_comes_to_the_cpu_is_waited_for(target: str, waits: bool) -> None:
+    there = Mock(device=torch.device("cuda", 0))
+    sent(there, torch.device(target))
+    there.to.assert_called_once_with(torch.device(target), non_blocking=not waits)
+
+
+def test_maps_that_layouts_were_made_of_stay_where_they_are(cache: SliceCache) -> None:
+    told, shown = feed(cache, masks="layout"), feed(cache)
+    for made, resident in ((told, True), (shown, False)):
+        made._images = made.images
+        assert isinstance(made._label_maps, Stack)
+        assert made.resident == resident
+    assert told.label_maps is not None
+    assert told.marks(torch.arange(2)) is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_layouts_on_the_cpu_make_the_batch_that_they_make_on_the_gpu(cache: SliceCache) -> None:
+    config = DataConfig(size=32, masks="layout")
+    made = Feed(cache, config, codec_for(cache, config), seed=0, device=torch.device("cuda"))
+    there = made.batch(0, 8).cond
+    assert made.layouts is not None
+    made.layouts = made.layouts.cpu()
+    for _ in range(20):
+        here = made.batch(0, 8).cond
+        assert here is not None
+        assert there is not None
+        assert torch.equal(here, there)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -20,7 +21,7 @@ from medaug.data.volumes import DAMAGE, nifti_header, voxels
 from medaug.errors import DataError, MedaugError
 from medaug.files import write_json
 from medaug.layouts.folder import OwnMasks
-from tests.script_modules import modules_of
+from tests.script_modules import SCRIPTS, modules_of
 
 SHORT = {"dicom": 45, "nii": 40, "nii-gz": 40, "idx": 45, "idx-gz": 40, "json": 40, "csv": 20,
          "zip": 30}  # fmt: skip
@@ -51,6 +52,26 @@ def test_300_damaged_inputs_are_refused_alike_or_told(
     assert [one for one in tried if one.outcome not in good] == []
     assert words["refused"] > 100
     assert words["alike"] > 20
+
+
+def test_what_other_code_read_does_not_count(
+    fuzzing: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with modules_of("fuzzing") as module:
+        fuzz = module("fuzz")
+        assert fuzz.sources(SCRIPTS / "fuzzing") != fuzz.sources()
+        read = []
+
+        def tried(worker: object, kind: str, seed: int, numbers: range, sound: Path) -> list[Any]:
+            read.append((len(numbers), sound.relative_to(tmp_path).parts[0]))
+            return [fuzz.Tried(kind, number, "", "alike", "") for number in numbers]
+
+        monkeypatch.setattr(fuzz, "WORK", tmp_path)
+        monkeypatch.setattr(fuzz, "trials", tried)
+        for program in ("a", "a", "b"):
+            monkeypatch.setattr(fuzz, "sources", lambda here, program=program: program)
+            assert len(fuzz.counted(None, "json", 3, 0)) == 3
+    assert read == [(3, "a"), (0, "a"), (3, "b")]
 
 
 @pytest.mark.slow

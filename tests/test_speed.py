@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,16 @@ def test_a_rival_trains_our_networks(row: Any, name: str, rival: str, needs: str
     assert not [k for k in stayed if "weight" in k], stayed
 
 
+def test_a_rival_sees_every_slice_in_an_epoch_of_thousands_of_batches(row: Any) -> None:
+    rivals = row("rivals")
+    x = torch.arange(7.0).view(7, 1, 1, 1)
+    data = rivals.Long(x, 4)
+    assert len(rivals.loader(data, 4, CPU)) == len(data) / 4 >= 2000
+    assert [float(data[i]) for i in (0, 6, 7, 15)] == [0, 6, 0, 1]
+    drawn = rivals.endless(x, 4, CPU)
+    assert {float(v) for _ in range(40) for v in next(drawn)} == set(range(7))
+
+
 def test_a_rival_that_is_not_installed_says_so(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rivals = row("rivals")
     with pytest.MonkeyPatch.context() as patch:
@@ -120,8 +131,83 @@ def test_shares_are_of_what_was_measured(row: Any) -> None:
     assert claims["256 px VAE/GAN, of its convolutions' rate"].value == pytest.approx(40)
 
 
+def test_a_measurement_that_fails_costs_only_itself(
+    row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, asked = row("gpu"), []
+
+    def fresh(module: str, function: str, *given: Any) -> dict[str, float]:
+        asked.append((function, *given[1:3]))
+        if given[1:3] == ("gvae", 64):
+            raise gpu.NotMeasured("OutOfMemoryError: CUDA out of memory")
+        if function == "ceilings":
+            return {"bf16_flops_per_s": 1e12, "bytes_per_s": 1e11}
+        return {
+            "images_per_s": 100.0,
+            "flops_per_image": 2e9,
+            "bytes_per_image": 5e8,
+            "convolution_seconds_per_image": 0.004,
+        }
+
+    def compared(how: Any, size: int, batch: int, game: dict[str, Any], *more: Any) -> Any:
+        asked.append(("rivals", game["name"], size))
+        if game["name"] == "wgan_gp":
+            raise gpu.NotMeasured("ended with -9")
+        missing = "not installed: pythae" if (game["name"], size) == ("vaegan", 64) else [9.0]
+        return {"medaug": [60.0], "plain": [10.0], "pythae": missing}
+
+    monkeypatch.setattr(gpu, "fresh", fresh)
+    monkeypatch.setattr(gpu, "compared", compared)
+    how: Any = SimpleNamespace(work=tmp_path)
+    figures = gpu.gathered(how, tmp_path / "kept", (64, 256), 8, 1.0)
+    assert gpu.missing(figures) == {
+        "gvae-64": "OutOfMemoryError: CUDA out of memory",
+        "wgan_gp-64-rivals": "ended with -9",
+        "wgan_gp-256-rivals": "ended with -9",
+    }
+    assert gpu.shares(figures).keys() == {"vaegan-64", "wgan_gp-64", "vaegan-256", "wgan_gp-256"}
+    assert [claim.value for claim in gpu.claims(figures)] == [6, pytest.approx(40)]
+    assert ("hardware", "gvae", 256) not in asked
+    asked.clear()
+    assert gpu.gathered(how, tmp_path / "kept", (64, 256), 8, 1.0) == figures
+    assert asked == [
+        ("rivals", "vaegan", 64),
+        ("rivals", "wgan_gp", 64),
+        ("hardware", "gvae", 64),
+        ("rivals", "wgan_gp", 256),
+    ]
+    figures["ceilings"] = {"not measured": "ended with 1"}
+    assert gpu.shares(figures) == {}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_kept_is_of_this_program_and_gpu_and_goes_with_the_report(
+    row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    gpu, told = row("gpu"), []
+
+    def gathered(how: Any, place: Path, *more: Any) -> dict[str, Any]:
+        assert place.name == f"{row('keeping').sources()}-A-GPU-5-GB"
+        place.mkdir(parents=True)
+        return {"ceilings": {"not measured": "ended with 1"} if fails else {}}
+
+    how = row("results").Asked(quick=True, work=tmp_path, results=tmp_path / "results")
+    monkeypatch.setattr(gpu, "asked", lambda: how)
+    monkeypatch.setattr(gpu, "cached", lambda work, size: None)
+    monkeypatch.setattr(gpu, "gathered", gathered)
+    monkeypatch.setattr(gpu, "report", lambda *a, note, **k: told.append(note) or 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU (5 GB")
+    assert gpu.main() == (2 if fails else 0)
+    assert ("ceilings was not measured: ended with 1." in told[0]) == fails
+    assert bool(list((tmp_path / "gpu").iterdir())) == fails
+
+
 def test_a_measurement_is_kept_whole_and_not_taken_twice(row: Any, tmp_path: Path) -> None:
     keeping, path = row("keeping"), tmp_path / "row" / "one.json"
     assert keeping.kept(path, lambda: {"a": 1}) == {"a": 1}
     assert keeping.kept(path, lambda: pytest.fail("measured again")) == {"a": 1}
     assert json.loads(path.read_text()) == {"a": 1}
+    part = tmp_path / "part.json"
+    assert keeping.kept(part, lambda: {"a": 0}, lambda told: told["a"]) == {"a": 0}
+    assert not part.exists()

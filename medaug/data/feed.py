@@ -146,7 +146,7 @@ class Feed:
         self.labeled, self.owners, self._pixels = found.labeled, found.owners, found.pixels
         self._attributes = found.attributes
         self._images = self._rest(found.images)
-        self._label_maps = None if found.labels is None else self._rest(found.labels)
+        self._label_maps: Tensor | Stack | None = found.labels
         self.classes = None if found.classes is None else self._place(found.classes)
         self.partial = bool(self.labels) and not bool(found.labeled.all())
         self._labeled = self._place(found.labeled)
@@ -164,6 +164,8 @@ class Feed:
             self.layouts = self._place(torch.from_numpy(filled))
             known = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
             self._ids = known.to(device)
+        elif found.labels is not None:
+            self._label_maps = self._rest(found.labels)
         columns = []
         for name in data.attributes or ():
             columns.append(self.shows(name).float())
@@ -241,8 +243,8 @@ class Feed:
     @property
     def resident(self) -> bool:
         """Whether all that batches are made of rests on the device."""
-        parts = (self._images, self._label_maps, self.layouts, self._labeled)
-        every = [part for part in (*parts, self.classes, self.values) if part is not None]
+        parts = (self._images, self._maps, self._labeled, self.classes, self.values)
+        every = [part for part in parts if part is not None]
         return all(
             isinstance(part, Tensor) and part.device.type == self.device.type for part in every
         )
@@ -295,6 +297,11 @@ class Feed:
             grid = moved(drawn.motion, drawn.bumps, sides, **amounts)
         return self._batch(drawn.index, grid)
 
+    @property
+    def _maps(self) -> Tensor | Stack | None:
+        """The maps that batches are made of: layouts where there are any."""
+        return self._label_maps if self.layouts is None else self.layouts
+
     def marks(self, index: Tensor) -> Tensor | None:
         """Label maps of the slices at ``index``, or None."""
         return None if self._label_maps is None else _taken(self._label_maps, index)
@@ -305,8 +312,7 @@ class Feed:
 
     def _batch(self, index: Tensor, grid: Tensor | None) -> Batch:
         image = sent(_taken(self._images, index), self.device)
-        maps = self._label_maps if self.layouts is None else self.layouts
-        ids = None if maps is None else sent(_taken(maps, index), self.device)
+        ids = None if self._maps is None else sent(_taken(self._maps, index), self.device)
         x = self.codec.encode(image, ids)
         if grid is not None:
             x = warp(x, grid)
@@ -350,14 +356,14 @@ def _whole(slices: Tensor | Stack) -> Tensor:
 def _taken(slices: Tensor | Stack, index: Tensor) -> Tensor:
     if isinstance(slices, Stack):
         return slices[index.cpu()]
-    return slices[index.to(slices.device, non_blocking=True)]
+    return slices[sent(index, slices.device)]
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """``tensor`` on ``device``; from the CPU to a GPU through pinned memory, without waiting."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> Tensor:

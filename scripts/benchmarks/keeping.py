@@ -12,16 +12,24 @@ from medaug.files import write_json
 ROOT = Path(__file__).parents[2]
 
 
-def kept(path: Path, measure: Callable[[], Any]) -> Any:
-    """What ``measure`` returned, now or in an earlier call."""
+def kept(
+    path: Path, measure: Callable[[], Any], whole: Callable[[Any], bool] = lambda told: True
+) -> Any:
+    """What ``measure`` returned, now or in an earlier call; kept where it is ``whole``."""
     if not path.exists():
         print(f"measuring {path.stem}", file=sys.stderr, flush=True)
+        told = measure()
+        if not whole(told):
+            return told
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, measure())
+        write_json(path, told)
     return json.loads(path.read_text())
 
 
-def sources() -> str:
-    """A name for the program that is measured: what was measured of another does not count."""
-    files = sorted((ROOT / "medaug").rglob("*.py"))
+def sources(*more: Path) -> str:
+    """A name for the program that is measured, and for ``more`` folders of what measures it.
+
+    What was measured of another does not count.
+    """
+    files = sorted(file for folder in (ROOT / "medaug", *more) for file in folder.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

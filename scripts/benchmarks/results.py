@@ -12,7 +12,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from medaug import __version__
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 WORK = ROOT / "build" / "bench"
+
+FAILED = "failed: "
+"""What the last word of a process that measured nothing begins with."""
 
 REACHED = {
     "<": lambda value, bound: value < bound,
@@ -252,22 +255,41 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+class NotMeasured(RuntimeError):
+    """A process ended without the figure it was to measure; says why."""
+
+
 def fresh(row: str, function: str, *arguments: object) -> Any:
-    """What ``function`` of a row's file returns, as JSON, called in a process of its own."""
-    code = (
-        f"import json, sys, {row}; print(json.dumps({row}.{function}(*map(json.loads, sys.argv[1:]"
-        "))))"
-    )
+    """What ``function`` of a row's file returns, as JSON, called in a process of its own.
+
+    Raises:
+        NotMeasured: it failed.
+    """
+    code = f"import results, {row}; results.answer({row}.{function})"
     given = [json.dumps(str(a) if isinstance(a, Path) else a) for a in arguments]
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", code, *given],
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
+    if done.returncode:
+        lines = [line for line in done.stdout.splitlines() if line.startswith(FAILED)]
+        raise NotMeasured(
+            lines[-1].removeprefix(FAILED) if lines else f"ended with {done.returncode}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(function: Callable[..., Any]) -> None:
+    """Print what ``function`` returns on this process's arguments, or why it failed."""
+    try:
+        print(json.dumps(function(*map(json.loads, sys.argv[1:]))))
+    except Exception as error:
+        print(FAILED + f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from medaug.device import autocast
+
+EPOCH = 5000
+"""Batches in an epoch of a rival, so that its end, with workers forked anew, counts for nothing."""
 
 
 class Done(Exception):
@@ -60,19 +63,34 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def loader(x: Tensor, batch: int, device: torch.device) -> DataLoader:
-    """Shuffled batches of ``x`` (n, c, h, w), repeated to some dozens of batches an epoch."""
-    data = TensorDataset(x.repeat(-(-50 * batch // len(x)), 1, 1, 1))
+class Long(Dataset[Any]):
+    """The images ``x`` (n, c, h, w) over and over, ``EPOCH`` batches, each as ``shown``."""
+
+    def __init__(
+        self, x: Tensor, batch: int, shown: Callable[[Tensor], Any] = lambda image: image
+    ) -> None:
+        self.x, self.count, self.shown = x, EPOCH * batch, shown
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.shown(self.x[index % len(self.x)])
+
+
+def loader(data: Dataset[Any], batch: int, device: torch.device) -> DataLoader[Any]:
+    """Shuffled batches, by workers where they go to a GPU."""
     gpu = device.type == "cuda"
     how = {"num_workers": 4, "pin_memory": True, "persistent_workers": True} if gpu else {}
     return DataLoader(data, batch, shuffle=True, drop_last=True, **how)
 
 
-def endless(batches: DataLoader, device: torch.device) -> Iterator[Tensor]:
+def endless(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
     """Batches on the device for ever."""
+    batches = loader(Long(x, batch), batch, device)
     for _ in itertools.count():
-        for (x,) in batches:
-            yield x.to(device)
+        for given in batches:
+            yield given.to(device)
 
 
 def toggled(network: nn.Module, on: bool) -> None:
@@ -117,7 +135,7 @@ def plain_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watch
         made = [model.decoder(code, None).tanh().float() for code in (z, torch.randn_like(z))]
         return made[0], made[1], mu, logvar
 
-    for real in endless(loader(x, batch, device), device):
+    for real in endless(x, batch, device):
         toggled(model.discriminator, True)
         with autocast(device, precision):
             hat, sample, _, _ = drawn(real)
@@ -158,7 +176,7 @@ def plain_wgan_gp(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
     device = next(model.parameters()).device
     critic = torch.optim.Adam(model.discriminator.parameters(), lr=1e-5, betas=(0.5, 0.9))
     generator = torch.optim.Adam(model.decoder.parameters(), lr=1e-5, betas=(0.5, 0.9))
-    batches, log = endless(loader(x, batch, device), device), {}
+    batches, log = endless(x, batch, device), {}
 
     def score(images: Tensor) -> Tensor:
         return model.discriminator.network(images, None)[0]
@@ -189,7 +207,7 @@ def plain_gvae(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) 
     both = [*model.encoder.parameters(), *model.decoder.parameters()]
     critic = torch.optim.Adam(model.discriminator.parameters(), lr=1e-5, betas=(0.0, 0.9))
     autoencoder = torch.optim.Adam(both, lr=1e-5, betas=(0.0, 0.9))
-    batches, log = endless(loader(x, batch, device), device), {}
+    batches, log = endless(x, batch, device), {}
 
     def score(images: Tensor) -> Tensor:
         return model.discriminator.network(images, None)[0]
@@ -272,6 +290,13 @@ def pythae_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
         def on_train_step_end(self, training_config: Any, **kwargs: Any) -> None:
             watch.step()
 
+    class Repeated(BaseDataset):
+        def __len__(self) -> int:
+            return EPOCH * batch
+
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index % len(x))
+
     shape, latent = tuple(x.shape[1:]), model.noise_shape[0]
     theirs = Theirs(
         VAEGANConfig(input_dim=shape, latent_dim=latent, reconstruction_layer=1),
@@ -279,13 +304,11 @@ def pythae_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
         Decoder(),
         Discriminator(),
     )
-    data = x.repeat(-(-50 * batch // len(x)), 1, 1, 1)
-    count = len(data) // batch * batch
     with tempfile.TemporaryDirectory() as folder:
         rates = {f"{p}_learning_rate": 1e-5 for p in ("encoder", "decoder", "discriminator")}
         trainer = CoupledOptimizerAdversarialTrainer(
             theirs,
-            BaseDataset(data[:count], torch.zeros(count)),
+            Repeated(x, torch.zeros(len(x))),
             training_config=CoupledOptimizerAdversarialTrainerConfig(
                 output_dir=folder,
                 per_device_train_batch_size=batch,
@@ -328,24 +351,12 @@ def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: 
             with autocast(device, precision):
                 return self.network(x, None)[0].float()
 
-    class Pairs(torch.utils.data.Dataset):
-        def __init__(self, data: Tensor) -> None:
-            self.data = data
-
-        def __len__(self) -> int:
-            return len(self.data)
-
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return {"image": self.data[index], "label": self.data[index]}
-
     generator, judge = Generator().to(device), Discriminator().to(device)
-    gpu = device.type == "cuda"
-    data = Pairs(x.repeat(-(-50 * batch // len(x)), 1, 1, 1))
-    how = {"num_workers": 4, "pin_memory": True, "persistent_workers": True} if gpu else {}
+    pairs = Long(x, batch, lambda image: {"image": image, "label": image})
     trainer = AdversarialTrainer(
         device=device,
         max_epochs=10**6,
-        train_data_loader=DataLoader(data, batch, shuffle=True, drop_last=True, **how),
+        train_data_loader=loader(pairs, batch, device),
         g_network=generator,
         g_optimizer=torch.optim.RMSprop(generator.parameters(), lr=1e-5, alpha=0.9),
         g_loss_function=lambda logits: bce(logits, True),

@@ -2,17 +2,19 @@
 
     python scripts/benchmarks/scaling.py        the table of docs/scaling.md
 
-Bytes are counted from the gradients and batch norms of the models themselves, at 64 pixels with
-image and mask.  Times are arithmetic on public figures of hardware; none was measured.
+Bytes and messages are counted where they would leave: rounds at 64 pixels, with image and mask, are
+played by one process that takes itself for one of two.  Times are arithmetic on public figures of
+hardware and on assumptions; none was measured.
 """
 
-from typing import Any
+from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from medaug import across
 from medaug.config import resolve
+from medaug.distributed import Ranks
 from medaug.models import build
 from medaug.models.base import Model
 from medaug.registry import MODELS
@@ -22,16 +24,43 @@ from medaug.tensors import Batch, Shape
 SHAPE = Shape(2, 1, 64)
 PRESETS = ("author", "modern")
 PROGRESS = (0.0, 0.6, 0.9)
+LITTLE = 2
+"""Rows of the batches that are played."""
+ROWS = 64
+"""Of each GPU in a batch; codes that all need of all (WAE) grow with them and with the GPUs."""
 
 NVLINK_BYTES = 300e9
-"""Bus bandwidth of an all-reduce within a node, bytes/s: a third below NVLink 4's 450 GB/s each way
-(NVIDIA H100 data sheet: 900 GB/s in all)."""
+"""Bus bandwidth of an all-reduce within a node, bytes/s: two thirds, assumed, of the 450 GB/s each
+way of NVLink 4 (NVIDIA H100 data sheet: 900 GB/s in all)."""
 NETWORK_BYTES = 40e9
-"""The same between nodes, per GPU: one 400 Gbit/s adapter (ConnectX-7 data sheet) at 80 %."""
+"""The same between nodes, per GPU: 80 %, assumed, of 400 Gbit/s (ConnectX-7 data sheet)."""
 LATENCY_S = {8: 20e-6, 64: 60e-6}
 """A small NCCL all-reduce within a node, and over eight; assumed."""
 AGREE_S = {8: 0.1e-3, 64: 0.5e-3}
 """Asking all hosts whether one was told to stop, once a round over gloo; assumed."""
+
+
+class Counting(Ranks):
+    """The first of two processes, the other of which adds nothing; sizes of what it sends."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2, torch.device("cpu"))
+        self.sizes: list[int] = []
+        self.gathered_bytes = self.row_bytes = 0
+
+    def add(self, values: Tensor) -> Tensor:
+        self.sizes.append(values.nbytes)
+        return values
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """`across.gathered`, whose messages there and, of gradients, back grow with the rows."""
+        size = values.nbytes * (1 + values.requires_grad)
+        self.gathered_bytes += self.world * size
+        self.row_bytes += size // LITTLE
+        return GATHERED(values)
+
+
+GATHERED = across.gathered
 
 
 def sent(names: list[str] | None = None) -> dict[str, dict[str, int]]:
@@ -48,34 +77,35 @@ def _sent(name: str, preset: str) -> dict[str, int]:
     model = build(name, config.model.arguments, SHAPE)
     across.share_norms(model)
     game = Game(model, 0, torch.device("cpu"), "float32")
-    norms: list[int] = []
-
-    def counted(module: nn.Module, given: Any, drawn: Any) -> None:
-        if module.training:
-            norms.append(2 * 8 * module.num_features)  # two moments in float64
-
-    for module in model.modules():
-        if isinstance(module, across.SharedNorm):
-            module.register_forward_hook(counted)
-    return max((_round(model, game, at, norms) for at in PROGRESS), key=lambda told: told["bytes"])
+    return max((_round(model, game, at) for at in PROGRESS), key=lambda told: whole(told, 8))
 
 
-def _round(model: Model, game: Game, at: float, norms: list[int]) -> dict[str, int]:
-    """Of the round at the share ``at`` of a run; a batch norm's moments go there and back."""
-    norms.clear()
-    gradients = messages = 0
+def _round(model: Model, game: Game, at: float) -> dict[str, int]:
+    """Of the round at the share ``at`` of a run: bytes, and those that each row adds."""
+    ranks, gradients = Counting(), 0
     for turn in model.turns(at):
-        shape = (2 * turn.batches, SHAPE.channels, SHAPE.size, SHAPE.size)
-        moves = turn.play(Batch(torch.rand(shape) * 2 - 1))
-        pieces = [p for player in moves for p in game.parameters[player]]
-        gradients += sum(piece.nbytes for piece in pieces)
-        messages += len(list(across.buckets(pieces)))
+        rows = LITTLE * turn.batches
+        x = torch.rand(rows, SHAPE.channels, SHAPE.size, SHAPE.size) * 2 - 1
+        with (
+            mock.patch.object(across, "together", return_value=ranks),
+            mock.patch.object(across, "gathered", ranks.gathered),
+            across.drawing(rows),
+        ):
+            taken = game.gradients(turn.play(Batch(x)))
+            across.averaged(taken)
+        gradients += sum(each.nbytes for steps in taken.values() for each in steps)
     return {
         "weights": sum(p.numel() for p in model.parameters()),
         "gradients": gradients,
-        "bytes": gradients + 2 * sum(norms),
-        "messages": messages + 2 * len(norms),
+        "bytes": sum(ranks.sizes) - ranks.gathered_bytes,
+        "row_bytes": ranks.row_bytes,
+        "messages": len(ranks.sizes),
     }
+
+
+def whole(told: dict[str, int], gpus: int) -> int:
+    """Bytes of a round, with the rows of all GPUs."""
+    return told["bytes"] + told["row_bytes"] * ROWS * gpus
 
 
 def estimates(
@@ -87,7 +117,7 @@ def estimates(
         found[name] = {}
         for gpus in (8, 64):
             speed = NVLINK_BYTES if gpus == 8 else NETWORK_BYTES
-            travel = 2 * told["bytes"] * (gpus - 1) / gpus / speed
+            travel = 2 * whole(told, gpus) * (gpus - 1) / gpus / speed
             lost = travel + told["messages"] * LATENCY_S[gpus] + AGREE_S[gpus]
             found[name][f"efficiency_{gpus}"] = step_s / (step_s + lost)
             found[name][f"lost_ms_{gpus}"] = 1e3 * lost
@@ -98,13 +128,15 @@ def table(counted: dict[str, dict[str, int]]) -> list[str]:
     """Lines of Markdown."""
     found = estimates(counted)
     lines = [
-        "| model | weights, M | bytes a round, MB | messages | lost at 8, ms | at 64, ms |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | weights, M | MB a round at 8 | at 64 | messages | ms lost at 8 | at 64 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, told in counted.items():
-        size, count = told["bytes"] / 1e6, told["messages"]
-        lost = " | ".join(f"{found[name][f'lost_ms_{gpus}']:.2f}" for gpus in (8, 64))
-        lines.append(f"| {name} | {told['weights'] / 1e6:.2f} | {size:.2f} | {count} | {lost} |")
+        cells = [name, f"{told['weights'] / 1e6:.2f}"]
+        cells += [f"{whole(told, gpus) / 1e6:.2f}" for gpus in (8, 64)]
+        cells.append(str(told["messages"]))
+        cells += [f"{found[name][f'lost_ms_{gpus}']:.2f}" for gpus in (8, 64)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -9,9 +9,12 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(HERE.parent / "benchmarks"))  # last: it has a material.py of its own
 
+from keeping import sources  # noqa: E402
 from kinds import KINDS  # noqa: E402
 from running import Tried, Worker, trials  # noqa: E402
 
@@ -25,8 +28,8 @@ BAD = ("silent", "unclear", "traceback", "crash", "hang")
 
 
 def sound(kind: str) -> Path:
-    """The sound files of a kind, made once."""
-    place = WORK / "sound" / kind
+    """The sound files of a kind, made once by this program."""
+    place = WORK / sources(HERE) / "sound" / kind
     if not place.exists():
         part = place.with_name(f".{kind}")
         shutil.rmtree(part, ignore_errors=True)
@@ -36,8 +39,8 @@ def sound(kind: str) -> Path:
 
 
 def counted(worker: Worker, kind: str, count: int, seed: int) -> list[Tried]:
-    """``count`` damaged inputs of a kind; those of an earlier call with this seed are kept."""
-    kept = WORK / f"{kind}-{seed}.jsonl"
+    """``count`` damaged inputs of a kind; those that this program read with this seed are kept."""
+    kept = WORK / sources(HERE) / f"{kind}-{seed}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     found = (
         [Tried(**json.loads(line)) for line in kept.read_text().splitlines()]
