@@ -45,6 +45,7 @@ from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
 from medaug.stopping import noted
+from medaug.supply import Supply
 from medaug.tensors import Batch
 from medaug.text import tell
 from medaug.trained import start_from
@@ -213,8 +214,9 @@ class _Trainer:
         self.exporter = Exporter(config, cache, feed)
         self.game = Game(model, config.train.seed, feed.device, precision, private)
         self.capture = capture_for(self.game, feed, config.train.capture, ranks.world)
+        drawn = self.capture is not None
+        self.supply = Supply(feed, model, config.train, private, ranks.pair, drawn)
         self.images = self.resumed = 0
-        self.waited = 0.0
 
     def begin(self, init: Path | None) -> None:
         """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
@@ -255,6 +257,7 @@ class _Trainer:
         stop = 0
         with (
             noted() as signals,
+            self.supply.start(self.images),
             progress("train", train.images, "images", self.images, not self.ranks.first) as bar,
         ):
             since, at = time.monotonic(), self.images
@@ -281,7 +284,7 @@ class _Trainer:
             self.resumed,
             self.images >= train.images,
             time.monotonic() - started,
-            self.waited,
+            self.supply.waited,
             self.statement(),
             stop or None,
         )
@@ -294,20 +297,13 @@ class _Trainer:
 
     def round(self) -> int:
         """Play the turns of one round; returns the images it saw."""
-        progress_made = self.images / self.config.train.images
+        config = self.config.train
+        progress_made = self.images / config.images
         optim = self.model.optim(progress_made)
         start = self.images
         for turn in self.model.turns(progress_made):
-            count = turn.batches * self.config.train.batch
-            before = time.perf_counter()
-            if self.private is None:
-                drawn = self.feed.drawn(self.images, count, self.ranks.pair)
-            else:
-                drawn = self.feed.moving(self.private.sample(self.images), self.images)
-            given: Any = drawn if self.capture else self.feed.made(self.feed.placed(drawn))
-            self.waited += time.perf_counter() - before
-            (self.capture or self.game).turn(turn, given, self.images, optim)
-            self.images += count
+            (self.capture or self.game).turn(turn, self.supply.next(), self.images, optim)
+            self.images += turn.batches * config.batch
         self.shadow.update(self.images - start, self.images)
         return self.images - start
 
