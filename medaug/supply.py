@@ -108,6 +108,11 @@ def _on_one_core(pool: ThreadPoolExecutor) -> None:
 
     Torch keeps that number for each thread, and the last one set for threads to come.
     """
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread that has never asked would forget what it is set to
+        torch.set_num_threads(1)
+
     threads = torch.get_num_threads()
-    pool.submit(torch.set_num_threads, 1).result()
+    pool.submit(alone).result()
     torch.set_num_threads(threads)
