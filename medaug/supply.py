@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ Made = TypeVar("Made")
 
 
 class Supply:
-    """Hands out batches of a feed, or what is drawn of them.
+    """Hands out batches of a feed, or what is drawn of them, until it is closed.
 
     Args:
         feed: where batches are made.
@@ -38,8 +37,6 @@ class Supply:
         waited: seconds that were spent in ``next``.
     """
 
-    coming: Generator[Any, None, None]
-
     def __init__(
         self,
         feed: Feed,
@@ -52,22 +49,28 @@ class Supply:
         self.feed, self.model, self.train = feed, model, train
         self.private, self.part, self.drawn = private, part, drawn
         self.waited = 0.0
+        self.coming: Generator[Any, None, None] | None = None
 
-    def start(self, images: int) -> closing[Generator[Any, None, None]]:
-        """Begin with the turn at image ``images``; whoever closes this ends the thread."""
-        places = self.places(images)
-        if self.feed.device.type == "cpu":
-            self.coming = ahead(self.made, places)
-        else:
-            self.coming = (self.made(place) for place in places)
-        return closing(self.coming)
-
-    def next(self) -> Any:
-        """What the next turn plays on, once it is there."""
+    def next(self, images: int) -> Any:
+        """What the turn at image ``images`` plays on, once it is there; turns come in order."""
         before = time.perf_counter()
+        if self.coming is None:
+            self.coming = self.begun(self.places(images))
         made = next(self.coming)
         self.waited += time.perf_counter() - before
         return made
+
+    def begun(self, places: Iterator[tuple[int, int]]) -> Generator[Any, None, None]:
+        """What the turns at ``places`` play on."""
+        if self.feed.device.type == "cpu":
+            return ahead(self.made, places)
+        return (self.made(place) for place in places)
+
+    def close(self) -> None:
+        """End the thread; the next turn may be any."""
+        if self.coming is not None:
+            self.coming.close()
+        self.coming = None
 
     def places(self, images: int) -> Iterator[tuple[int, int]]:
         """Where the batch of each turn from ``images`` on begins, and how many images it has."""

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -257,7 +257,7 @@ class _Trainer:
         stop = 0
         with (
             noted() as signals,
-            self.supply.start(self.images),
+            closing(self.supply),
             progress("train", train.images, "images", self.images, not self.ranks.first) as bar,
         ):
             since, at = time.monotonic(), self.images
@@ -302,7 +302,8 @@ class _Trainer:
         optim = self.model.optim(progress_made)
         start = self.images
         for turn in self.model.turns(progress_made):
-            (self.capture or self.game).turn(turn, self.supply.next(), self.images, optim)
+            given = self.supply.next(self.images)
+            (self.capture or self.game).turn(turn, given, self.images, optim)
             self.images += turn.batches * config.batch
         self.shadow.update(self.images - start, self.images)
         return self.images - start

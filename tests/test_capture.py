@@ -104,6 +104,7 @@ def recorded_rounds(made: Any) -> Operators:
     made.game = Game(made.model, 0, CPU, made.game.precision, private, recorded=True)
     recorder = Operators(made)
     made.capture = Capture(made.game, made.feed, recorder, strict=True)
+    made.supply.drawn = True
     return recorder
 
 

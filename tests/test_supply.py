@@ -102,10 +102,15 @@ def test_turns_play_on_the_batches_of_their_places(feed: Feed) -> None:
     assert len(counts) > 1  # the prior takes more images at once
     assert all(start + count == then for (start, count), (then, _) in pairwise(places))
     assert list(given.places(places[2][0])) == places[2:]
-    with given.start(places[2][0]):
-        for place in places[2:]:
-            assert torch.equal(given.next().x, feed.batch(*place).x)
+    for place in places[2:5]:
+        assert torch.equal(given.next(place[0]).x, feed.batch(*place).x)
     assert given.waited > 0
+    given.close()
+    assert not helpers()
+    for place in places:
+        assert torch.equal(given.next(place[0]).x, feed.batch(*place).x)
+    with pytest.raises(StopIteration):
+        given.next(places[-1][0])
     assert not helpers()
 
 
@@ -120,9 +125,9 @@ def test_on_a_gpu_no_thread_makes_them(feed: Feed) -> None:
         SimpleNamespace(device=device, drawn=drawn, placed=lambda x: x, made=lambda x: x),
         feed.shape,
     )
-    with given.start(0):
-        given.next()
-        given.next()
+    given.next(0)
+    given.next(SETTINGS.train.batch)
+    given.close()
     assert who == 2 * [threading.main_thread()]
 
 
