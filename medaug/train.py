@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -45,6 +45,7 @@ from medaug.rounds import Average, Game, below, shadow_of
 from medaug.run import append_metrics, claim, snapshot_paths, truncate_metrics, weights_path
 from medaug.seeds import derive, generator
 from medaug.stopping import noted
+from medaug.supply import Supply
 from medaug.tensors import Batch
 from medaug.text import tell
 from medaug.trained import start_from
@@ -218,8 +219,8 @@ class _Trainer:
         self.capture = None
         if recorded:
             self.capture = Capture(self.game, feed, CudaGraphs(device), wish == "on")
+        self.supply = Supply(feed, model, config.train, private, ranks.pair, recorded)
         self.images = self.resumed = 0
-        self.waited = 0.0
 
     def begin(self, init: Path | None) -> None:
         """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
@@ -260,6 +261,7 @@ class _Trainer:
         stop = 0
         with (
             noted() as signals,
+            closing(self.supply),
             progress("train", train.images, "images", self.images, not self.ranks.first) as bar,
         ):
             since, at = time.monotonic(), self.images
@@ -286,7 +288,7 @@ class _Trainer:
             self.resumed,
             self.images >= train.images,
             time.monotonic() - started,
-            self.waited,
+            self.supply.waited,
             self.statement(),
             stop or None,
         )
@@ -299,20 +301,14 @@ class _Trainer:
 
     def round(self) -> int:
         """Play the turns of one round; returns the images it saw."""
-        progress_made = self.images / self.config.train.images
+        config = self.config.train
+        progress_made = self.images / config.images
         optim = self.model.optim(progress_made)
         start = self.images
         for turn in self.model.turns(progress_made):
-            count = turn.batches * self.config.train.batch
-            before = time.perf_counter()
-            if self.private is None:
-                drawn = self.feed.drawn(self.images, count, self.ranks.pair)
-            else:
-                drawn = self.feed.moving(self.private.sample(self.images), self.images)
-            given: Any = drawn if self.capture else self.feed.made(self.feed.placed(drawn))
-            self.waited += time.perf_counter() - before
+            given = self.supply.next(self.images)
             (self.capture or self.game).turn(turn, given, self.images, optim)
-            self.images += count
+            self.images += turn.batches * config.batch
         self.shadow.update(self.images - start, self.images)
         return self.images - start
 

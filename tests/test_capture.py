@@ -79,6 +79,7 @@ def recorded_rounds(made: Any) -> Operators:
     made.game = Game(made.model, 0, CPU, made.game.precision, private, recorded=True)
     recorder = Operators(made)
     made.capture = Capture(made.game, made.feed, recorder, strict=True)
+    made.supply.drawn = True
     return recorder
 
 
@@ -118,6 +119,7 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     start = weights(played)
     refused.game = Game(refused.model, 0, CPU, "float32", recorded=True)
     refused.capture = Capture(refused.game, refused.feed, Refusing(refused))
+    refused.supply.drawn = True
     for _ in range(2):
         played.round()
         refused.round()
@@ -128,6 +130,7 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     assert apart(weights(refused), weights(played), start) < 0.01
     strict = trainer(cache, tmp_path / "strict", "wgan_gp")
     strict.capture = Capture(strict.game, strict.feed, Refusing(strict), strict=True)
+    strict.supply.drawn = True
     strict.round()
     with pytest.raises(ConfigError, match=r"judge cannot be recorded \(operation not permitted"):
         strict.round()

@@ -21,7 +21,7 @@ LAYERS = [
     {"claim", "job"},
     {"stacks"},
     {"capture"},
-    {"rounds", "generator", "journal", "mixing", "exporting"},
+    {"rounds", "generator", "journal", "mixing", "exporting", "supply"},
     {"drawing", "redrawing", "rows"},
     {"optim", "private", "trained"},
     {"models", "preview", "filter"},

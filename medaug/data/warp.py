@@ -74,7 +74,8 @@ def warp(x: Tensor, grid: Tensor) -> Tensor:
     generator would then learn.
     """
     grid = grid.to(x.device, non_blocking=True)
-    return F.grid_sample(x + 1, grid, mode="bicubic", align_corners=False).clamp(0, 2) - 1
+    moved = F.grid_sample(x + 1, grid, mode="bicubic", align_corners=False)
+    return moved.clamp_(0, 2).sub_(1)
 
 
 def warp_ids(ids: Tensor, grid: Tensor, known: Tensor) -> Tensor:

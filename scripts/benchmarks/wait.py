@@ -38,7 +38,7 @@ def claims(figures: dict[str, dict[str, float]]) -> list[Claim]:
             f"share of training time, {name}",
             100 * told["waited_seconds"] / told["seconds"],
             "<",
-            2,
+            1,
             "%",
         )
         for name, told in figures.items()
