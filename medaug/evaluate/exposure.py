@@ -94,9 +94,8 @@ def exposure(cache: SliceCache, run: Path | None) -> Exposure:
     if run is None:
         return Exposure(_distinct(_training(cache)), [])
     more, unknown = _of_run(cache, run)
-    known = {case.id: identity(case) for case in more}
     heldout = {name: identity(cache.cases[name]) for name in cache.split["heldout"]}
-    leaked = twins(heldout, (), {name: known[name] for name in known})
+    leaked = twins(heldout, (), {case.id: identity(case) for case in more})
     if leaked:
         first = sorted(leaked)[0]
         raise ConfigError(
