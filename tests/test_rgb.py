@@ -151,7 +151,7 @@ def test_from_files_to_files(medaug: Medaug, faces: Path):
     wrong = medaug(*look, "--attribute", "Hat")
     assert (wrong.code, wrong.err) == (
         2,
-        "medaug: attribute 'Hat' is not in cache/celeba-32px "
+        f"medaug: attribute 'Hat' is not in {Path('cache/celeba-32px').resolve()} "
         "(there: 5_o_Clock_Shadow, Eyeglasses, Male, Smiling)\n",
     )
     said = medaug("inspect", "cache/celeba-32px", "--json").json
