@@ -95,13 +95,13 @@ def exposure(cache: SliceCache, run: Path | None) -> Exposure:
         return Exposure(_distinct(_training(cache)), [])
     more, unknown = _of_run(cache, run)
     heldout = {name: identity(cache.cases[name]) for name in cache.split["heldout"]}
-    leaked = twins(heldout, (), {case.id: identity(case) for case in more})
+    trained = {f"{n} {case.id}": identity(case) for n, case in enumerate(more)}
+    leaked = sorted(name for name, one in twins(heldout, (), trained).items() if one in trained)
     if leaked:
-        first = sorted(leaked)[0]
         raise ConfigError(
             f"{cache.path}: holds out {len(leaked)} scans that {run} was trained on, such as "
-            f"{first}, so its figures would flatter; hold it against the cache it was trained on, "
-            "or against patients it has not seen"
+            f"{leaked[0]}, so its figures would flatter; hold it against the cache it was trained "
+            "on, or against patients it has not seen"
         )
     size = next(iter(cache.cases.values())).image.shape[1:]
     fits = [case for case in more if case.image.shape[1:] == size]

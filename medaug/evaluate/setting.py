@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Setting:
     run: Path | None
     device: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash of all that the figures depend on; bounds are not among it."""
         frame = self.frame
