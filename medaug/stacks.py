@@ -88,7 +88,7 @@ class Stacks:
         """See ``Generator.fix``."""
         return self.generator.fix(condition)
 
-    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | None]:
+    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | bool | None]:
         """See ``Trained.depends_on``."""
         return self.generator.depends_on(source, uncertainty)
 

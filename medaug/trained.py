@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medaug.checkpoint import read_weights
 from medaug.codec import Codec, CTCodec
+from medaug.compiling import compile_networks
 from medaug.config import ModelConfig
 from medaug.data.condition import Condition
 from medaug.data.feed import with_layout
@@ -97,6 +98,7 @@ class Trained:
         modality: of scans, ``CT`` or ``MR``.
         masks: how it was trained on masks: ``joint``, ``layout``, ``alone`` or ``none``.
         snapshots: earlier generators of the same run.
+        compiled: whether whole blocks are drawn through compiled networks, see ``compile``.
         uncertainty_source: what the alternatives are, in words.
     """
 
@@ -134,6 +136,7 @@ class Trained:
         self.find_layouts: Callable[[], Layouts | None] = lambda: None
         self.snapshots: list[Model] = []
         self.snapshot_fingerprints: tuple[str, ...] = ()
+        self.compiled = False
         self.drops = [m for m in model.modules() if isinstance(m, nn.Dropout2d | nn.Dropout3d)]
 
     def noise(self, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
@@ -187,8 +190,24 @@ class Trained:
         """Where the masks that the run is given come from, found when first asked for."""
         return self.find_layouts() if self.masks == "layout" else None
 
-    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | None]:
-        """What samples depend on beside the weights: masks, and other networks, by fingerprint.
+    def compile(self, rows: int = BLOCK) -> None:
+        """Draw through `torch.compile` from now on; the first block takes a minute or two.
+
+        Samples differ by rounding from those of the networks as written, through which other
+        numbers of rows still go.
+
+        Args:
+            rows: how many slices are drawn at once: a block, or those of a stack.
+
+        Raises:
+            ConfigError: `torch.compile` does not work on this machine.
+        """
+        if not self.compiled:
+            compile_networks(self.model, rows)
+            self.compiled = True
+
+    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | bool | None]:
+        """What samples depend on beside the weights: masks and other networks, by fingerprint.
 
         Raises:
             ConfigError: the run draws masks alone.
@@ -202,7 +221,7 @@ class Trained:
         chosen = None if source == "latent" or not uncertainty else source
         if chosen == "network" and self.snapshot_fingerprints:
             chosen += " " + " ".join(name[:12] for name in self.snapshot_fingerprints)
-        return {"masks": masks, "source": chosen}
+        return {"masks": masks, "source": chosen, "compiled": self.compiled or None}
 
     def casting(self) -> AbstractContextManager[object]:
         """The arithmetic of the training, for what runs before ``decode``."""

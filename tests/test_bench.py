@@ -20,8 +20,8 @@ from tests.script_modules import SCRIPTS
 ROOT = Path(__file__).parents[1]
 ROWS = [
     *("demo", "prepare", "preparing", "growth", "access"),
-    *("wait", "train", "ranks", "cpu", "gpu", "synthesize", "writing", "pipeline"),
-    *("startup", "phantom", "layout", "filter", "defects", "copies", "metrics", "real"),
+    *("wait", "train", "ranks", "cpu", "gpu", "synthesize", "compiled", "threads", "writing"),
+    *("pipeline", "startup", "phantom", "layout", "filter", "defects", "copies", "metrics", "real"),
 ]
 
 

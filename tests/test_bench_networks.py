@@ -1,5 +1,6 @@
 """The benchmark rows that train and draw, and that the bare loops play the same games as medaug."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,38 @@ def test_synthesize_holds_both_accounts_of_writing_against_the_bound(row: Any) -
     assert (by_report.value, by_report.reached) == (pytest.approx(4), True)
     assert (whole.value, whole.reached) == (pytest.approx(30), False)
     assert (spread.value, spread.reached) == (pytest.approx(2), True)
+
+
+def test_compiling_is_claimed_by_what_it_saves(row: Any) -> None:
+    compiled = row("compiled")
+    told = {
+        "first_block_seconds": 60.0,
+        "block_seconds": {"plain": [4.0, 4.4, 4.2], "compiled": [3.0, 2.9, 2.8]},
+        "largest_difference_hu": 1.0,
+        "block_size": 16,
+    }
+    assert compiled.gain(told) == pytest.approx(1.5)
+    assert compiled.pays_back_after(told) == pytest.approx(60 / (1.3 / 16))
+    warm = told | {"first_block_seconds": 6.0}
+    assert [c.reached for c in compiled.claims(told, warm)] == [True, True, True, True]
+    slower = told | {"block_seconds": {"plain": [1.0], "compiled": [1.1]}}
+    assert compiled.pays_back_after(slower) == math.inf
+    assert [c.reached for c in compiled.claims(slower, slower)] == [False, False, False, True]
+    apart = told | {"largest_difference_hu": 3.0}
+    assert not compiled.claims(apart, warm)[-1].reached
+
+
+def test_threads_are_claimed_against_the_best_other_number(row: Any) -> None:
+    threads = row("threads")
+    assert [env.get("OMP_NUM_THREADS") for env in threads.numbers(2).values()] == [None, "1", "4"]
+    told = {
+        threads.OWN: [{"drawing": 10.0, "threads": 2}, {"drawing": 8.0, "threads": 2}],
+        "1": [{"drawing": 6.0, "threads": 1}, {"drawing": 6.0, "threads": 1}],
+        "4": [{"drawing": 9.0, "threads": 4}, {"drawing": 12.0, "threads": 4}],
+    }
+    (claim,) = threads.claims(told)
+    assert claim.value == pytest.approx(9 / 10.5)
+    assert not claim.reached
 
 
 def test_synthesize_times_a_real_generator(row: Any, tiny_run: Path, tmp_path: Path) -> None:

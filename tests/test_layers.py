@@ -24,6 +24,7 @@ LAYERS = [
     {"rounds", "generator", "journal", "mixing", "exporting", "supply"},
     {"drawing", "redrawing", "rows"},
     {"optim", "private", "trained"},
+    {"compiling"},
     {"models", "preview", "filter"},
     {"duels", "networks", "penalties", "writers", "evaluate.segmenter"},
     {"augment", "layouts", "losses"},

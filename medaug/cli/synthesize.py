@@ -55,6 +55,9 @@ def synthesize(
     smooth_mm: Annotated[
         float, typer.Option(help="Over which length along z the slices of a stack are alike.")
     ] = 10.0,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Draw by torch.compile: a slow start, then faster.")
+    ] = False,
     shard: Shard = None,
     device: Device = "auto",
     json: AsJson = False,
@@ -77,6 +80,8 @@ def synthesize(
     thresholds = filter_config(parse_set(set or []))
     run = run or newest(Path("runs"))
     generator = Generator.from_pretrained(run, device, masks, mask_strength)
+    if compile:
+        generator.compile(stack or generator.block_size)
     judging = None
     if filter is not False and not (dry_run and not (run / FILE).exists()):
         data = generator.settings.data

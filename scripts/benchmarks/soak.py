@@ -32,7 +32,7 @@ from medaug.train import fit
 
 Look = dict[str, float]
 
-MINUTES, WARM_UP, IMAGES, SAMPLES, COMMANDS_EVERY = 30.0, 0.2, 1024, 64, 10
+MINUTES, WARM_UP, IMAGES, SAMPLES, COMMANDS_EVERY = 30.0, 0.2, 1024, 64, 5
 LEVELS = {
     "own_bytes": "memory of the process, pages of files left out",
     "descriptors": "open file descriptors",
