@@ -16,6 +16,7 @@ from torch import nn
 from medaug.errors import ConfigError
 from medaug.models.base import Model
 from medaug.models.priors import Prior
+from medaug.progress import tell
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """Names the folder where torch keeps what it has compiled."""
@@ -29,6 +30,7 @@ def compile_networks(model: Model, rows: int) -> None:
     """
     _keep_apart()
     _try_out(next(model.parameters()).device)
+    tell("the networks are compiled: the first samples may take minutes")
     for network in _networks(model):
         network.forward = _routed(network.forward, rows)
 

@@ -17,6 +17,7 @@ import torch
 from medaug import Generator, compiling
 from medaug.errors import ConfigError
 from tests.conftest import TINY, Medaug
+from tests.small_models import SHAPES, SMALL, make
 
 Written = Callable[..., Any]
 
@@ -62,6 +63,20 @@ def test_whole_blocks_are_compiled_and_nothing_else_is(
     assert found.label is not None
     fast.vary(np.stack([found.image] * 3), np.stack([found.label] * 3))
     assert not rows_compiled
+
+
+@pytest.mark.parametrize(("name", "preset"), SMALL)
+def test_every_model_draws_through_it(name: str, preset: str, rows_compiled: list[int]) -> None:
+    model = make(name, preset, SHAPES[0]).eval()
+    model.shed()
+    noise = torch.randn(4, *model.noise_shape)
+    with torch.inference_mode():
+        wanted = model.decode(model.prior(noise, None), None)
+        compiling.compile_networks(model, 4)
+        rows_compiled.clear()
+        found = model.decode(model.prior(noise, None), None)
+    assert torch.equal(found, wanted)
+    assert set(rows_compiled) == {4}
 
 
 def test_samples_drawn_anew_go_through_the_networks_as_they_are(
