@@ -2,12 +2,15 @@
 
 The C library gives a freed piece of some megabytes back to the system, which hands it out again
 page by page, zeroed; on the CPU a third of a step may go there.
+
+All threads then share one heap.  A thread that found no address space for a heap of its own would
+have no memory at all, however much lay free in the first one.
 """
 
 import ctypes
 import sys
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 """Parameters of glibc's ``mallopt``, as malloc.h numbers them."""
 PAD = 64 * 2**20
 
@@ -22,5 +25,5 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, PAD))
+    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, PAD), (ARENA_MAX, 1))
     return all(library.mallopt(name, value) == 1 for name, value in settings)

@@ -134,7 +134,7 @@ def test_compiling_is_claimed_by_what_it_saves(row: Any) -> None:
     told = {
         "first_block_seconds": 60.0,
         "block_seconds": {"plain": [4.0, 4.4, 4.2], "compiled": [3.0, 2.9, 2.8]},
-        "largest_difference_hu": 1.0,
+        "mean_error_hu": {"plain": 1.0, "compiled": 1.1},
         "block_size": 16,
     }
     assert compiled.gain(told) == pytest.approx(1.5)
@@ -144,7 +144,7 @@ def test_compiling_is_claimed_by_what_it_saves(row: Any) -> None:
     slower = told | {"block_seconds": {"plain": [1.0], "compiled": [1.1]}}
     assert compiled.pays_back_after(slower) == math.inf
     assert [c.reached for c in compiled.claims(slower, slower)] == [False, False, False, True]
-    apart = told | {"largest_difference_hu": 3.0}
+    apart = told | {"mean_error_hu": {"plain": 1.0, "compiled": 1.3}}
     assert not compiled.claims(apart, warm)[-1].reached
 
 

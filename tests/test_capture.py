@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medaug.capture import Capture, CudaGraphs, can_record, function
 from medaug.data.cache import SliceCache
 from medaug.errors import ConfigError
-from medaug.memory import keep_freed_memory
 from medaug.models.base import Optim
 from medaug.optim import Stepper
 from medaug.rounds import Game, Keys
@@ -304,17 +303,3 @@ def test_bf16_follows_float32_for_200_steps(cache: SliceCache, tmp_path: Path) -
     for term in ("image", "mask", "edges"):
         assert 0 < furthest(mixed[f"decoder/{term}"], plain[f"decoder/{term}"]) < 0.03
     assert furthest(mixed["decoder/kl"], plain["decoder/kl"]) < 0.15
-
-
-@pytest.mark.skipif(not keep_freed_memory(), reason="needs glibc")
-def test_freed_memory_is_used_again() -> None:
-    import resource
-
-    def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(8):
-            torch.ones(4 * 2**20)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert faults() < 1024  # 8 pieces of 16 MiB are 32768 pages
