@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from medaug.data.cache import SliceCache
 from medaug.device import tune
 from medaug.models import build
 from medaug.tensors import Shape
@@ -64,6 +65,7 @@ def test_ceilings_are_rates(row: Any) -> None:
         ("vaegan", "plain", "torch"),
         ("vaegan", "pythae", "pythae"),
         ("vaegan", "monai", "ignite"),
+        ("vaegan", "monai, pixels", "ignite"),
         ("wgan_gp", "plain", "torch"),
         ("gvae", "plain", "torch"),
     ],
@@ -108,6 +110,19 @@ def test_a_rival_that_is_not_installed_says_so(row: Any, monkeypatch: pytest.Mon
 def test_the_advantage_is_over_the_best_rival(row: Any) -> None:
     speeds = {"medaug": [30.0, 20.0, 40.0], "plain": [10.0, 10.0], "monai": [15.0], "pythae": "no"}
     assert row("cpu").advantage(speeds) == 2
+    assert row("cpu").advantage({**speeds, "monai, pixels": [60.0]}) == 2
+
+
+def test_operations_are_counted_for_both_sides(
+    row: Any, phantom_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = row("cpu")
+    monkeypatch.setattr(cpu, "cached", lambda work, size: SliceCache.open(phantom_cache))
+    game = {"name": "vaegan", "preset": "author", "width": 4, "latent_dim": 4}
+    medaug, plain = (
+        cpu.operations(str(tmp_path), side, 32, 4, game) for side in ("medaug", "plain")
+    )
+    assert 0 < medaug < plain
 
 
 def test_shares_are_of_what_was_measured(row: Any) -> None:

@@ -2,14 +2,18 @@
 
 ``plain`` is what a paper's repository holds: a DataLoader, a forward and a backward pass for each
 player, ``requires_grad`` switched to and fro, and losses read after every step.  ``pythae`` is the
-trainer of that package for its VAEGAN, ``monai`` MONAI's AdversarialTrainer; both drive medaug's
-networks through their own interfaces.  pythae and pytorch-ignite come with the extra ``bench`` or
-lie in build/rivals, where ``bench.py`` has rows look; a rival that is not there says so.
+trainer of that package for its VAEGAN, ``monai`` MONAI's AdversarialTrainer, given the losses of
+Larsen et al.; both drive medaug's networks through their own interfaces.  ``monai, pixels`` is the
+same trainer as MONAI's own examples use it, with the error of pixels and no draws from the prior: a
+smaller game, which is measured beside the others and is no rival at theirs.  pythae and
+pytorch-ignite come with the extra ``bench`` or lie in build/rivals, where ``bench.py`` has rows
+look; a rival that is not there says so.
 """
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -322,8 +326,14 @@ def pythae_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
         trainer.train()
 
 
-def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:
-    """MONAI's AdversarialTrainer: the autoencoder is its generator, its error that of pixels."""
+def monai_adversarial(
+    model: Any, x: Tensor, batch: int, precision: str, watch: Watch, pixels: bool = False
+) -> None:
+    """MONAI's AdversarialTrainer: the autoencoder is its generator, and draws from the prior too.
+
+    The error of a reconstruction is that of the features which the trainer's own pass gives; with
+    ``pixels`` it is that of pixels, and nothing is drawn from the prior.
+    """
     from ignite.engine import Events
     from monai.engines import AdversarialTrainer
 
@@ -339,17 +349,30 @@ def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: 
             with autocast(device, precision):
                 mu, logvar = self.encoder(x, None).chunk(2, 1)
                 self.divergence = divergence(mu, logvar.clamp(-10, 10))
-                made = self.decoder(sampled(mu, logvar.clamp(-10, 10)), None)
+                z = sampled(mu, logvar.clamp(-10, 10))
+                codes = z if pixels else torch.cat([z, torch.randn_like(z)])
+                made = self.decoder(codes, None)
             return made.float().tanh()
 
     class Discriminator(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = model.discriminator
+            self.features = torch.zeros(())
 
         def forward(self, x: Tensor) -> Tensor:
             with autocast(device, precision):
-                return self.network(x, None)[0].float()
+                logits, features = self.network(x, None)
+            self.features = features[-1].float()
+            return logits.float()
+
+    def error(made: Tensor, real: Tensor) -> Tensor:
+        if pixels:
+            return F.l1_loss(made, real) + generator.divergence
+        of_hat = judge.features[: len(real)]
+        with torch.no_grad():
+            judge(real)
+        return F.mse_loss(of_hat, judge.features) + 0.01 * generator.divergence
 
     generator, judge = Generator().to(device), Discriminator().to(device)
     pairs = Long(x, batch, lambda image: {"image": image, "label": image})
@@ -360,7 +383,7 @@ def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: 
         g_network=generator,
         g_optimizer=torch.optim.RMSprop(generator.parameters(), lr=1e-5, alpha=0.9),
         g_loss_function=lambda logits: bce(logits, True),
-        recon_loss_function=lambda made, real: F.l1_loss(made, real) + generator.divergence,
+        recon_loss_function=error,
         d_network=judge,
         d_optimizer=torch.optim.RMSprop(judge.parameters(), lr=1e-5, alpha=0.9),
         d_loss_function=lambda real, fake: bce(real, True) + bce(fake, False),
@@ -370,11 +393,16 @@ def monai_adversarial(model: Any, x: Tensor, batch: int, precision: str, watch: 
     trainer.run()
 
 
-RIVALS: dict[str, dict[str, Callable[[Any, Tensor, int, str, Watch], None]]] = {
+Loop = Callable[[Any, Tensor, int, str, Watch], None]
+RIVALS: dict[str, dict[str, Loop]] = {
     "vaegan": {"plain": plain_vaegan, "pythae": pythae_vaegan, "monai": monai_adversarial},
     "wgan_gp": {"plain": plain_wgan_gp},
     "gvae": {"plain": plain_gvae},
 }
+SMALLER: dict[str, dict[str, Loop]] = {
+    "vaegan": {"monai, pixels": partial(monai_adversarial, pixels=True)}
+}
+"""Smaller games on the same networks, measured beside the rivals and not held against medaug's."""
 
 
 def speed_of(
@@ -383,7 +411,8 @@ def speed_of(
     """Images per second of a rival training ``model`` in place on ``x``, or why there are none."""
     watch = Watch(batch, seconds)
     try:
-        RIVALS[name][rival](model.train(), x, batch, precision, watch)
+        play = {**RIVALS[name], **SMALLER.get(name, {})}[rival]
+        play(model.train(), x, batch, precision, watch)
     except Done:
         return watch.speed
     except (ImportError, AttributeError) as error:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import torch
 from material import PATIENTS, SEED, cached
@@ -26,8 +25,10 @@ PHASES: dict[str, Any] = {"autoencode": [1, 1], "sharpen": [0, 1], "prior": [0, 
 OWN = "torch's own"
 
 
-def measure(work: str, path: str, seconds: float, blocks: int) -> dict[str, float]:
-    """Training images a second in each phase, and samples drawn a second."""
+def measure(work: str, path: str, threads: int, seconds: float, blocks: int) -> dict[str, float]:
+    """Training images a second in each phase, and samples drawn a second; 0: torch's own number."""
+    if threads:
+        torch.set_num_threads(threads)
     told = {}
     for phase, phases in PHASES.items():
         trainer = set_up(cached(Path(work), SIZE), {"phases": phases}, Path(work) / "run-threads")
@@ -42,10 +43,9 @@ def measure(work: str, path: str, seconds: float, blocks: int) -> dict[str, floa
     return {**told, "threads": torch.get_num_threads()}
 
 
-def numbers(cores: int) -> dict[str, dict[str, str]]:
-    """What is set for each number: nothing, one thread, twice the cores."""
-    chosen = {OWN: {}, "1": {"OMP_NUM_THREADS": "1"}}
-    return {**chosen, str(2 * cores): {"OMP_NUM_THREADS": str(2 * cores)}}
+def numbers(cores: int) -> dict[str, int]:
+    """What is set: nothing, one thread, two for each core."""
+    return {OWN: 0, "1": 1, str(2 * cores): 2 * cores}
 
 
 def claims(told: dict[str, list[dict[str, float]]]) -> list[Claim]:
@@ -66,14 +66,13 @@ def main() -> int:
     cached(how.work, SIZE)
     path = weights(how)
     turns, seconds, blocks = (1, 0.5, 1) if how.quick else (TURNS, SECONDS, BLOCKS)
-    cores = len(os.sched_getaffinity(0))
-    told: dict[str, list[dict[str, float]]] = {}
-    bare = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    asked_for = numbers(len(os.sched_getaffinity(0)))
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in asked_for}
     for turn in range(turns):
-        for name, more in list(numbers(cores).items())[:: 1 if turn % 2 == 0 else -1]:
-            with mock.patch.dict(os.environ, bare | more, clear=True):
-                done = fresh("threads", "measure", how.work, path, seconds, blocks)
-            told.setdefault(name, []).append(done)
+        for name in list(asked_for)[:: 1 if turn % 2 == 0 else -1]:
+            number = asked_for[name]
+            done = fresh("threads", "measure", how.work, path, number, seconds, blocks)
+            told[name].append(done)
     note = (
         f"{SIZE} pixels, image and mask, the default CT model, batch 32, {PATIENTS} phantom "
         f"patients, blocks of {seconds:g} s, {turns} turns; drawing with one alternative."

@@ -4,6 +4,7 @@ What is stopped, starved or cut short is the real command line with its workers;
 saves the seconds that Python takes to import torch.
 """
 
+import ctypes
 import fcntl
 import importlib
 import os
@@ -21,6 +22,7 @@ LIMIT_S = 600.0
 """A command that takes longer hangs: undisturbed, none takes ten seconds on an idle machine."""
 
 PIPE_BYTES = 2**20
+_SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 IMPORTS = (
     "medaug.cli",
@@ -180,6 +182,7 @@ def _become(command: Command, folder: Path, told: int) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_DIES, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
