@@ -111,6 +111,12 @@ def test_the_advantage_is_over_the_best_rival(row: Any) -> None:
     speeds = {"medaug": [30.0, 20.0, 40.0], "plain": [10.0, 10.0], "monai": [15.0], "pythae": "no"}
     assert row("cpu").advantage(speeds) == 2
     assert row("cpu").advantage({**speeds, "monai, pixels": [60.0]}) == 2
+    claims = row("cpu").claims({**speeds, "monai, pixels": [60.0]})
+    assert [(claim.what.split()[-1], claim.value, claim.reached) for claim in claims] == [
+        ("rival", 2, True),
+        ("plain", 3, True),
+        ("monai", 2, True),
+    ]
 
 
 def test_operations_are_counted_for_both_sides(

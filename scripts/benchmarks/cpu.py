@@ -22,6 +22,7 @@ BATCH = 64
 SIZE = 64
 TURNS = 3
 SECONDS = 20.0
+LEAST = 1.5
 STEPS = 6
 """What a watch takes that is over at once: five to warm up, and one."""
 GAME: dict[str, Any] = {"name": "vaegan", "preset": "author"}
@@ -81,6 +82,17 @@ def advantage(speeds: dict[str, Any]) -> float:
     return median(speeds["medaug"]) / max(rivals)
 
 
+def claims(speeds: dict[str, Any]) -> list[Claim]:
+    """medaug's speed over that of each rival at the same game, the best of which decides."""
+    ours, found = median(speeds["medaug"]), []
+    for side, measured in speeds.items():
+        if side in RIVALS["vaegan"] and isinstance(measured, list):
+            found.append(
+                Claim(f"64 px VAE/GAN over {side}", ours / median(measured), ">=", LEAST, "x")
+            )
+    return [Claim("64 px VAE/GAN over the best rival", advantage(speeds), ">=", LEAST, "x"), *found]
+
+
 def main() -> int:
     """Measure and report."""
     how = asked()
@@ -90,7 +102,6 @@ def main() -> int:
     counted = {
         side: fresh("cpu", "operations", how.work, side, SIZE, batch, GAME) for side in speeds
     }
-    claims = [Claim("64 px VAE/GAN over the best rival", advantage(speeds), ">=", 1.5, "x")]
     note = (
         f"64 pixels, image and mask, batch {batch}, {PATIENTS} phantom patients, the authors' "
         f"networks; {turns} turns of {seconds:g} s a side, each in a process of its own; images "
@@ -99,7 +110,7 @@ def main() -> int:
         "gflop_per_image."
     )
     figures = {"images_per_s": speeds, "gflop_per_image": counted}
-    return report(how, "cpu", claims, figures, n=turns, seed=SEED, note=note)
+    return report(how, "cpu", claims(speeds), figures, n=turns, seed=SEED, note=note)
 
 
 if __name__ == "__main__":
