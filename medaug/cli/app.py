@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from medaug.errors import MedaugError
-from medaug.starved import sentence
+from medaug.starved import sentence, set_aside
 from medaug.stopping import (
     INTERRUPTED,
     PREEMPTED,
@@ -77,9 +77,11 @@ def main() -> None:
     A user's mistake, or what the system refuses, is one line and status 2; SIGTERM status 75.
     """
     leave_by_sigterm()
+    spare = set_aside()
     try:
         app()
     except (Exception, KeyboardInterrupt, Preempted) as error:
+        spare.clear()
         if isinstance(error, Preempted) or preempted():
             leave("stopped by SIGTERM; the same command goes on where it stopped", PREEMPTED)
         if isinstance(error, KeyboardInterrupt):
