@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from material import PATIENTS, SEED, cached
+from plain import Done, Watch
 from results import Asked, Claim, asked, fresh, report
-from rivals import RIVALS, SMALLER, Done, Watch, speed_of
+from rivals import RIVALS, SMALLER, speed_of
 from torch.utils.flop_counter import FlopCounterMode
 from train import set_up
 
