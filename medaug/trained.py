@@ -194,7 +194,7 @@ class Trained:
         """Draw through `torch.compile` from now on; the first block takes a minute or two.
 
         Samples differ by rounding from those of the networks as written, through which other
-        numbers of rows still go.
+        numbers of rows still go.  The first call decides; later ones change nothing.
 
         Args:
             rows: how many slices are drawn at once: a block, or those of a stack.
