@@ -1,7 +1,7 @@
 """Networks of a trained model through `torch.compile`, for drawing whole blocks of samples.
 
-What is compiled takes one number of rows; other numbers, such as that of samples drawn anew, go
-through the networks as they are written.  So nothing depends on what was drawn before.
+What is compiled takes the numbers of rows it was asked for; others, such as that of samples drawn
+anew, go through the networks as they are written.  So nothing depends on what was drawn before.
 """
 
 import os
@@ -23,7 +23,7 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def compile_networks(model: Model, rows: int) -> None:
-    """Have calls of ``rows`` rows compiled, each network at the first such call.
+    """Have calls of ``rows`` rows compiled too, each network at the first such call.
 
     Raises:
         ConfigError: `torch.compile` does not work here, such as for want of a compiler.
@@ -32,7 +32,9 @@ def compile_networks(model: Model, rows: int) -> None:
     _try_out(next(model.parameters()).device)
     tell("the networks are compiled: the first samples may take minutes")
     for network in _networks(model):
-        network.forward = _routed(network.forward, rows)
+        if not isinstance(network.forward, _Routed):
+            network.forward = _Routed(network.forward)
+        network.forward.rows.add(rows)
 
 
 def _networks(model: Model) -> Iterator[nn.Module]:
@@ -41,13 +43,15 @@ def _networks(model: Model) -> Iterator[nn.Module]:
         yield from child.children() if isinstance(child, Prior) else (child,)
 
 
-def _routed(written: Callable[..., Any], rows: int) -> Callable[..., Any]:
-    compiled = torch.compile(written, dynamic=False)
+class _Routed:
+    """A network's forward, compiled for the numbers of rows in ``rows``."""
 
-    def forward(x: torch.Tensor, *others: Any) -> Any:
-        return (compiled if len(x) == rows else written)(x, *others)
+    def __init__(self, written: Callable[..., Any]) -> None:
+        self.written, self.compiled = written, torch.compile(written, dynamic=False)
+        self.rows: set[int] = set()
 
-    return forward
+    def __call__(self, x: torch.Tensor, *others: Any) -> Any:
+        return (self.compiled if len(x) in self.rows else self.written)(x, *others)
 
 
 def _keep_apart() -> None:

@@ -90,7 +90,7 @@ class Stacks:
 
     def depends_on(self, source: str, uncertainty: int) -> dict[str, str | bool | None]:
         """See ``Trained.depends_on``."""
-        return self.generator.depends_on(source, uncertainty)
+        return self.generator.depends_on(source, uncertainty, self.slices)
 
     def uncertainty_of(self, source: str) -> str:
         """See ``Generator.uncertainty_of``."""

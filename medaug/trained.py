@@ -98,7 +98,7 @@ class Trained:
         modality: of scans, ``CT`` or ``MR``.
         masks: how it was trained on masks: ``joint``, ``layout``, ``alone`` or ``none``.
         snapshots: earlier generators of the same run.
-        compiled: whether whole blocks are drawn through compiled networks, see ``compile``.
+        compiled: for which numbers of rows the networks are compiled, see ``compile``.
         uncertainty_source: what the alternatives are, in words.
     """
 
@@ -136,7 +136,7 @@ class Trained:
         self.find_layouts: Callable[[], Layouts | None] = lambda: None
         self.snapshots: list[Model] = []
         self.snapshot_fingerprints: tuple[str, ...] = ()
-        self.compiled = False
+        self.compiled: set[int] = set()
         self.drops = [m for m in model.modules() if isinstance(m, nn.Dropout2d | nn.Dropout3d)]
 
     def noise(self, seed: int, indices: Iterable[int], purpose: str) -> Tensor:
@@ -190,24 +190,32 @@ class Trained:
         """Where the masks that the run is given come from, found when first asked for."""
         return self.find_layouts() if self.masks == "layout" else None
 
-    def compile(self, rows: int = BLOCK) -> None:
+    def compile(self, stack: int = 0) -> None:
         """Draw through `torch.compile` from now on; the first block takes a minute or two.
 
-        Samples differ by rounding from those of the networks as written, through which other
-        numbers of rows still go.  The first call decides; later ones change nothing.
+        Samples differ by rounding from those of the networks as written, through which all goes
+        that is no whole block, nor a whole part of a stack.
 
         Args:
-            rows: how many slices are drawn at once: a block, or those of a stack.
+            stack: for cases of so many slices; 0: for single slices.
 
         Raises:
             ConfigError: `torch.compile` does not work on this machine.
         """
-        if not self.compiled:
+        rows = _at_once(stack)
+        if rows not in self.compiled:
             compile_networks(self.model, rows)
-            self.compiled = True
+            self.compiled.add(rows)
 
-    def depends_on(self, source: str, uncertainty: int) -> dict[str, str | bool | None]:
+    def depends_on(
+        self, source: str, uncertainty: int, stack: int = 0
+    ) -> dict[str, str | bool | None]:
         """What samples depend on beside the weights: masks and other networks, by fingerprint.
+
+        Args:
+            source: of the alternatives.
+            uncertainty: how many there are.
+            stack: slices of a case; 0 for single slices.
 
         Raises:
             ConfigError: the run draws masks alone.
@@ -218,10 +226,11 @@ class Trained:
                 "layout"
             )
         masks = None if self.layouts is None else self.layouts.fingerprint
+        compiled = _at_once(stack) in self.compiled
         chosen = None if source == "latent" or not uncertainty else source
         if chosen == "network" and self.snapshot_fingerprints:
             chosen += " " + " ".join(name[:12] for name in self.snapshot_fingerprints)
-        return {"masks": masks, "source": chosen, "compiled": self.compiled or None}
+        return {"masks": masks, "source": chosen, "compiled": compiled or None}
 
     def casting(self) -> AbstractContextManager[object]:
         """The arithmetic of the training, for what runs before ``decode``."""
@@ -357,3 +366,8 @@ class Trained:
         given = maps.cpu().numpy()
         kept = np.where(np.isin(given, list(self.labels.values())), given, 0)
         return image.cpu().numpy(), kept.astype(np.uint8)
+
+
+def _at_once(stack: int) -> int:
+    """How many rows the networks are given at once, see ``medaug.redrawing.parts``."""
+    return min(stack or BLOCK, BLOCK)

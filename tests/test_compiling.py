@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from medaug import Generator, compiling
 from medaug.errors import ConfigError
+from medaug.stacks import Stacks
 from tests.conftest import TINY, Medaug
 from tests.small_models import SHAPES, SMALL, make
 
@@ -39,19 +40,17 @@ def rows_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return seen
 
 
-def generator(run: Path, rows: int | None = None) -> Generator:
+def generator(run: Path, stacks: Sequence[int] = (0,)) -> Generator:
     made = Generator.from_pretrained(run, "cpu")
-    if rows is None:
-        made.compile()
-    elif rows:
-        made.compile(rows)
+    for stack in stacks:
+        made.compile(stack)
     return made
 
 
 def test_whole_blocks_are_compiled_and_nothing_else_is(
     tiny_run: Path, rows_compiled: list[int]
 ) -> None:
-    plain, fast = generator(tiny_run, 0), generator(tiny_run)
+    plain, fast = generator(tiny_run, []), generator(tiny_run)
     rows_compiled.clear()
     (wanted,), (found,) = (g.generate(1, uncertainty=1) for g in (plain, fast))
     steps = 2 * TINY["model"]["prior_steps"]  # type: ignore[index]
@@ -95,19 +94,31 @@ def test_samples_drawn_anew_go_through_the_networks_as_they_are(
     assert set(rows_compiled) == {fast.block_size}
 
 
-def test_a_stack_is_compiled_by_its_slices(tiny_run: Path, rows_compiled: list[int]) -> None:
-    fast = generator(tiny_run, 5)
+@pytest.mark.parametrize(("slices", "rows"), [(5, {5}), (16, {16}), (21, {16})])
+def test_a_stack_is_compiled_for_the_slices_that_are_drawn_at_once(
+    tiny_run: Path, rows_compiled: list[int], slices: int, rows: set[int]
+) -> None:
+    fast = generator(tiny_run, [slices])
     rows_compiled.clear()
-    fast.decode(torch.zeros(5, *fast.model.noise_shape))
-    assert rows_compiled == [5]
+    Stacks(fast, slices, 0).block(0, uncertainty=0)
+    assert set(rows_compiled) == rows
 
 
-def test_compiling_twice_is_compiling_once(tiny_run: Path, rows_compiled: list[int]) -> None:
-    fast = generator(tiny_run)
-    fast.compile()
-    rows_compiled.clear()
-    fast.decode(torch.zeros(fast.block_size, *fast.model.noise_shape))
-    assert rows_compiled == [fast.block_size]
+def test_blocks_and_stacks_may_both_be_compiled(tiny_run: Path, rows_compiled: list[int]) -> None:
+    fast = generator(tiny_run, [0, 5, 0, 5])
+    for n in (fast.block_size, 5, 4):
+        rows_compiled.clear()
+        fast.decode(torch.zeros(n, *fast.model.noise_shape))
+        assert rows_compiled == ([n] if n != 4 else [])
+
+
+def test_the_folder_says_compiled_of_what_is(tiny_run: Path, rows_compiled: list[int]) -> None:
+    single, stacked = generator(tiny_run), generator(tiny_run, [5])
+    said = [
+        (g.depends_on("latent", 0)["compiled"], Stacks(g, 5, 0).depends_on("latent", 0)["compiled"])
+        for g in (single, stacked)
+    ]
+    assert said == [(True, None), (None, True)]
 
 
 def test_what_is_compiled_is_kept_where_nobody_else_writes(

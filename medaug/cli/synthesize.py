@@ -81,7 +81,7 @@ def synthesize(
     run = run or newest(Path("runs"))
     generator = Generator.from_pretrained(run, device, masks, mask_strength)
     if compile:
-        generator.compile(stack or generator.block_size)
+        generator.compile(stack)
     judging = None
     if filter is not False and not (dry_run and not (run / FILE).exists()):
         data = generator.settings.data

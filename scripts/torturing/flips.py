@@ -22,6 +22,10 @@ FOR_LATER = ("parts/drawn-", "features/")
 """What ``evaluate`` keeps for parts that are not measured yet."""
 
 
+APART = {"prepare": (), "train": ("run.json",), "synthesize": ()}
+"""Files that tell of the folders a command was given, and so differ between two."""
+
+
 def flip(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """``count`` bits in each kind of file."""
     yield from _cache(world, scratch, count)
@@ -32,42 +36,39 @@ def flip(world: World, scratch: Path, count: int) -> Iterator[Trial]:
 
 def _cache(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """A finished cache: training from it, then preparing it again."""
-    victim, wanted, _ = world.undisturbed("train")
-    preparing, whole, _ = world.undisturbed("prepare")
     for draws in _draws(count, 0):
         home = scratch / "flipped-cache"
         shutil.copytree(world.cache.parent, home)
         what = _one_bit(sorted(home.rglob("*.*")), draws)
-        words = [str(home / "out") if w == str(world.cache) else w for w in victim.words]
-        folder = scratch / "train"
-        end = run(Command(words), folder)
-        lost = _judged(end, victim, wanted, folder, ("run.json",))
-        mended = run(preparing.command(), home)
-        found = _judged(mended, preparing, whole, home)
-        note = "refused" if end.code else "harmless"
-        yield Trial("cache", what, lost or found, [end, mended], note)
+        yield _reader_and_maker(world, "cache", what, home, world.cache, ("train", "prepare"))
         shutil.rmtree(home)
-        shutil.rmtree(folder)
 
 
 def _weights(world: World, scratch: Path, count: int) -> Iterator[Trial]:
     """The weight file of a finished run: drawing from it, then training it again."""
-    victim, wanted, _ = world.undisturbed("synthesize")
-    training, whole, _ = world.undisturbed("train")
     for draws in _draws(count, 1):
         home = scratch / "flipped-run"
         shutil.copytree(world.run.parent, home)
         what = _one_bit([home / "out" / "model.safetensors"], draws)
-        words = [str(home / "out") if w == str(world.run) else w for w in victim.words]
-        folder = scratch / "synthesize"
-        end = run(Command(words), folder)
-        lost = _judged(end, victim, wanted, folder)
-        mended = run(training.command(), home)
-        found = _judged(mended, training, whole, home, ("run.json",))
-        note = "refused" if end.code else "harmless"
-        yield Trial("weight file", what, lost or found, [end, mended], note)
+        yield _reader_and_maker(
+            world, "weight file", what, home, world.run, ("synthesize", "train")
+        )
         shutil.rmtree(home)
-        shutil.rmtree(folder)
+
+
+def _reader_and_maker(
+    world: World, group: str, what: str, home: Path, sound: Path, names: tuple[str, str]
+) -> Trial:
+    """The command that reads ``sound``, given the flipped copy in ``home``; then its maker."""
+    (reader, wanted, _), (maker, whole, _) = map(world.undisturbed, names)
+    words = [str(home / "out") if w == str(sound) else w for w in reader.words]
+    folder = home.parent / names[0]
+    end = run(Command(words), folder)
+    lost = _judged(end, reader, wanted, folder, APART[names[0]])
+    mended = run(maker.command(), home)
+    found = _judged(mended, maker, whole, home, APART[names[1]])
+    shutil.rmtree(folder)
+    return Trial(group, what, lost or found, [end, mended], "refused" if end.code else "harmless")
 
 
 GROUPS = {
