@@ -77,6 +77,37 @@ def test_a_hang_and_a_traceback_are_seen(part: Any, tmp_path: Path) -> None:
     assert not unknown.traceback
 
 
+COVERED = [
+    "checkpoints/1.safetensors",
+    "checkpoints/2.safetensors",
+    "parts/a.json",
+    "parts/drawn-b",
+]
+
+
+@pytest.mark.parametrize(
+    ("flipped", "taken"),
+    [
+        ("checkpoints/1.safetensors", ["checkpoints/2.safetensors"]),
+        ("checkpoints/2.safetensors", []),
+        ("checkpoints/0.safetensors", []),
+        ("parts/drawn-b", ["parts/a.json"]),
+        ("parts/a.json", []),
+    ],
+)
+def test_what_keeps_a_flipped_file_from_being_read_is_taken_away(
+    part: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flipped: str, taken: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    for name in COVERED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    uncovered = part("flips")._uncovered(tmp_path, f"{flipped}: bit 7 of byte 5 of 9")
+    assert uncovered == bool(taken)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")}
+    assert left == set(COVERED) - set(taken)
+
+
 def test_a_difference_is_a_loss(part: Any) -> None:
     trial, process = part("trial"), part("process")
     assert trial.difference({"a": "1"}, {"a": "1"}) == ""

@@ -95,8 +95,7 @@ def _under_way(world: World, name: str, scratch: Path, count: int) -> Iterator[T
                 continue  # all has arrived, and nothing is on its way
         what = _one_bit(files, draws)
         ends = [run(victim.command(), folder)]
-        if not ends[0].code and what.startswith(FOR_LATER):
-            _forget_parts(folder)
+        if not ends[0].code and _uncovered(folder / "out", what):
             ends.append(run(victim.command(), folder))
         lost = _judged(ends[-1], victim, wanted, folder)
         note = "refused" if ends[-1].code else "recovered or harmless"
@@ -104,10 +103,22 @@ def _under_way(world: World, name: str, scratch: Path, count: int) -> Iterator[T
         shutil.rmtree(folder)
 
 
-def _forget_parts(folder: Path) -> None:
-    """Have a report measured again: once all is measured, nobody reads what that needed."""
-    for part in (folder / "out" / "parts").glob("*.json"):
-        part.unlink()
+def _uncovered(out: Path, what: str) -> bool:
+    """Whether there was something to take away, so that the same command reads the flipped file.
+
+    Nobody reads what a report needed for a part once that is measured, nor a checkpoint once there
+    is a newer one.
+    """
+    covering: list[Path] = []
+    if what.startswith(FOR_LATER):
+        covering = list((out / "parts").glob("*.json"))
+    elif what.startswith("checkpoints/"):
+        flipped = out / what.partition(":")[0]
+        states = flipped.parent.glob("*.safetensors") if flipped.exists() else ()
+        covering = [path for path in states if path.name > flipped.name]
+    for path in covering:
+        path.unlink()
+    return bool(covering)
 
 
 def _coming(path: Path) -> bool:
