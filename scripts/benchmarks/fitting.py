@@ -36,8 +36,9 @@ class Trend:
 def trend(at: Sequence[float], levels: Sequence[float], blocks: int = BLOCKS) -> Trend:
     """The straight line through ``levels``, seen at ascending moments ``at``.
 
-    Neighbouring looks resemble each other, which would make the interval of a plain fit too
-    narrow; so the line goes through the medians of ``blocks`` stretches of equally many looks.
+    Neighbouring looks at one process resemble each other, which would make the interval of a plain
+    fit too narrow; so the line goes through the medians of ``blocks`` stretches of equally many
+    looks, each of two at least.
 
     Raises:
         ValueError: fewer than four looks.

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fitting import trend
+from fitting import BLOCKS, trend
 from growing import WISHES
 from matplotlib.figure import Figure
 from results import RESULTS, WORK, Asked, Claim, report
@@ -32,7 +32,7 @@ from medaug.train import fit
 
 Look = dict[str, float]
 
-MINUTES, WARM_UP, IMAGES, SAMPLES, COMMANDS_EVERY = 30.0, 0.2, 1024, 64, 5
+MINUTES, WARM_UP, IMAGES, SAMPLES, COMMANDS_EVERY = 30.0, 0.2, 1024, 64, 2
 LEVELS = {
     "own_bytes": "memory of the process, pages of files left out",
     "descriptors": "open file descriptors",
@@ -43,6 +43,8 @@ LEVELS = {
 }
 SHARES = {"own_bytes": 0.02, "command_bytes": 0.05}
 """By how much of itself a level in bytes may grow over a run; counts may not grow by one."""
+FRESH = ("command_bytes",)
+"""Levels of new processes at every look, which do not resemble their neighbours."""
 
 
 def cycle(cache: SliceCache, work: Path, number: int, images: int, samples: int) -> None:
@@ -163,7 +165,8 @@ def claims(looks: Sequence[Look], shares: dict[str, float] | None = None) -> lis
         seen = [one for one in settled if name in one]
         if len(seen) < 4:
             continue
-        told = trend([one["minutes"] for one in seen], [one[name] for one in seen])
+        blocks = len(seen) if name in FRESH else BLOCKS
+        told = trend([one["minutes"] for one in seen], [one[name] for one in seen], blocks)
         if name in shares:
             growth, bound, unit = 100 * told.high / told.level, 100 * shares[name], "%"
         else:
