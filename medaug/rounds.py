@@ -109,11 +109,16 @@ class Game:
         result: dict[str, list[Tensor]] = {}
         for number, players in enumerate(groups.values(), 1):
             wanted = [p for player in players for p in self.parameters[player]]
-            found = torch.autograd.grad(
-                moves[players[0]].total(),
-                wanted,
-                retain_graph=number < len(groups),
-                materialize_grads=True,
+            move = moves[players[0]]
+            found = (
+                torch.autograd.grad(
+                    move.total(),
+                    wanted,
+                    retain_graph=number < len(groups),
+                    materialize_grads=True,
+                )
+                if move.way is None
+                else move.way(wanted)
             )
             start = 0
             for player in players:

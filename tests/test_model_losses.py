@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from medaug.config import resolve
+from medaug.errors import ConfigError
 from medaug.models import build
 from medaug.models.vaegan import EQUILIBRIUM, VAEGAN
 from medaug.penalties import gradient_penalty
-from medaug.rounds import Game
+from medaug.rounds import Game, total_norm
+from medaug.tensors import Shape
 from tests.small_models import SHAPES, SMALL, batch, make
 
 
@@ -49,6 +51,38 @@ def test_larsens_gate(real: float, fake: float, discriminator: bool, decoder: bo
     got = model.gate(torch.tensor(real), torch.tensor(fake))
     assert [bool(g) for g in got] == [discriminator, decoder]
     assert EQUILIBRIUM == 0.68
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reconstructions_play", [True, False])
+def test_shared_passes_give_each_player_the_gradients_of_its_own_terms(
+    shape: Shape, reconstructions_play: bool
+) -> None:
+    torch.manual_seed(0)
+    model = VAEGAN(shape, latent_dim=4, reconstructions_play=reconstructions_play)
+    moves = model.play(batch(shape))
+    sizes = {}
+    for player, (network,) in model.game_players().items():
+        parameters = list(network.parameters())
+        way = moves[player].way
+        assert way is not None
+        found = way(parameters)
+        wanted = torch.autograd.grad(moves[player].total(), parameters, retain_graph=True)
+        apart = total_norm([a - b for a, b in zip(found, wanted, strict=True)])
+        assert apart < 1e-4 * total_norm(wanted), player
+        sizes[player] = float(total_norm(wanted))
+    assert min(sizes.values()) > 0
+
+
+def test_a_decoder_that_does_not_saturate_takes_a_pass_of_its_own() -> None:
+    moves = VAEGAN(SHAPES[0], latent_dim=4, saturating=False).play(batch(SHAPES[0]))
+    assert all(move.way is None for move in moves.values())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_real_images_and_fakes_both_weigh_in_the_game(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"model\.real_weight: .*, got [01]$"):
+        VAEGAN(SHAPES[0], latent_dim=4, real_weight=share)
 
 
 def test_a_closed_gate_keeps_parameters_and_state() -> None:

@@ -16,7 +16,7 @@ from tests.captured import MODELS, trace
 FAR = {"phased": 0.01, "vaegan-author": 0.05, "wgan_gp": 0.01, "gvae": 0.01}
 """How far apart the traces may be on average, in shares of a term's mean size.
 
-Larsen's players come 0.035 apart by a millionth of their rate alone.
+Larsen's players come 0.02 apart by a millionth of their rate alone.
 """
 SLOW = pytest.param("gvae", marks=pytest.mark.slow)
 
@@ -45,7 +45,7 @@ class Hasty(Textbook):
     """The same at other rates: what the bounds must tell from rounding."""
 
     def step(self, gradients: Sequence[Tensor], how: Optim, when: Tensor | None) -> None:
-        super().step(gradients, Optim(**{**vars(how), "lr": 1.1 * how.lr}), when)
+        super().step(gradients, Optim(**{**vars(how), "lr": 1.2 * how.lr}), when)
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

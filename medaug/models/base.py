@@ -25,10 +25,13 @@ class Move:
     Attributes:
         terms: name to (weight, values); values have shape (b,) or, for batch statistics, ().
         when: a boolean scalar on the device; where false the player keeps its parameters.
+        way: the gradients of ``total`` with respect to given parameters, by passes that players
+            share; None: by a backward pass of its own.
     """
 
     terms: Mapping[str, tuple[float, Tensor]]
     when: Tensor | None = None
+    way: Callable[[Sequence[nn.Parameter]], Sequence[Tensor]] | None = None
 
     def total(self) -> Tensor:
         """The weighted sum of the terms' means, in float32."""

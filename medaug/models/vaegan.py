@@ -5,6 +5,10 @@ between x and its reconstruction in the discriminator's features (Eq. 7); the de
 of that distance and the game (Eq. 10); the discriminator the game alone.  Codes reach the game
 without gradient to the encoder because the loop differentiates each player's own terms only.
 
+In the saturating game the decoder maximises all that the discriminator minimises, as in the code of
+the authors: what real images cost too, which batch norm makes depend on the fakes.  So one backward
+pass through the discriminator serves both (`medaug.models.sharing`).
+
 Deviations from the paper, after the authors' code: a saturating game and a margin gate that rests
 the winning side; likelihoods per dimension, so that gamma, on half the summed squared distance,
 becomes ``feature_weight`` = gamma n on half the mean over n = 16384 features.
@@ -19,10 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from medaug import across
+from medaug.errors import ConfigError
 from medaug.losses import fake_loss, gaussian_kl, half_squared_error, real_loss, reparametrise
 from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, Optim, Turn
 from medaug.models.parts import Network, make_discriminator
+from medaug.models.sharing import Ways, shared
 from medaug.networks.blocks import repeated
 from medaug.tensors import Shape
 
@@ -47,6 +53,9 @@ class VAEGAN(Autoencoder):
         prior_share: see ``prior``.
         prior_width: see ``prior``.
         prior_steps: see ``prior``.
+
+    Raises:
+        ConfigError: a share of the real images that leaves real ones or fakes out.
     """
 
     def __init__(
@@ -69,6 +78,10 @@ class VAEGAN(Autoencoder):
         super().__init__(
             shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
         )
+        if not 0 < real_weight < 1:
+            raise ConfigError(
+                f"config model.real_weight: a share above 0 and below 1, got {real_weight:g}"
+            )
         self.discriminator = make_discriminator(network, shape, width)
         self.feature_weight, self.real_weight, self.margin = feature_weight, real_weight, margin
         self.reconstructions_play, self.saturating = reconstructions_play, saturating
@@ -99,26 +112,39 @@ class VAEGAN(Autoencoder):
         on_real, on_hat, on_prior = logits.chunk(3)
         f_real, f_hat, _ = features[-1].chunk(3)
         distance = half_squared_error(f_hat, f_real.detach())
-        real, fake = real_loss(on_real), fake_loss(on_prior)
-        escape = -fake if self.saturating else real_loss(on_prior)
-        if self.reconstructions_play:
-            fake = (fake + fake_loss(on_hat)) / 2
-            escape = (escape + (-fake_loss(on_hat) if self.saturating else real_loss(on_hat))) / 2
+        judged = [on_prior, on_hat] if self.reconstructions_play else [on_prior]
+        real = real_loss(on_real)
+        fake = torch.stack([fake_loss(logits) for logits in judged]).mean(0)
+        divergence = gaussian_kl(mu, logvar)
         dimensions = f_real[0].numel() / mu[0].numel()
+        ways = Ways()
+        if self.saturating:
+            game = self.real_weight * real + (1 - self.real_weight) * fake
+            against = -1 / (1 - self.real_weight)
+            escape = against * game
+            ways = shared(
+                fakes, distance, game, divergence / dimensions, self.feature_weight, against,
+                list(self.discriminator.parameters()),
+            )  # fmt: skip
+        else:
+            escape = torch.stack([real_loss(logits) for logits in judged]).mean(0)
         discriminator_moves, decoder_moves = self.gate(
             across.mean(real.mean()), across.mean(fake.mean())
         )
         return {
             "encoder": Move(
-                {"kl": (1 / dimensions, gaussian_kl(mu, logvar)), "distance": (1.0, distance)}
+                {"kl": (1 / dimensions, divergence), "distance": (1.0, distance)},
+                way=ways.encoder,
             ),
             "decoder": Move(
                 {"distance": (self.feature_weight, distance), "adversarial": (1.0, escape)},
                 decoder_moves,
+                ways.decoder,
             ),
             "discriminator": Move(
                 {"real": (self.real_weight, real), "fake": (1 - self.real_weight, fake)},
                 discriminator_moves,
+                ways.discriminator,
             ),
         }
 

@@ -232,11 +232,12 @@ def vaegan(model: VAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
             distance = 0.5 * F.mse_loss(f_hat.float(), f_real.detach().float())
             real = F.softplus(-on_real).mean()
             fake = 0.5 * (F.softplus(on_prior).mean() + F.softplus(on_hat).mean())
+            game = model.real_weight * real + (1 - model.real_weight) * fake
             kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean()
             losses = {
                 "encoder": distance + kl * mu[0].numel() / f_real[0].numel(),
-                "decoder": model.feature_weight * distance - fake,
-                "discriminator": model.real_weight * real + (1 - model.real_weight) * fake,
+                "decoder": model.feature_weight * distance - game / (1 - model.real_weight),
+                "discriminator": game,
             }
         everyone.zero_grad()
         for number, (loss, parameters) in enumerate(zip(losses.values(), players, strict=True)):
