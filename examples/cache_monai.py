@@ -20,8 +20,8 @@ from monai.transforms import Compose, RandAffined, RandGaussianNoised, ScaleInte
 from monai.utils import set_determinism
 
 from medaug.data import SliceDataset
-from medaug.data.cache import CacheSettings, prepare
-from medaug.data.phantom import Phantom
+from medaug.data.cache.prepare import CacheSettings, prepare
+from medaug.data.sources.phantom.source import Phantom
 
 KEYS = ["image", "label"]
 SCALE = ScaleIntensityRanged("image", -160, 240, -1, 1, clip=True)

@@ -20,8 +20,8 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 
 from medaug.data import SliceDataset
-from medaug.data.cache import CacheSettings, prepare
-from medaug.data.phantom import Phantom
+from medaug.data.cache.prepare import CacheSettings, prepare
+from medaug.data.sources.phantom.source import Phantom
 
 
 class AsSubject:

@@ -29,11 +29,11 @@ from monai.transforms import (
 from monai.utils import set_determinism
 
 from medaug import Generator
-from medaug.data.cache import CacheSettings, prepare
-from medaug.data.phantom import Phantom
-from medaug.demo import SHIPPED
+from medaug.cli.demonstration import SHIPPED
+from medaug.data.cache.prepare import CacheSettings, prepare
+from medaug.data.sources.phantom.source import Phantom
 from medaug.monai import RandCopyPasted, RandSynthesisd
-from medaug.synthesis import synthesize
+from medaug.synthesis.synthesize import synthesize
 
 KEYS = ["image", "label"]
 

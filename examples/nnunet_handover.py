@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from medaug.data import phantom
-from medaug.demo import SHIPPED
+from medaug.cli.demonstration import SHIPPED
+from medaug.data.sources.phantom import source
 
 
 def medaug(*arguments: object) -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         people, cache, run = (Path(folder) / name for name in ("people", "cache", "run"))
-        phantom.write(people, patients=8, seed=3, shape=(120, 120, 24), spacing_mm=(3.2, 3.2, 8))
+        source.write(people, patients=8, seed=3, shape=(120, 120, 24), spacing_mm=(3.2, 3.2, 8))
         medaug(
             *("train", "--data", people, "--cache", cache, "--run", run),
             *("--size", 64, "--fov", 360, "--init", SHIPPED, "--images", 960),

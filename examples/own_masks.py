@@ -22,10 +22,10 @@ import nibabel as nib
 import numpy as np
 
 from medaug import Generator
-from medaug.data import phantom
-from medaug.preview import grid
-from medaug.synthesis import synthesize
-from medaug.workflow import train
+from medaug.data.sources.phantom import source as phantom
+from medaug.runtime.pictures import grid
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.workflow import train
 
 BRIEF = {
     "data": {"size": 64, "fov_mm": 360, "masks": "layout"},

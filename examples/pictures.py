@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from medaug import Generator
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.phantom import Phantom
-from medaug.demo import SHIPPED
+from medaug.cli.demonstration import SHIPPED
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.sources.phantom.source import Phantom
 
 OUT = Path("pictures")
 OUT.mkdir(exist_ok=True)

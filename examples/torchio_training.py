@@ -16,10 +16,10 @@ import torchio as tio
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.phantom import Phantom
-from medaug.demo import SHIPPED
-from medaug.torchio import RandomSynthesis
+from medaug.cli.demonstration import SHIPPED
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.sources.phantom.source import Phantom
+from medaug.transforms.torchio2 import RandomSynthesis
 
 
 def subjects(cache: SliceCache) -> list[tio.Subject]:

@@ -9,15 +9,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Generator": "medaug.generator",
-    "Sample": "medaug.types",
-    "MedaugError": "medaug.errors",
-    "download": "medaug.downloads",
-    "fit": "medaug.train",
-    "nnunet_splits": "medaug.splits",
+    "Generator": "medaug.synthesis.generator",
+    "Sample": "medaug.core.types",
+    "MedaugError": "medaug.core.errors",
+    "download": "medaug.data.download",
+    "fit": "medaug.training.loop",
+    "nnunet_splits": "medaug.synthesis.nnunet_splits",
     "open_source": "medaug.data",
-    "prepare": "medaug.data.cache",
-    "synthesize": "medaug.synthesis",
+    "prepare": "medaug.data.cache.prepare",
+    "synthesize": "medaug.synthesis.synthesize",
 }
 
 _MODULES = {"data": "medaug.data", "monai": "medaug.monai", "torchio": "medaug.torchio"}

@@ -1,11 +1,11 @@
 """``medaug.monai``: the dictionary transforms for MONAI pipelines."""
 
-from medaug.transforms.monai import RandSynthesisd
-from medaug.transforms.monai_rivals import (
+from medaug.transforms.monai import (
     RandCarveMixd,
     RandCopyPasted,
     RandCutMixd,
     RandLabelContrastd,
+    RandSynthesisd,
 )
 
 __all__ = [

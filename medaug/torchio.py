@@ -8,8 +8,7 @@ transforms take in ``apply_transform``, so only these exist.
 import torchio as _torchio
 
 if int(_torchio.__version__.partition(".")[0]) < 2:
-    from medaug.transforms.torchio import RandomSynthesis, Synthesis
-    from medaug.transforms.torchio_rivals import (
+    from medaug.transforms.torchio1 import (
         CarveMix,
         CopyPaste,
         CutMix,
@@ -18,6 +17,8 @@ if int(_torchio.__version__.partition(".")[0]) < 2:
         RandomCopyPaste,
         RandomCutMix,
         RandomLabelContrast,
+        RandomSynthesis,
+        Synthesis,
     )
 
     __all__ = [

@@ -19,8 +19,8 @@ import torch
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
 
-from tests import web as served
-from tests.script_modules import modules_of
+from tests.support import web as served
+from tests.support.script_modules import modules_of
 
 torch.set_num_threads(1)  # the networks of the tests are too small to share
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -169,10 +169,10 @@ def real_pancreas(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantom patients, coarse but whole."""
-    from medaug.data import phantom
+    from medaug.data.sources.phantom import source
 
     root = tmp_path_factory.mktemp("phantom")
-    phantom.write(root, 4, 7, (64, 64, 20), (6.0, 6.0, 9.5))
+    source.write(root, 4, 7, (64, 64, 20), (6.0, 6.0, 9.5))
     return root
 
 
@@ -180,7 +180,7 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phantom_cache(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their slices at 32 pixels, one patient held out."""
     from medaug.data import open_source
-    from medaug.data.cache import CacheSettings, prepare
+    from medaug.data.cache.prepare import CacheSettings, prepare
 
     cache = tmp_path_factory.mktemp("cache") / "phantom"
     prepare(open_source(str(phantom_root)), cache, CacheSettings(size=32, holdout=0.25), 0)
@@ -197,9 +197,9 @@ TINY = {
 @pytest.fixture(scope="session")
 def tiny_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model in small, trained for a moment: its samples are noise, its files real."""
-    from medaug.config import resolve
-    from medaug.data.cache import SliceCache
-    from medaug.train import fit
+    from medaug.core.config import resolve
+    from medaug.data.cache.prepare import SliceCache
+    from medaug.training.loop import fit
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     fit(resolve(TINY), SliceCache.open(phantom_cache), run, device="cpu")
@@ -209,9 +209,9 @@ def tiny_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def layout_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model in small, given its masks, with two snapshots and dropout."""
-    from medaug.config import resolve
-    from medaug.data.cache import SliceCache
-    from medaug.train import fit
+    from medaug.core.config import resolve
+    from medaug.data.cache.prepare import SliceCache
+    from medaug.training.loop import fit
 
     run = tmp_path_factory.mktemp("runs") / "layout"
     more = {"data": {"masks": "layout"}, "train": {"keep_snapshots": 2}}
@@ -222,9 +222,9 @@ def layout_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def masks_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of masks alone, in small."""
-    from medaug.config import resolve
-    from medaug.data.cache import SliceCache
-    from medaug.train import fit
+    from medaug.core.config import resolve
+    from medaug.data.cache.prepare import SliceCache
+    from medaug.training.loop import fit
 
     run = tmp_path_factory.mktemp("runs") / "masks"
     more = {"data": {"masks": "alone"}}
@@ -235,8 +235,8 @@ def masks_run(phantom_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def two_caches(collection: Callable[..., Path], tmp_path: Path) -> list[Any]:
     """Patients 1 and 2 beside two different pairs of others."""
-    from medaug.data.cache import CacheSettings, SliceCache, prepare
-    from medaug.data.pancreas import PancreasCT
+    from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+    from medaug.data.sources.pancreas import PancreasCT
 
     made = []
     for name, others in (("a", (3, 4)), ("b", (5, 6))):
@@ -298,9 +298,9 @@ def results(row: Callable[[str], Any]) -> ModuleType:
 
 @pytest.fixture
 def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of an evaluation's parts as `tests.report_parts` has it."""
-    from medaug.evaluate.families import FAMILIES
-    from tests import report_parts
+    """The list of an evaluation's parts as `tests.support.report_parts` has it."""
+    from medaug.evaluation.families import FAMILIES
+    from tests.support import report_parts
 
     for name in list(FAMILIES):
         monkeypatch.delitem(FAMILIES, name)
@@ -331,9 +331,9 @@ def web(nbia: served.Nbia) -> Iterator[served.Web]:
 @pytest.fixture(scope="session")
 def whole(nbia: served.Nbia, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a download without any trouble leaves."""
-    from medaug.downloads import download
-    from tests.downloading import settings
-    from tests.trees import tree
+    from medaug.data.download import download
+    from tests.support.downloading import settings
+    from tests.support.trees import tree
 
     root = tmp_path_factory.mktemp("whole") / "pancreas"
     with served.serving(nbia.web()) as web:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import AsJson, Device, DryRun
 
 
@@ -22,12 +22,12 @@ def demo(
     dry_run: DryRun = False,
 ) -> None:
     """Phantom, cache, training, synthesis and a picture: a few minutes on two cores."""
-    from medaug.config import parse_count
+    from medaug.core.config import parse_count
 
     count = parse_count(n, "n")
     budget = None if images is None else parse_count(images, "images")
-    from medaug.demo import WISHES
-    from medaug.demo import demo as walk
+    from medaug.cli.demonstration import WISHES
+    from medaug.cli.demonstration import demo as walk
 
     if dry_run:
         content = {"out": out, "n": count, "images": budget or WISHES["train"]["images"]}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medaug.cli.app import INCOMPLETE, answer, app, say
+from medaug.cli.console import INCOMPLETE, answer, app, say
 from medaug.cli.options import AsJson, DryRun
 
 if TYPE_CHECKING:
-    from medaug.downloads import Plan, Report
+    from medaug.data.download import Plan, Report
 
 
 @app.command()
@@ -31,11 +31,11 @@ def download(
 
     Exit status 1 when some of it could not be had: each part is named with the reason.
     """
-    from medaug.config import merge, parse_set, read_yaml
+    from medaug.core.config import merge, parse_set, read_yaml
     from medaug.data import default_root
-    from medaug.downloads import download as fetch
-    from medaug.downloads import planned, resolve_download
-    from medaug.downloads.licences import accepted
+    from medaug.data.download import download as fetch
+    from medaug.data.download import planned, resolve_download
+    from medaug.data.download.licences import accepted
 
     settings = resolve_download(merge(read_yaml(config) if config else {}, parse_set(set or [])))
     place = default_root(data) if root is None else root
@@ -57,7 +57,7 @@ def download(
 
 def _agreed(data: str, yes: bool) -> bool:
     """Show the licence of ``data``; whether it is accepted."""
-    from medaug.downloads.licences import licence
+    from medaug.data.download.licences import licence
 
     say(licence(data).text)
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -66,7 +66,7 @@ def _agreed(data: str, yes: bool) -> bool:
 
 
 def _told(plan: "Plan") -> str:
-    from medaug.downloads.report import size_text
+    from medaug.data.download.report import size_text
 
     lines = [
         f"{item.name:<40} {'?' if item.bytes is None else size_text(item.bytes):>10}  {item.state}"
@@ -85,7 +85,7 @@ def _told(plan: "Plan") -> str:
 
 
 def _done(report: "Report") -> str:
-    from medaug.downloads.report import size_text
+    from medaug.data.download.report import size_text
 
     return (
         f"{report.root}: {len(report.fetched)} fetched, {len(report.repaired)} repaired, "

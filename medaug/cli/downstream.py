@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medaug.cli.app import answer, app, say
-from medaug.cli.options import AsJson, Cache, Device, DryRun, Fov, Root, Size, Workers
-from medaug.cli.prepare import sized
+from medaug.cli.console import answer, app, say
+from medaug.cli.options import AsJson, Cache, Device, DryRun, Fov, Root, Size, Workers, sized
 
 
 @app.command()
@@ -44,7 +43,7 @@ def downstream(
     dry_run: DryRun = False,
 ) -> None:
     """Teach one U-Net in every arm and test it on held-out patients; after a kill, it goes on."""
-    from medaug.config import merge, parse_count, parse_set, read_yaml
+    from medaug.core.config import merge, parse_count, parse_set, read_yaml
 
     asked: dict[str, Any] = read_yaml(config) if config else {}
     study: dict[str, Any] = {"subsets": subsets, "steps": steps, "trainer": trainer}
@@ -55,10 +54,10 @@ def downstream(
         asked = merge(asked, {"train": {"images": parse_count(images, "images")}})
     asked = merge(asked, parse_set(set or []))
 
-    from medaug import workflow
-    from medaug.evaluate.downstream.arms import chosen
-    from medaug.evaluate.downstream.running import RESULT, plan, run
-    from medaug.evaluate.downstream.settings import resolve_study
+    from medaug.evaluation.downstream.arms import chosen
+    from medaug.evaluation.downstream.running import RESULT, plan, run
+    from medaug.evaluation.downstream.settings import resolve_study
+    from medaug.training import workflow
 
     chosen(asked["downstream"].get("arms", []))
     opened = workflow.slices(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medaug.cli.app import INCOMPLETE, answer, app
+from medaug.cli.console import INCOMPLETE, answer, app
 from medaug.cli.options import AsJson, Device, DryRun
 
 
@@ -47,8 +47,9 @@ def evaluate(
     dry_run: DryRun = False,
 ) -> None:
     """Measure synthetic slices against real ones; the same command goes on after a kill."""
-    from medaug.config import parse_count, parse_set, resolve_evaluate
-    from medaug.errors import ConfigError
+    from medaug.core.config import parse_count, parse_set
+    from medaug.core.errors import ConfigError
+    from medaug.evaluation.settings import resolve_evaluate
 
     count = parse_count(n, "n")
     wishes = parse_set(set or [])
@@ -57,8 +58,8 @@ def evaluate(
             raise ConfigError(f"config {section} is not known here; known: evaluate")
     names = None if families is None else [part.strip() for part in families.split(",")]
 
-    from medaug.evaluate import pipeline
-    from medaug.run import newest
+    from medaug.evaluation import report as pipeline
+    from medaug.training.run import newest
 
     if run is None and synthetic is None:
         run = newest(Path("runs"))

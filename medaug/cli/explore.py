@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import AsJson, Device, DryRun
 
 if TYPE_CHECKING:
-    from medaug.data.cache import SliceCache
-    from medaug.evaluate.likelihoods import Likelihoods
-    from medaug.generator import Generator
+    from medaug.data.cache.prepare import SliceCache
+    from medaug.evaluation.latent.report import Likelihoods
+    from medaug.synthesis.generator import Generator
 
 
 @app.command()
@@ -43,7 +43,7 @@ def explore(
     dry_run: DryRun = False,
 ) -> None:
     """Draw reconstructions, walks or an attribute's effect as one picture; or tell likelihoods."""
-    from medaug.errors import ConfigError
+    from medaug.core.errors import ConfigError
 
     asked = {
         "interpolate": interpolate,
@@ -60,9 +60,9 @@ def explore(
         )
     (what,) = given
 
-    from medaug.explore import default_out, plan
-    from medaug.explore import explore as draw
-    from medaug.generator import Generator
+    from medaug.evaluation.latent.explore import default_out, plan
+    from medaug.evaluation.latent.explore import explore as draw
+    from medaug.synthesis.generator import Generator
 
     generator = Generator.from_pretrained(run, "cpu" if likelihood else device)
     if likelihood:
@@ -93,9 +93,9 @@ def probable(
     Raises:
         ConfigError: nobody is held out, or the cache does not fit the model.
     """
-    from medaug.errors import ConfigError
-    from medaug.evaluate.likelihoods import SIGMA_FROM, likelihoods
-    from medaug.explore.real import open_feed, show
+    from medaug.core.errors import ConfigError
+    from medaug.evaluation.latent.real_slices import open_feed, show
+    from medaug.evaluation.latent.report import SIGMA_FROM, likelihoods
 
     assert cache is not None
     if not cache.split["heldout"]:
@@ -123,11 +123,11 @@ def find_cache(
     if what == "interpolate" and not hasattr(generator.model, "encode"):
         return None
     generator.need_encoder()
-    from medaug.data import Source
-    from medaug.data.cache import SliceCache
-    from medaug.errors import ConfigError
-    from medaug.run import trained_on
-    from medaug.workflow import default_cache
+    from medaug.core.errors import ConfigError
+    from medaug.data.cache.prepare import SliceCache
+    from medaug.data.source import Source
+    from medaug.training.run import trained_on
+    from medaug.training.workflow import default_cache
 
     if given is not None:
         return SliceCache.open(given)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medaug.cli.app import INCOMPLETE, answer, app, plain, say
+from medaug.cli.console import INCOMPLETE, answer, app, plain, say
 from medaug.cli.options import AsJson
 
 PAGE = "medaug-quality.html"
@@ -38,7 +38,7 @@ def inspect(
     """
     import yaml
 
-    from medaug.inspection import inspect as look
+    from medaug.cli.describe import inspect as look
 
     page = out or _page_for(path)
     found = look(path, page, against or (), workers)

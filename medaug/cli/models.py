@@ -1,14 +1,14 @@
 """``medaug models``: what exists, in one line each."""
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import AsJson
 
 
 @app.command()
 def models(json: AsJson = False) -> None:
     """List the models with their presets."""
-    from medaug.config import preset_folder
-    from medaug.registry import MODELS, plugins
+    from medaug.core.config import preset_folder
+    from medaug.core.registry import MODELS, plugins
 
     rows = {}
     for name, entry in (MODELS | plugins()).items():

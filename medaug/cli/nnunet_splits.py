@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import AsJson, DryRun
 
 
@@ -20,7 +20,7 @@ def nnunet_splits(
     dry_run: DryRun = False,
 ) -> None:
     """Write splits_final.json: folds over real patients, synthetic cases in training only."""
-    from medaug.splits import nnunet_splits as split
+    from medaug.synthesis.nnunet_splits import nnunet_splits as split
 
     report = split(folder, folds, seed, dry_run=dry_run)
     answer(json, report, f"{'would write ' if dry_run else ''}{report}")

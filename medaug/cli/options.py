@@ -10,36 +10,62 @@ import typer
 Data = Annotated[
     str, typer.Argument(help="pancreas, mnist, fashion-mnist, phantom, or a path", metavar="DATA")
 ]
+
+
 Root = Annotated[
     Path | None, typer.Option(help="Where the data is; default $MEDAUG_DATA/DATA, then data/DATA.")
 ]
+
+
 Cache = Annotated[
     Path | None, typer.Option(help="The slice cache; default cache/DATA-SIZEpx-FOVmm.")
 ]
+
+
 Size = Annotated[int | None, typer.Option(help="Pixels along each side of a slice.")]
+
+
 Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice, mm.")]
+
+
 Labels = Annotated[
     str | None,
     typer.Option(help="Those to take: pancreas,liver; pancreas+cancer makes one of two."),
 ]
+
+
 Modality = Annotated[
     str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
 ]
+
+
 Names = Annotated[
     str | None,
     typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
 ]
+
+
 Run = Annotated[
     Path | None,
     typer.Option(help="The run folder or a weight file; default the newest below runs/."),
 ]
+
+
 Device = Annotated[str, typer.Option(help="auto (CUDA when there), cpu, cuda or cuda:N.")]
+
+
 Workers = Annotated[int | None, typer.Option(help="Processes; default one per core.")]
+
+
 Shard = Annotated[
     str | None,
     typer.Option(help="i/k: part i of k, from 0; default what torchrun or srun says, else all."),
 ]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 
 
@@ -49,10 +75,10 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     Raises:
         ConfigError: not of that form.
     """
-    from medaug.errors import ConfigError
+    from medaug.core.errors import ConfigError
 
     if text is None:
-        from medaug.distributed import share
+        from medaug.runtime.distributed import share
 
         part = share()
         if part.world > 1:
@@ -68,3 +94,11 @@ def wanted(labels: str | None, modality: str | None, names: str | None) -> dict[
     """What is wanted of the scans, as ``medaug.data.open_source`` takes it."""
     parted = None if labels is None else [name.strip() for name in labels.split(",")]
     return {"labels": parted, "modality": modality, "names": names}
+
+
+def sized(
+    size: int | None, fov: float | None, center: str | None = None, colour: str | None = None
+) -> dict[str, Any]:
+    """The options that shape a slice as a config section, those not given left out."""
+    asked = {"size": size, "fov_mm": fov, "center": center, "colour": colour}
+    return {"data": {key: value for key, value in asked.items() if value is not None}}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medaug.cli.app import INCOMPLETE, answer, app, say
+from medaug.cli.console import INCOMPLETE, answer, app, say
 from medaug.cli.options import (
     AsJson,
     Cache,
@@ -22,11 +22,12 @@ from medaug.cli.options import (
     Size,
     Workers,
     parse_shard,
+    sized,
     wanted,
 )
 
 if TYPE_CHECKING:
-    from medaug.types import Problem
+    from medaug.core.types import Problem
 
 
 @app.command()
@@ -63,9 +64,9 @@ def prepare(
     doubtful are in the cache, and are named too.
     """
     from medaug.data import open_source
-    from medaug.data.cache import SliceCache, relevant
-    from medaug.data.cache import prepare as fill
-    from medaug.workflow import cache_settings, plan
+    from medaug.data.cache.prepare import SliceCache, relevant
+    from medaug.data.cache.prepare import prepare as fill
+    from medaug.training.workflow import cache_settings, plan
 
     source = open_source(data, root, **wanted(labels, modality, names))
     planned = plan(source, data, sized(size, fov, center, colour), cache=cache)
@@ -129,14 +130,6 @@ def _name(
 def _where(places: Mapping[str, str], case: str) -> str:
     """Where a scan lies whose id does not say so."""
     return f" ({places[case]})" if case in places else ""
-
-
-def sized(
-    size: int | None, fov: float | None, center: str | None = None, colour: str | None = None
-) -> dict[str, Any]:
-    """The options that shape a slice as a config section, those not given left out."""
-    asked = {"size": size, "fov_mm": fov, "center": center, "colour": colour}
-    return {"data": {key: value for key, value in asked.items() if value is not None}}
 
 
 def _listing(source: Any) -> "tuple[dict[str, Any], Sequence[Problem]]":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import AsJson, Device, DryRun, Run, Shard, parse_shard
 
 
@@ -64,18 +64,19 @@ def synthesize(
     dry_run: DryRun = False,
 ) -> None:
     """Write image, mask and uncertainty of n samples; the same command goes on after a kill."""
-    from medaug.config import parse_count, parse_set
+    from medaug.core.config import parse_count, parse_set
 
     count, part = parse_count(n, "n"), parse_shard(shard)
     of_class = [] if class_ is None else [f"class={class_}"]
     shared = parse_condition([*(condition or []), *of_class])
 
-    from medaug.filter.choosing import filter_config, filter_of
-    from medaug.filter.judging import FILE
-    from medaug.generator import Generator
-    from medaug.run import newest
-    from medaug.synthesis import Options, plan
-    from medaug.synthesis import synthesize as write
+    from medaug.synthesis.filter.choose import filter_config, filter_for_run
+    from medaug.synthesis.filter.filter import FILE
+    from medaug.synthesis.generator import Generator
+    from medaug.synthesis.request import Options
+    from medaug.synthesis.synthesize import plan
+    from medaug.synthesis.synthesize import synthesize as write
+    from medaug.training.run import newest
 
     thresholds = filter_config(parse_set(set or []))
     run = run or newest(Path("runs"))
@@ -85,7 +86,7 @@ def synthesize(
     judging = None
     if filter is not False and not (dry_run and not (run / FILE).exists()):
         data = generator.settings.data
-        judging = filter_of(
+        judging = filter_for_run(
             run,
             generator.kind,
             generator.masks,
@@ -123,7 +124,7 @@ def parse_condition(assignments: list[str]) -> dict[str, str]:
     Raises:
         ConfigError: one without a name or ``=``, or a name given twice.
     """
-    from medaug.errors import ConfigError
+    from medaug.core.errors import ConfigError
 
     found: dict[str, str] = {}
     for assignment in assignments:

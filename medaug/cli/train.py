@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medaug.cli.app import answer, app
+from medaug.cli.console import answer, app
 from medaug.cli.options import (
     AsJson,
     Cache,
@@ -18,10 +18,10 @@ from medaug.cli.options import (
     Root,
     Size,
     Workers,
+    sized,
     wanted,
 )
-from medaug.cli.prepare import sized
-from medaug.stopping import status
+from medaug.runtime.signals import status
 
 
 @app.command()
@@ -51,9 +51,9 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Prepare the scans the first time, then train; the same command goes on after a kill."""
-    from medaug import workflow
-    from medaug.config import merge, parse_count, parse_set, read_yaml
-    from medaug.distributed import share
+    from medaug.core.config import merge, parse_count, parse_set, read_yaml
+    from medaug.runtime.distributed import share
+    from medaug.training import workflow
 
     asked: dict[str, Any] = read_yaml(config) if config else {}
     asked = merge(asked, sized(size, fov))
@@ -106,6 +106,6 @@ def train(
 def _yaml(content: dict[str, Any]) -> str:
     import yaml
 
-    from medaug.cli.app import plain
+    from medaug.cli.console import plain
 
     return str(yaml.safe_dump(plain(content), sort_keys=False)).rstrip()

@@ -3,106 +3,28 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from medaug import registry
-from medaug.errors import ConfigError, DataError
+from medaug.core import registry
+from medaug.core.errors import ConfigError, DataError
+from medaug.data.source import Block, Pictures, Scans, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from medaug.data.collections import Wanted
-    from medaug.data.dataset import SliceDataset
-    from medaug.data.stored import CacheSettings
-    from medaug.types import Case, Problem, Read
+    from medaug.data.cache.dataset import SliceDataset
+    from medaug.data.sources.collections import Wanted
+
 
 __all__ = ["Block", "Pictures", "Scans", "SliceDataset", "Source", "open_source"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "SliceDataset":  # loads torch
-        from medaug.data.dataset import SliceDataset
+        from medaug.data.cache.dataset import SliceDataset
 
         return SliceDataset
     raise AttributeError(f"module 'medaug.data' has no attribute {name!r}")
-
-
-class Scans(Protocol):
-    """A collection of scans, each a case with its label; all CT, or all MR."""
-
-    name: str
-    kind: Literal["ct"]
-    modality: Literal["CT", "MR"]
-
-    @property
-    def labels(self) -> "Mapping[str, int]": ...
-
-    def cases(self) -> "tuple[list[Case], list[Problem]]":
-        """The usable scans in name order, and the others with what is wrong."""
-        ...
-
-
-class Block(Protocol):
-    """Pictures from ``files`` that become one case of a cache; ``side`` is theirs in the split."""
-
-    @property
-    def side(self) -> str: ...
-    @property
-    def names(self) -> "Sequence[str]": ...
-    @property
-    def files(self) -> "Sequence[Path]": ...
-
-    def read(self) -> "Read":
-        """Decode them.
-
-        Raises:
-            DataError: none can be decoded.
-        """
-        ...
-
-
-class Pictures(Protocol):
-    """Pictures, grey or RGB, perhaps in classes, perhaps with attributes.
-
-    Attributes:
-        colour: ``grey`` or ``rgb`` where it can be chosen, else None.
-        size: pixels a side unless told; None keeps the pictures' own.
-    """
-
-    @property
-    def kind(self) -> Literal["image"]: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def labels(self) -> "Mapping[str, int]": ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def attributes(self) -> tuple[str, ...]: ...
-    @property
-    def colour(self) -> str | None: ...
-    @property
-    def size(self) -> int | None: ...
-    @property
-    def problems(self) -> "Sequence[Problem]": ...
-    def counts(self) -> dict[str, int]:
-        """How many pictures each part has."""
-        ...
-
-    def relevant(self, settings: "CacheSettings") -> dict[str, object]:
-        """The settings that decide what a cache of these pictures holds."""
-        ...
-
-    def listing(self) -> dict[str, object]:
-        """What tells these pictures from others before any is decoded; may be empty."""
-        ...
-
-    def blocks(self, settings: "CacheSettings") -> "Mapping[str, Block]":
-        """The pictures by case of the cache."""
-        ...
-
-
-Source = Scans | Pictures
 
 
 def default_root(name: str) -> Path:
@@ -128,14 +50,14 @@ def open_source(
         root: where the data called by name is; `default_root` where None.
         labels: those to take, by name; ``pancreas+cancer`` makes one label of two.
         modality: what the scans are, where a folder does not say or holds both.
-        names: label names, by a collection of `medaug.data.collections.names` or a json file,
-            for label maps that carry none.
+        names: label names, by a collection of `medaug.data.sources.collections.names` or a json
+            file, for label maps that carry none.
 
     Raises:
         ConfigError: a label that is not there, or a wish that the files contradict.
         DataError: no such folder, an empty one, or nothing in it that is known.
     """
-    from medaug.data.collections import Collection, Wanted
+    from medaug.data.sources.collections import Collection, Wanted
 
     if modality is not None and modality not in ("CT", "MR"):
         raise ConfigError(f"modality {modality!r} is not known (known: CT, MR)")
@@ -172,7 +94,9 @@ def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
 
 def _look(path: Path, wanted: "Wanted") -> Source:
     """The source that ``path`` holds: a folder, a zip archive, or one scan."""
-    from medaug.data import archives, collections, idx, packed, pancreas, pictures
+    from medaug.data.formats import archives
+    from medaug.data.formats import archives as packed
+    from medaug.data.sources import collections, idx, pancreas, pictures
 
     if archives.is_archive(path):
         source = pancreas.PancreasCT(path)

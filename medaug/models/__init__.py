@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medaug.errors import ConfigError
+from medaug.core.batch import Shape
+from medaug.core.errors import ConfigError
+from medaug.core.registry import model
 from medaug.models.base import Model
-from medaug.registry import model
-from medaug.tensors import Shape
 
 
 def build(name: str, arguments: Mapping[str, Any], shape: Shape) -> Model:

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medaug.losses import half_squared_error, per_sample
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.discriminator import Discriminator
+from medaug.models.losses import half_squared_error, per_sample
+from medaug.models.networks.build import Network
 from medaug.models.priors import AdversarialPrior
-from medaug.models.referee import Referee
-from medaug.tensors import Shape
 
 
 class AAAE(Autoencoder):
@@ -72,7 +72,7 @@ class AAAE(Autoencoder):
         super().__init__(
             shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
         )
-        self.discriminator = Referee(shape, network, width, r1=r1)
+        self.discriminator = Discriminator(shape, network, width, r1=r1)
         self.adversarial, self.code_rounds = adversarial, code_rounds
         self.lr, self.code_lr = lr, code_lr
         self.cooldown = cooldown
@@ -91,9 +91,11 @@ class AAAE(Autoencoder):
             turns += self.code_rounds * [*self.code.turns(self.codes)]
         return turns
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         pace = min(1.0, (1 - progress) / self.cooldown) if self.cooldown else 1.0
-        steps = dict.fromkeys(self.game_players(), Optim(self.lr * pace, betas=(0.5, 0.999)))
+        steps = dict.fromkeys(
+            self.game_players(), OptimizerSettings(self.lr * pace, betas=(0.5, 0.999))
+        )
         return {**steps, **self.code.optim(self.code_lr)} if self.plays_codes else steps
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medaug.losses import fake_loss, real_loss, reparametrise
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.networks.blocks import repeated
-from medaug.networks.joint import JointDiscriminator
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import fake_loss, real_loss, reparametrise
+from medaug.models.networks.blocks import repeated
+from medaug.models.networks.build import Network
+from medaug.models.networks.latent import JointDiscriminator
 
 
 class ALI(Autoencoder):
@@ -65,10 +65,10 @@ class ALI(Autoencoder):
     def game(self, progress: float) -> Sequence[Turn]:
         return [Turn(self.play)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
-            "generator": Optim(self.lr, betas=(0.5, 0.999)),
-            "discriminator": Optim(self.judge_lr, betas=(0.5, 0.999)),
+            "generator": OptimizerSettings(self.lr, betas=(0.5, 0.999)),
+            "discriminator": OptimizerSettings(self.judge_lr, betas=(0.5, 0.999)),
         }
 
     def play(self, batch: Batch) -> dict[str, Move]:

@@ -9,11 +9,11 @@ Healthy: as ALI, with ``image_cycle`` and ``code_cycle`` falling.
 
 from torch import Tensor
 
-from medaug.losses import absolute_error
+from medaug.core.batch import Shape
 from medaug.models.ali import ALI
 from medaug.models.base import Batch
-from medaug.models.parts import Network
-from medaug.tensors import Shape
+from medaug.models.losses import absolute_error
+from medaug.models.networks.build import Network
 
 
 class ALICE(ALI):

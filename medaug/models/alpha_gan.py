@@ -13,15 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medaug import across
-from medaug.duels import DUELS
-from medaug.losses import absolute_error
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.models.referee import Referee
-from medaug.networks.codes import CodeJudge
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.discriminator import Discriminator
+from medaug.models.losses import ADVERSARIAL_LOSSES, absolute_error
+from medaug.models.networks.build import Network
+from medaug.models.networks.latent import CodeJudge
+from medaug.runtime import collectives
 
 
 class AlphaGAN(Autoencoder):
@@ -34,7 +33,7 @@ class AlphaGAN(Autoencoder):
         width: of the three.
         reconstruction: weight of the mean absolute error.
         code_width: of the judge of codes.
-        duel: the adversarial loss on images; see `medaug.duels`.
+        duel: the adversarial loss on images; see `medaug.models.losses`.
         r1: gamma of the zero-centred penalty on real images.
         augment: differentiable augmentations of what the judge of images sees.
         lr: of all players.
@@ -66,7 +65,7 @@ class AlphaGAN(Autoencoder):
         super().__init__(
             shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
         )
-        self.discriminator = Referee(shape, network, width, duel=duel, r1=r1, augment=augment)
+        self.discriminator = Discriminator(shape, network, width, duel=duel, r1=r1, augment=augment)
         self.code_discriminator = CodeJudge(latent_dim, code_width, 2, shape.cond_dim)
         self.latent_dim, self.reconstruction, self.lr = latent_dim, reconstruction, lr
 
@@ -80,8 +79,8 @@ class AlphaGAN(Autoencoder):
     def game(self, progress: float) -> Sequence[Turn]:
         return [*2 * [Turn(self.rebuild)], Turn(self.judge), Turn(self.judge_codes)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
-        return dict.fromkeys(self.game_players(), Optim(self.lr, betas=(0.5, 0.9)))
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
+        return dict.fromkeys(self.game_players(), OptimizerSettings(self.lr, betas=(0.5, 0.9)))
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
@@ -92,7 +91,10 @@ class AlphaGAN(Autoencoder):
             "reconstruction": (self.reconstruction, absolute_error(x_hat, x)),
             "hat": (0.5, self.discriminator.escape(x_hat, x, cond)),
             "sample": (0.5, self.discriminator.escape(x_p, x, cond)),
-            "code": (1.0, DUELS["logistic"].escape(self.code_discriminator(z_hat, cond), None)),
+            "code": (
+                1.0,
+                ADVERSARIAL_LOSSES["logistic"].escape(self.code_discriminator(z_hat, cond), None),
+            ),
         }
         return {"autoencoder": Move(terms)}
 
@@ -100,7 +102,9 @@ class AlphaGAN(Autoencoder):
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
             z = self.encode(x, cond)[0]
-            second = across.rows(len(x), x.device) >= across.whole(len(x)) // 2
+            second = (
+                collectives.global_rows(len(x), x.device) >= collectives.global_count(len(x)) // 2
+            )
             z = torch.where(second[:, None], torch.randn_like(z), z)
             fake = batch.seen(self.decode(z, cond))
         return {"discriminator": Move(self.discriminator.judge(x, fake, cond))}
@@ -110,7 +114,7 @@ class AlphaGAN(Autoencoder):
         with torch.no_grad():
             z_hat, _ = self.encode(batch.x, cond)
         z = torch.randn_like(z_hat)
-        terms = DUELS["logistic"].judge(
+        terms = ADVERSARIAL_LOSSES["logistic"].judge(
             self.code_discriminator(z, cond), self.code_discriminator(z_hat, cond)
         )
         return {"code_discriminator": Move({name: (1.0, value) for name, value in terms.items()})}

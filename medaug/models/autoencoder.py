@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from medaug.models.base import Batch, Model, Optim, Turn
-from medaug.models.parts import Network, make_decoder, make_encoder, resting
+from medaug.core.batch import Shape
+from medaug.models.base import Batch, Model, OptimizerSettings, Turn
+from medaug.models.networks.build import Network, make_decoder, make_encoder, resting
 from medaug.models.priors import make_prior
-from medaug.tensors import Shape
 
 LOGVAR = (-10.0, 10.0)
 PRIOR_LR = 1e-3
@@ -66,7 +66,7 @@ class Autoencoder(Model):
         """Their turns; ``progress`` is of their own part of the run."""
 
     @abstractmethod
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         """How they step."""
 
     def players(self) -> dict[str, tuple[nn.Module, ...]]:
@@ -77,7 +77,7 @@ class Autoencoder(Model):
             return self.game(progress / (1 - self.prior_share))
         return self.code.turns(self.codes)
 
-    def optim(self, progress: float) -> dict[str, Optim]:
+    def optim(self, progress: float) -> dict[str, OptimizerSettings]:
         own = 1 - self.prior_share
         late = max(progress - own, 0.0) / max(self.prior_share, 1e-9)
         pace = min(1.0, (late + 1e-3) / 0.03) * max(1 - late, 0.0) ** 0.5

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medaug.tensors import Batch, Shape
+from medaug.core.batch import Batch, Shape
 
-__all__ = ["Batch", "Model", "Move", "Optim", "Shape", "Turn"]
+__all__ = ["Batch", "Model", "Move", "OptimizerSettings", "Shape", "Turn"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Optim:
+class OptimizerSettings:
     """How a player steps: Adam with decoupled decay, or RMSProp as Larsen et al. used it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Model(nn.Module, ABC):
         """The turns of one round at ``progress`` in [0, 1), the share of images seen."""
 
     @abstractmethod
-    def optim(self, progress: float) -> dict[str, Optim]:
+    def optim(self, progress: float) -> dict[str, OptimizerSettings]:
         """How each player steps at ``progress``."""
 
     @abstractmethod

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medaug.models.base import Batch, Model, Move, Optim, Turn
-from medaug.models.parts import Network, make_decoder
-from medaug.models.referee import Referee
-from medaug.tensors import Shape
+from medaug.core.batch import Shape
+from medaug.models.base import Batch, Model, Move, OptimizerSettings, Turn
+from medaug.models.discriminator import Discriminator
+from medaug.models.networks.build import Network, make_decoder
 
 
 class GAN(Model):
@@ -27,8 +27,8 @@ class GAN(Model):
         latent_dim: dimensions of the code.
         network: family of both networks.
         width: of both.
-        duel: the adversarial loss; see `medaug.duels`.
-        augment: differentiable augmentations of what the judge sees; see `medaug.augment`.
+        duel: the adversarial loss; see `medaug.models.losses`.
+        augment: differentiable augmentations of what the judge sees; see `medaug.models.augment`.
         r1: gamma of the zero-centred penalty on real images, ``r2`` on fakes.
         r2: see ``r1``.
         lecam: weight of LeCam's pull on the scores.
@@ -58,7 +58,7 @@ class GAN(Model):
     ) -> None:
         super().__init__()
         self.decoder = make_decoder(network, shape, latent_dim, width)
-        self.discriminator = Referee(
+        self.discriminator = Discriminator(
             shape, network, width, duel=duel, augment=augment, r1=r1, r2=r2, lecam=lecam
         )
         self.noise_shape, self.judge_turns = (latent_dim,), judge_turns
@@ -70,10 +70,10 @@ class GAN(Model):
     def turns(self, progress: float) -> Sequence[Turn]:
         return self.judge_turns * [Turn(self.judge)] + [Turn(self.generate)]
 
-    def optim(self, progress: float) -> dict[str, Optim]:
+    def optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
-            "discriminator": Optim(self.judge_lr, betas=self.betas),
-            "generator": Optim(self.lr, betas=self.betas),
+            "discriminator": OptimizerSettings(self.judge_lr, betas=self.betas),
+            "generator": OptimizerSettings(self.lr, betas=self.betas),
         }
 
     def judge(self, batch: Batch) -> dict[str, Move]:

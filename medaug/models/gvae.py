@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medaug.losses import absolute_error, gaussian_kl, reparametrise
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.models.referee import Referee
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.discriminator import Discriminator
+from medaug.models.losses import absolute_error, gaussian_kl, reparametrise
+from medaug.models.networks.build import Network
 
 
 class GVAE(Autoencoder):
@@ -68,7 +68,7 @@ class GVAE(Autoencoder):
         super().__init__(
             shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
         )
-        self.discriminator = Referee(
+        self.discriminator = Discriminator(
             shape, network, width, duel="wasserstein", gradient_penalty=penalty, augment=augment
         )
         self.latent_dim, self.reconstruction, self.beta = latent_dim, reconstruction, beta
@@ -81,10 +81,10 @@ class GVAE(Autoencoder):
     def game(self, progress: float) -> Sequence[Turn]:
         return self.critic_turns * [Turn(self.judge)] + [Turn(self.explain)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
-            "autoencoder": Optim(self.lr, betas=self.betas),
-            "discriminator": Optim(self.critic_lr, betas=self.betas),
+            "autoencoder": OptimizerSettings(self.lr, betas=self.betas),
+            "discriminator": OptimizerSettings(self.critic_lr, betas=self.betas),
         }
 
     def judge(self, batch: Batch) -> dict[str, Move]:

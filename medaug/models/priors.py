@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medaug import across
-from medaug.errors import ConfigError
-from medaug.losses import half_squared_error
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.networks.blocks import joined, numbers
-from medaug.networks.flow import Velocity, integrate
-from medaug.networks.latent import Mlp, VelocityMlp
-from medaug.penalties import gradient_penalty
-from medaug.tensors import Shape
+from medaug.core.batch import Shape
+from medaug.core.errors import ConfigError
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import gradient_penalty, half_squared_error
+from medaug.models.networks.blocks import joined, numbers
+from medaug.models.networks.flow import Velocity, integrate
+from medaug.models.networks.latent import Mlp, VelocityMlp
+from medaug.runtime import collectives
 
 Codes = Callable[[Batch], Tensor]
 """The codes (b, ...) of a batch's images, without gradient and without changing the encoder."""
@@ -50,7 +49,7 @@ class Prior(nn.Module):
     def turns(self, codes: Codes) -> Sequence[Turn]:
         return []
 
-    def optim(self, lr: float) -> dict[str, Optim]:
+    def optim(self, lr: float) -> dict[str, OptimizerSettings]:
         return {}
 
     def settle(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
@@ -209,12 +208,12 @@ class Whitened(Prior):
     @torch.no_grad()
     def observe(self, code: Tensor) -> Tensor:
         """Fold codes (b, ...) into the moments and return them whitened."""
-        count = across.whole(len(code))
+        count = collectives.global_count(len(code))
         self.seen += count
         share = count / self.seen.clamp(max=self.MEMORY)
         others = [0, *range(2, code.ndim)]
-        self.mean += share * (across.mean(code.mean(others, keepdim=True)) - self.mean)
-        square = across.mean(code.square().mean(others, keepdim=True))
+        self.mean += share * (collectives.all_mean(code.mean(others, keepdim=True)) - self.mean)
+        square = collectives.all_mean(code.square().mean(others, keepdim=True))
         self.square += share * (square - self.square)
         return self.whiten(code)
 
@@ -260,8 +259,8 @@ class AdversarialPrior(Whitened):
 
         return self.critic_turns * [Turn(judge_codes)] + [Turn(self.generate_codes)]
 
-    def optim(self, lr: float) -> dict[str, Optim]:
-        return dict.fromkeys(self.players(), Optim(lr, betas=(0.5, 0.9)))
+    def optim(self, lr: float) -> dict[str, OptimizerSettings]:
+        return dict.fromkeys(self.players(), OptimizerSettings(lr, betas=(0.5, 0.9)))
 
     def judge(self, batch: Batch, codes: Codes) -> dict[str, Move]:
         cond = batch.cond
@@ -317,8 +316,8 @@ class FlowPrior(Whitened):
 
         return [Turn(fit_flow, self.batches)]
 
-    def optim(self, lr: float) -> dict[str, Optim]:
-        return {"flow": Optim(lr, weight_decay=0.01, max_norm=1.0)}
+    def optim(self, lr: float) -> dict[str, OptimizerSettings]:
+        return {"flow": OptimizerSettings(lr, weight_decay=0.01, max_norm=1.0)}
 
     def fit(self, batch: Batch, codes: Codes) -> dict[str, Move]:
         with torch.no_grad():

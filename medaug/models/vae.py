@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medaug import across
-from medaug.errors import ConfigError
-from medaug.losses import gaussian_kl, half_squared_error, mask_error, reparametrise
+from medaug.core.batch import Shape
+from medaug.core.errors import ConfigError
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import gaussian_kl, half_squared_error, mask_error, reparametrise
+from medaug.models.networks.build import Network
+from medaug.runtime import collectives
 
 LIKELIHOODS = ("gaussian", "learned", "bernoulli")
 
@@ -93,9 +93,9 @@ class VAE(Autoencoder):
     def game(self, progress: float) -> Sequence[Turn]:
         return [Turn(self.explain)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         rate = self.lr * (1 - progress**0.75 * 0.99)
-        return {"autoencoder": Optim(rate, self.rule)}
+        return {"autoencoder": OptimizerSettings(rate, self.rule)}
 
     def explain(self, batch: Batch) -> dict[str, Move]:
         mu, logvar = self.encode(batch.x, batch.cond)
@@ -114,5 +114,5 @@ class VAE(Autoencoder):
         if self.likelihood == "gaussian":
             return half
         with torch.no_grad():
-            self.error.lerp_(2 * across.mean(half.mean()), 0.01)
+            self.error.lerp_(2 * collectives.all_mean(half.mean()), 0.01)
         return half / self.error.clamp_min(1e-6)

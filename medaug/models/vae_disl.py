@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medaug.losses import absolute_error, gaussian_kl, half_squared_error, reparametrise
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.models.referee import Referee
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.discriminator import Discriminator
+from medaug.models.losses import absolute_error, gaussian_kl, half_squared_error, reparametrise
+from medaug.models.networks.build import Network
 
 
 class VAEDisL(Autoencoder):
@@ -35,7 +35,7 @@ class VAEDisL(Autoencoder):
         gan_share: share of the images that the GAN has.
         pixel_weight: weight of the absolute pixel error beside the feature distance.
         kl_weight: weight of the KL beside the summed feature distance.
-        duel: the adversarial loss; see `medaug.duels`.
+        duel: the adversarial loss; see `medaug.models.losses`.
         r1: gamma of the zero-centred penalty on real images.
         lr: of all players.
         prior: see Autoencoder, as the three that follow.
@@ -64,7 +64,7 @@ class VAEDisL(Autoencoder):
         super().__init__(
             shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
         )
-        self.discriminator = Referee(shape, network, width, duel=duel, r1=r1)
+        self.discriminator = Discriminator(shape, network, width, duel=duel, r1=r1)
         self.latent_dim, self.gan_share, self.lr = latent_dim, gan_share, lr
         self.pixel_weight, self.kl_weight = pixel_weight, kl_weight
 
@@ -80,8 +80,8 @@ class VAEDisL(Autoencoder):
             return [Turn(self.judge), Turn(self.generate)]
         return [Turn(self.explain)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
-        return dict.fromkeys(self.game_players(), Optim(self.lr, betas=(0.5, 0.999)))
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
+        return dict.fromkeys(self.game_players(), OptimizerSettings(self.lr, betas=(0.5, 0.999)))
 
     def judge(self, batch: Batch) -> dict[str, Move]:
         with torch.no_grad():  # the decoder rests

@@ -7,7 +7,7 @@ without gradient to the encoder because the loop differentiates each player's ow
 
 In the saturating game the decoder maximises all that the discriminator minimises, as in the code of
 the authors: what real images cost too, which batch norm makes depend on the fakes.  So one backward
-pass through the discriminator serves both (`medaug.models.sharing`).
+pass through the discriminator serves both (`medaug.models.vaegan`).
 
 Deviations from the paper, after the authors' code: a saturating game and a margin gate that rests
 the winning side; likelihoods per dimension, so that gamma, on half the summed squared distance,
@@ -17,20 +17,98 @@ Healthy: ``real`` and ``fake`` stay near 0.68 (the gate's equilibrium), ``distan
 rises and settles.  ``real`` and ``fake`` both near 0 with a closed gate: the discriminator has won.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from medaug import across
-from medaug.errors import ConfigError
-from medaug.losses import fake_loss, gaussian_kl, half_squared_error, real_loss, reparametrise
+from medaug.core.batch import Shape
+from medaug.core.errors import ConfigError
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network, make_discriminator
-from medaug.models.sharing import Ways, shared
-from medaug.networks.blocks import repeated
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import (
+    fake_loss,
+    gaussian_kl,
+    half_squared_error,
+    real_loss,
+    reparametrise,
+)
+from medaug.models.networks.blocks import repeated
+from medaug.models.networks.build import Network, make_discriminator
+from medaug.runtime import collectives
+
+# Gradients of a VAE/GAN's three players by two backward passes through the discriminator.
+#
+# Encoder and decoder both need the slope of the distance at the decoded images, and decoder and
+# discriminator both need that of the game, so each is taken once; the chain rule does the rest.
+
+
+Way = Callable[[Sequence[nn.Parameter]], Sequence[Tensor]]
+"""Gradients with respect to given parameters."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How each player's gradients are taken; None: by a backward pass of its own."""
+
+    encoder: Way | None = None
+    decoder: Way | None = None
+    discriminator: Way | None = None
+
+
+def shared(
+    fakes: Tensor,
+    distance: Tensor,
+    game: Tensor,
+    divergence: Tensor,
+    share: float,
+    against: float,
+    judge: Sequence[nn.Parameter],
+) -> Ways:
+    """Ways to the gradients of each player's mean.
+
+    Args:
+        fakes: decoded images, which distance and game depend on.
+        distance: what the encoder minimises beside the divergence.
+        game: what the discriminator minimises.
+        divergence: of the codes.
+        share: weight of the distance for the decoder.
+        against: weight of the game for the decoder.
+        judge: the discriminator's parameters.
+    """
+
+    @cache
+    def by_distance() -> Tensor:
+        (slope,) = torch.autograd.grad(distance.float().mean(), fakes, retain_graph=True)
+        return slope
+
+    @cache
+    def by_game() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            game.float().mean(), [fakes, *judge], retain_graph=True, materialize_grads=True
+        )
+
+    def encoder(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+        loss = divergence.float().mean()
+        return _chained([loss, fakes], parameters, [torch.ones_like(loss), by_distance()])
+
+    def decoder(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+        return _chained([fakes], parameters, [share * by_distance() + against * by_game()[0]])
+
+    def discriminator(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+        places = {id(parameter): place for place, parameter in enumerate(judge, 1)}
+        return [by_game()[places[id(parameter)]] for parameter in parameters]
+
+    return Ways(encoder, decoder, discriminator)
+
+
+def _chained(
+    ends: Sequence[Tensor], parameters: Sequence[nn.Parameter], slopes: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    return torch.autograd.grad(ends, parameters, slopes, retain_graph=True, materialize_grads=True)
+
 
 EQUILIBRIUM = 0.68
 
@@ -97,9 +175,9 @@ class VAEGAN(Autoencoder):
     def game(self, progress: float) -> Sequence[Turn]:
         return [Turn(self.play)]
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         rate = self.lr * (1 - progress**0.75 * (1 - 1 / 2000))
-        step = Optim(rate, "rmsprop", weight_decay=1e-5)
+        step = OptimizerSettings(rate, "rmsprop", weight_decay=1e-5)
         return dict.fromkeys(self.game_players(), step)
 
     def play(self, batch: Batch) -> dict[str, Move]:
@@ -129,7 +207,7 @@ class VAEGAN(Autoencoder):
         else:
             escape = torch.stack([real_loss(logits) for logits in judged]).mean(0)
         discriminator_moves, decoder_moves = self.gate(
-            across.mean(real.mean()), across.mean(fake.mean())
+            collectives.all_mean(real.mean()), collectives.all_mean(fake.mean())
         )
         return {
             "encoder": Move(

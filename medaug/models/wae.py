@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medaug import across
-from medaug.losses import half_squared_error
+from medaug.core.batch import Shape
 from medaug.models.autoencoder import Autoencoder
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
-from medaug.tensors import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import half_squared_error
+from medaug.models.networks.build import Network
+from medaug.runtime import collectives
 
 NOISE = 0.01
 AUTHORS_SCALE = 0.05 / 4
@@ -77,12 +77,12 @@ class WAE(Autoencoder):
     def pace(self, progress: float) -> float:
         return 1.0 if progress < 0.3 else 0.5 if progress < 0.5 else 0.1
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
-        step = Optim(self.lr * self.pace(progress), betas=(0.5, 0.999))
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
+        step = OptimizerSettings(self.lr * self.pace(progress), betas=(0.5, 0.999))
         return dict.fromkeys(self.game_players(), step)
 
     def match_moments(self, batch: Batch) -> dict[str, Move]:
-        z = across.gathered(self.noisy_codes(batch))
+        z = collectives.all_gather(self.noisy_codes(batch))
         centred = z - z.mean(0)
         covariance = centred.T @ centred / len(z)
         gap = (covariance - torch.eye(len(covariance), device=z.device)).square().mean()

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medaug.losses import fake_loss, real_loss
-from medaug.models.base import Batch, Move, Optim, Turn
-from medaug.models.parts import Network
+from medaug.core.batch import Shape
+from medaug.models.base import Batch, Move, OptimizerSettings, Turn
+from medaug.models.losses import fake_loss, real_loss
+from medaug.models.networks.build import Network
+from medaug.models.networks.latent import CodeJudge
 from medaug.models.wae import WAE
-from medaug.networks.codes import CodeJudge
-from medaug.tensors import Shape
 
 
 class WAEGAN(WAE):
@@ -51,8 +51,8 @@ class WAEGAN(WAE):
     def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {**super().game_players(), "code_discriminator": (self.code_discriminator,)}
 
-    def game_optim(self, progress: float) -> dict[str, Optim]:
-        judge = Optim(self.judge_lr * self.pace(progress), betas=(0.5, 0.999))
+    def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
+        judge = OptimizerSettings(self.judge_lr * self.pace(progress), betas=(0.5, 0.999))
         return {**super().game_optim(progress), "code_discriminator": judge}
 
     def match_codes(self) -> Sequence[Turn]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 
-from medaug import across
-from medaug.losses import imq_mmd
+from medaug.core.batch import Shape
 from medaug.models.base import Batch, Move, Turn
-from medaug.models.parts import Network
+from medaug.models.losses import imq_mmd
+from medaug.models.networks.build import Network
 from medaug.models.wae import WAE
-from medaug.tensors import Shape
+from medaug.runtime import collectives
 
 
 class WAEMMD(WAE):
@@ -44,6 +44,9 @@ class WAEMMD(WAE):
 
     def rebuild(self, batch: Batch) -> dict[str, Move]:
         z = self.noisy_codes(batch)
-        mmd = (self.penalty, imq_mmd(across.gathered(z), across.gathered(torch.randn_like(z))))
+        mmd = (
+            self.penalty,
+            imq_mmd(collectives.all_gather(z), collectives.all_gather(torch.randn_like(z))),
+        )
         move = Move({**self.rebuilt(batch, z), "mmd": mmd})
         return {"encoder": move, "decoder": move}

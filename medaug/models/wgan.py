@@ -9,10 +9,10 @@ sets) is negative and shrinks slowly.  Near 0 from the start: ``clip`` is too sm
 
 from collections.abc import Sequence
 
-from medaug.models.base import Optim
+from medaug.core.batch import Shape
+from medaug.models.base import OptimizerSettings
 from medaug.models.gan import GAN
-from medaug.models.parts import Network
-from medaug.tensors import Shape
+from medaug.models.networks.build import Network
 
 
 class WGAN(GAN):
@@ -45,8 +45,8 @@ class WGAN(GAN):
         )
         self.clip, self.lr = clip, lr
 
-    def optim(self, progress: float) -> dict[str, Optim]:
+    def optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
-            "discriminator": Optim(self.lr, "rmsprop", clip=self.clip),
-            "generator": Optim(self.lr, "rmsprop"),
+            "discriminator": OptimizerSettings(self.lr, "rmsprop", clip=self.clip),
+            "generator": OptimizerSettings(self.lr, "rmsprop"),
         }

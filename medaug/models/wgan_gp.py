@@ -11,10 +11,10 @@ growing means the critic escapes its constraint: lower the rate.
 
 from collections.abc import Sequence
 
+from medaug.core.batch import Shape
+from medaug.models.discriminator import Discriminator
 from medaug.models.gan import GAN
-from medaug.models.parts import Network
-from medaug.models.referee import Referee
-from medaug.tensors import Shape
+from medaug.models.networks.build import Network
 
 
 class WGANGP(GAN):
@@ -59,7 +59,7 @@ class WGANGP(GAN):
             beta1=beta1,
             beta2=0.9,
         )
-        self.discriminator = Referee(
+        self.discriminator = Discriminator(
             shape,
             network,
             width,

@@ -1,1 +1,1 @@
-"""Synthetic pairs inside other libraries' augmentation pipelines."""
+"""Mix slices into scans: functions on arrays, and one adapter for each library."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster import vq
 
-from medaug.errors import ConfigError
-from medaug.geometry import HU_RANGE
+from medaug.core.errors import ConfigError
+from medaug.core.geometry import HU_RANGE
 from medaug.transforms.scan import Scan, fitting
 
 Texture = Literal["kept", "gaussian"]

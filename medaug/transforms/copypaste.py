@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from medaug.errors import ConfigError
+from medaug.core.errors import ConfigError
 from medaug.transforms.carvemix import chosen
 from medaug.transforms.scan import Scan, put
 

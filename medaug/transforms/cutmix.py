@@ -6,7 +6,7 @@ ICCV 2019.  There the classes are mixed by area; here every voxel brings its own
 
 import numpy as np
 
-from medaug.errors import ConfigError
+from medaug.core.errors import ConfigError
 from medaug.transforms.scan import Region, Scan, put
 
 

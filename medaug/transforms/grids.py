@@ -7,10 +7,10 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage, sparse
 
-from medaug.errors import ConfigError
-from medaug.geometry import resampling_matrix, spacing
+from medaug.core.errors import ConfigError
+from medaug.core.geometry import resampling_matrix, spacing
+from medaug.core.types import Affine
 from medaug.transforms.scan import Scan
-from medaug.types import Affine
 
 _SAME = 1e-3
 """Relative difference of voxel sizes that is none."""

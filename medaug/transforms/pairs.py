@@ -11,15 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medaug import journal
-from medaug.errors import ConfigError, DataError
-from medaug.files import parse_json, unsealed
-from medaug.rows import check_files
-from medaug.types import Sample, is_rgb
-from medaug.writers import open_writer
+from medaug.core.errors import ConfigError, DataError
+from medaug.core.types import Sample, is_rgb
+from medaug.runtime.files import parse_json, unsealed
+from medaug.synthesis import journal
+from medaug.synthesis.manifest import check_files
+from medaug.synthesis.writers import open_writer
 
 if TYPE_CHECKING:
-    from medaug.generator import Generator
+    from medaug.synthesis.generator import Generator
 
 KEPT = 512
 """Slices kept per source and process: 15 MB at 64 x 64, 60 MB at 128 x 128 pixels."""
@@ -135,7 +135,7 @@ def _drawn(key: Path, device: str, changed_ns: int) -> Pairs:
 
 @lru_cache(maxsize=4)
 def _loaded(key: Path, device: str, changed_ns: int) -> "Generator":
-    from medaug.generator import Generator
+    from medaug.synthesis.generator import Generator
 
     return Generator.from_pretrained(key, device=device)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from medaug.errors import ConfigError, DataError
-from medaug.transforms.donors import Donor
+from medaug.core.errors import ConfigError, DataError
 from medaug.transforms.pairs import open_generator, open_pairs, seen_key
+from medaug.transforms.sources import Donor
 
 Mode = Literal["replace", "vary", "redraw"]
 
@@ -83,7 +83,7 @@ def synthetic(mine: Donor, recipe: Recipe, index: int, fingerprint: str | None) 
         )
     if recipe.mode == "replace":
         return Donor.of(pairs.pair(index, recipe.seed))
-    from medaug.transforms.alter import Address, redraw, vary
+    from medaug.transforms.variation import Address, redraw, vary
 
     model = open_generator(recipe.source, recipe.device)
     where = Address(recipe.seed, index, recipe.smooth_mm)

@@ -16,15 +16,16 @@ import numpy.typing as npt
 import torch
 import torchio as tio
 
-from medaug.errors import ConfigError
-from medaug.geometry import HU_RANGE, spacing
-from medaug.seeds import derive
-from medaug.transforms.calm import calm
+from medaug.core.errors import ConfigError
+from medaug.core.geometry import HU_RANGE, spacing
+from medaug.core.seeds import derive
 from medaug.transforms.carvemix import carvemix
 from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
 from medaug.transforms.copypaste import copypaste
 from medaug.transforms.cutmix import cutmix
-from medaug.transforms.donors import (
+from medaug.transforms.pairs import POOL, open_pairs
+from medaug.transforms.scan import Scan, isolated_rng, pick
+from medaug.transforms.sources import (
     Anchor,
     Cases,
     Donor,
@@ -34,9 +35,6 @@ from medaug.transforms.donors import (
     mixed,
     open_donors,
 )
-from medaug.transforms.names import pick
-from medaug.transforms.pairs import POOL, open_pairs
-from medaug.transforms.scan import Scan
 from medaug.transforms.synthesis import SMOOTH_MM, STRENGTH, Mode, Recipe, synthetic
 
 SEEDS = 2**31
@@ -100,14 +98,14 @@ class _OnCases(tio.Transform):
         self, batch: Any, i: int, image: str, label: str | None, params: dict[str, Any]
     ) -> Donor:
         mine = _case(batch.images[image][i], None if label is None else batch.images[label][i])
-        with calm():
+        with isolated_rng():
             return self.change(mine, params)
 
 
 class RandomSynthesis(_OnCases):
     """Now and then, a synthetic pair in the place of a subject's image and label map.
 
-    The form for torchio 2 of the transform that `medaug.transforms.torchio` describes, with the
+    The form for torchio 2 of the transform that `medaug.transforms.torchio1` describes, with the
     same arguments.
     """
 
@@ -139,7 +137,7 @@ class RandomSynthesis(_OnCases):
 
     def draw(self) -> dict[str, Any]:
         """See ``_OnCases``."""
-        with calm():
+        with isolated_rng():
             pairs = open_pairs(self.source, self.device)
         index = _integer(SEEDS)
         if self.mode == "replace":
@@ -164,7 +162,7 @@ class RandomSynthesis(_OnCases):
 class _RandomMix(_OnCases):
     """Now and then, a case of a source mixed in.
 
-    Arguments as in `medaug.transforms.torchio_rivals`.
+    Arguments as in `medaug.transforms.torchio1`.
     """
 
     def __init__(
@@ -203,7 +201,7 @@ class _RandomMix(_OnCases):
 
     def draw(self) -> dict[str, Any]:
         """See ``_OnCases``."""
-        with calm():
+        with isolated_rng():
             donors = open_donors(self.source, self.device)
         indices = donors.indices(self.pool)
         told: dict[str, Any] = {
@@ -211,7 +209,7 @@ class _RandomMix(_OnCases):
             "index": int(indices[_integer(len(indices))]),
         }
         told |= {"draw": _integer(SEEDS), "seed": self.seed, "device": self.device}
-        with calm():
+        with isolated_rng():
             told["fingerprint"] = donors.fingerprint(told["index"], self.seed)
         return told | {"own": self.own()}
 
@@ -279,7 +277,7 @@ class RandomCopyPaste(_RandomMix):
 class RandomLabelContrast(_OnCases):
     """Now and then new intensities for all tissues, after SynthSeg (Billot et al. 2023).
 
-    The form for torchio 2; arguments as in `medaug.transforms.torchio_rivals`.
+    The form for torchio 2; arguments as in `medaug.transforms.torchio1`.
     """
 
     def __init__(

@@ -41,10 +41,10 @@ from prepare import pancreas_ct, unpack
 from results import Claim, asked, report
 from torch.utils.data import RandomSampler
 
+from medaug.core.types import Case
 from medaug.data import SliceDataset, open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.slicing import as_item, pipeline
-from medaug.types import Case
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.cache.slicing import as_item, pipeline
 
 BATCH, SEED, WORKERS, BUFFER = 64, 0, (0, 2), 30
 KEYS = ["image", "label"]

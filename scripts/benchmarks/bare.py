@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.device import autocast
-from medaug.models.base import Optim
-from medaug.models.phased import Phased
+from medaug.models.base import OptimizerSettings
+from medaug.models.networks.spatial import squash
 from medaug.models.priors import FlowPrior
+from medaug.models.spatial_vaegan import SpatialVAEGAN
 from medaug.models.vaegan import VAEGAN
 from medaug.models.wgan_gp import WGANGP
-from medaug.networks.spatial import squash
+from medaug.runtime.device import autocast
 
 Mixed = Callable[[], AbstractContextManager[object]]
 """Opens mixed precision, or nothing."""
@@ -57,12 +57,12 @@ def loop(model: nn.Module, x: Tensor, precision: str, progress: float = 0.0) -> 
         return wgan_gp(model, x, mixed, progress)
     if isinstance(model, VAEGAN):
         return vaegan(model, x, mixed, progress)
-    assert isinstance(model, Phased)
+    assert isinstance(model, SpatialVAEGAN)
     phase = sum(progress >= bound for bound in model.phases)
     return (autoencode, sharpen, prior)[phase](model, x, mixed, progress)
 
 
-def adam(parameters: Iterable[nn.Parameter], how: Optim) -> torch.optim.Optimizer:
+def adam(parameters: Iterable[nn.Parameter], how: OptimizerSettings) -> torch.optim.Optimizer:
     """Torch's fused AdamW, which is Adam where nothing decays."""
     return torch.optim.AdamW(
         parameters, lr=how.lr, betas=how.betas, weight_decay=how.weight_decay, fused=True
@@ -75,7 +75,7 @@ def likeness(raw: Tensor, x: Tensor, mask_weight: float) -> Tensor:
     return image + mask_weight * F.binary_cross_entropy_with_logits(raw[:, 1:], (x[:, 1:] + 1) / 2)
 
 
-def autoencode(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
+def autoencode(model: SpatialVAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     """Encoder and decoder against one loss."""
     how = model.optim(progress)["encoder"]
     optimizer = adam([*model.encoder.parameters(), *model.decoder.parameters()], how)
@@ -96,7 +96,7 @@ def autoencode(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     return Loop(step, len(x))
 
 
-def sharpen(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
+def sharpen(model: SpatialVAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     """Decoder against discriminator, both from one forward pass."""
     how = model.optim(progress)
     ours, theirs = list(model.decoder.parameters()), list(model.discriminator.parameters())
@@ -124,7 +124,7 @@ def sharpen(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     return Loop(step, len(x))
 
 
-def prior(model: Phased, x: Tensor, mixed: Mixed, progress: float) -> Loop:
+def prior(model: SpatialVAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:
     """The flow learns codes of as many batches as ``x`` holds."""
     assert isinstance(model.code, FlowPrior)
     flow = model.code

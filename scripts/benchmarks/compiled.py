@@ -18,8 +18,8 @@ import numpy as np
 from results import Asked, Claim, asked, fresh, report
 from synthesize import weights
 
-from medaug.compiling import CACHE
-from medaug.generator import Generator
+from medaug.synthesis.compile import CACHE
+from medaug.synthesis.generator import Generator
 
 ALTERNATIVES = 8
 PAIRS = 5

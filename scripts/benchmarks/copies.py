@@ -23,12 +23,11 @@ from results import Asked, Claim, asked, report
 from scipy import ndimage
 
 from medaug.data import open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.warp import field, warp
-from medaug.evaluate.copies import Search, bar
-from medaug.evaluate.evidence import SliceSet, real_slices
-from medaug.evaluate.planting import planted
-from medaug.evaluate.privacy import exact_interval
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.feed.warp import field, warp
+from medaug.evaluation.families.privacy import exact_interval
+from medaug.evaluation.metrics.copies import Search, bar, planted
+from medaug.evaluation.slices.evidence import SliceSet, real_slices
 
 TRAIN, KNOWN = 20261201, 16
 CALIBRATION, HELDOUT = 20261202, 12

@@ -18,13 +18,13 @@ from material import organ_cache
 from results import Asked, Claim, asked, report
 from scipy import ndimage
 
-from medaug.data.cache import CacheSettings
-from medaug.evaluate import anatomy, appearance, diversity, fidelity, privacy
-from medaug.evaluate.agreement import witness
-from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
-from medaug.evaluate.features.spaces import spaces_of
-from medaug.evaluate.figures import Figure
-from medaug.evaluate.segmenter import Segmenter
+from medaug.data.cache.prepare import CacheSettings
+from medaug.evaluation.families import anatomy, appearance, diversity, fidelity, privacy
+from medaug.evaluation.families.anatomy import witness
+from medaug.evaluation.features.spaces import spaces_of
+from medaug.evaluation.figures import Figure
+from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
+from medaug.training.segmenter import Segmenter
 
 TRAIN, CALIBRATION, UNSEEN = 20261211, 20261212, 20261213
 """Seeds of patients that were looked at once, after every bound was chosen."""

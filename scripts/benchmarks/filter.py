@@ -21,11 +21,12 @@ from material import organ_cache
 from prepare import unpack
 from results import Asked, Claim, asked, report
 
-from medaug.config import DataConfig, FilterConfig
+from medaug.core.config import DataConfig
 from medaug.data import open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.feed import Feed
-from medaug.filter import Filter, open_filter
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.feed.feed import Feed
+from medaug.synthesis.filter import Filter, open_filter
+from medaug.synthesis.filter.settings import FilterConfig
 
 KNOWN, PATIENTS = 20261122, 16
 UNSEEN, STRANGERS = 20261123, 24

@@ -7,14 +7,14 @@ from unittest.mock import patch
 import numpy as np
 from material import phantom_cache
 
-from medaug.config import DataConfig, resolve
-from medaug.data.cache import SliceCache
-from medaug.data.feed import Feed
-from medaug.data.filling import write_case
-from medaug.data.stored import INDEX, fingerprint, read_case, read_index
-from medaug.files import write_json
-from medaug.run import weights_path
-from medaug.train import fit
+from medaug.core.config import DataConfig, resolve
+from medaug.data.cache.fill import write_case
+from medaug.data.cache.prepare import SliceCache
+from medaug.data.cache.store import INDEX, fingerprint, read_case, read_index
+from medaug.data.feed.feed import Feed
+from medaug.runtime.files import write_json
+from medaug.training.loop import fit
+from medaug.training.run import weights_path
 
 SCAN = 100
 """Slices of each scan."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medaug.files import write_json
+from medaug.runtime.files import write_json
 
 ROOT = Path(__file__).parents[2]
 

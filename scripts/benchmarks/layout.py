@@ -13,14 +13,14 @@ from filter import PATIENTS, SIZE, STRANGERS, UNSEEN
 from material import organ_cache
 from results import Asked, Claim, asked, report
 
-from medaug.codec import CTCodec
-from medaug.config import Config, DataConfig, resolve
-from medaug.data.cache import CacheSettings, SliceCache
-from medaug.data.feed import Feed, codec_for
-from medaug.evaluate.segmenter import Segmenter, dice, train_on
-from medaug.generator import Generator
-from medaug.preview import grid
-from medaug.train import fit
+from medaug.core.codec import CTCodec
+from medaug.core.config import Config, DataConfig, resolve
+from medaug.data.cache.prepare import CacheSettings, SliceCache
+from medaug.data.feed.feed import Feed, codec_for
+from medaug.runtime.pictures import grid
+from medaug.synthesis.generator import Generator
+from medaug.training.loop import fit
+from medaug.training.segmenter import Segmenter, dice, train_on
 
 TEACHERS = 20261124
 """Seed of the patients that the segmenter learns from."""

@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 from results import ROOT, Asked
 
+from medaug.core.seeds import derive
 from medaug.data import open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.phantom import Organ, Phantom, draw_organs
-from medaug.files import write_bytes, write_json
-from medaug.seeds import derive
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.sources.phantom.source import Organ, Phantom, draw_organs
+from medaug.runtime.files import write_bytes, write_json
 
 PATIENTS = 8
 SEED = 1

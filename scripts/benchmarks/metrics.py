@@ -21,13 +21,13 @@ import torch
 from material import phantom_cache
 from results import Claim, asked, report
 
-from medaug.data.cache import CacheSettings, SliceCache
-from medaug.data.warp import field, warp, warp_ids
-from medaug.evaluate.evidence import Evidence, SliceSet, real_slices
-from medaug.evaluate.exposure import Seen
-from medaug.evaluate.families import FAMILIES, Subject
-from medaug.evaluate.features.spaces import Spaces, spaces_of
-from medaug.seeds import generator
+from medaug.core.seeds import generator
+from medaug.data.cache.prepare import CacheSettings, SliceCache
+from medaug.data.feed.warp import field, warp, warp_ids
+from medaug.evaluation.families import FAMILIES, Subject
+from medaug.evaluation.features.spaces import Spaces, spaces_of
+from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
+from medaug.evaluation.slices.seen import Seen
 
 N, QUICK = 5000, 300
 SIZE = 128

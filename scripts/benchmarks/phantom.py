@@ -6,10 +6,10 @@ from dataclasses import asdict
 from material import demo_folder, phantom_cache, run_demo
 from results import Asked, Claim, asked, report
 
-from medaug.data.cache import CacheSettings
-from medaug.demo import LABEL
-from medaug.evaluate.masks import Masks, real_masks, synthetic_masks
-from medaug.generator import Generator
+from medaug.cli.demonstration import LABEL
+from medaug.data.cache.prepare import CacheSettings
+from medaug.evaluation.metrics.masks import Masks, real_masks, synthetic_masks
+from medaug.synthesis.generator import Generator
 
 UNSEEN = 20261121
 PATIENTS = 12

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from medaug.device import autocast
+from medaug.runtime.device import autocast
 
 EPOCH = 5000
 """Batches in an epoch of a rival, so that its end, with workers forked anew, counts for nothing."""

@@ -61,7 +61,7 @@ def read_with_simpleitk(one: Path) -> tuple[int, ...]:
 def slice_it(source: Path, cache: Path) -> None:
     """Prepare the scans in ``source`` in this process, as the default config slices them."""
     from medaug.data import open_source
-    from medaug.data.cache import CacheSettings, prepare
+    from medaug.data.cache.prepare import CacheSettings, prepare
 
     done = prepare(open_source(str(source)), cache, CacheSettings(), workers=0)
     assert done.done

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from results import Claim, asked, report
 
-from medaug.data.cache import CacheSettings, prepare
-from medaug.data.pancreas import PancreasCT
-from medaug.data.phantom import Phantom, Shape, Spacing
-from medaug.data.stored import read_index
+from medaug.data.cache.prepare import CacheSettings, prepare
+from medaug.data.cache.store import read_index
+from medaug.data.sources.pancreas import PancreasCT
+from medaug.data.sources.phantom.source import Phantom, Shape, Spacing
 
 SIZES, KILLS, KILLED, REPEATS, SEED = (10, 20, 40, 80), 50, 10, 3, 20261210
 EVERY_S = 0.03

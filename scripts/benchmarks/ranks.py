@@ -25,10 +25,10 @@ from material import PATIENTS, SEED, phantom_cache
 from results import Claim, asked, report
 from scaling import estimates, sent
 
-import medaug.train
-from medaug.checkpoint import pack
-from medaug.config import resolve
-from medaug.data.cache import SliceCache
+import medaug.training.loop
+from medaug.core.config import resolve
+from medaug.data.cache.prepare import SliceCache
+from medaug.training.checkpoint import pack
 
 BATCH = 16
 ROUNDS = 200
@@ -48,7 +48,7 @@ def played(
 ) -> int:
     """Train for ``rounds``; the terms, hashes and seconds of each go to a file."""
     found: dict[str, list[Any]] = {"terms": [], "same": [], "seconds": []}
-    round_of = medaug.train._Trainer.round
+    round_of = medaug.training.loop._Trainer.round
 
     def noted(self: Any) -> int:
         if not self.images and nudge:
@@ -64,16 +64,16 @@ def played(
             self.images = self.config.train.images
         return seen
 
-    medaug.train._Trainer.round = noted  # type: ignore[method-assign]
-    medaug.train._Trainer.snapshot = lambda self, planned=True: None  # type: ignore[method-assign]
-    medaug.train._Trainer.tell = lambda self, speed: None  # type: ignore[method-assign]
+    medaug.training.loop._Trainer.round = noted  # type: ignore[method-assign]
+    medaug.training.loop._Trainer.snapshot = lambda self, planned=True: None  # type: ignore[method-assign]
+    medaug.training.loop._Trainer.tell = lambda self, speed: None  # type: ignore[method-assign]
     opened = SliceCache.open(cache)
     wishes = {
         "data": {"name": "phantom", "size": opened.settings.size},
         "model": model,
         "train": {"images": BATCH * rounds * 8, "batch": BATCH, "precision": "float32"},
     }
-    medaug.train.fit(resolve(wishes), opened, run, device="cpu")
+    medaug.training.loop.fit(resolve(wishes), opened, run, device="cpu")
     torch.save(found, out.with_suffix(f".{os.environ['RANK']}"))
     return 0
 

@@ -15,12 +15,12 @@ import SimpleITK as sitk
 from prepare import pancreas_ct, unpack
 from results import Claim, asked, report
 
-from medaug.data.cache import SliceCache
-from medaug.demo import SHIPPED
-from medaug.evaluate.masks import Masks, measure, real_masks
-from medaug.generator import Generator
-from medaug.synthesis import synthesize
-from medaug.workflow import train
+from medaug.cli.demonstration import SHIPPED
+from medaug.data.cache.prepare import SliceCache
+from medaug.evaluation.metrics.masks import Masks, measure, real_masks
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.workflow import train
 
 N = 200
 IMAGES = 60_000

@@ -153,7 +153,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on besides the code."""
     import torch
 
-    from medaug.device import choose_precision
+    from medaug.runtime.device import choose_precision
 
     facts = {
         "cpu": _cpu(),

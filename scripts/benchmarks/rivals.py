@@ -31,7 +31,7 @@ from plain import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medaug.device import autocast
+from medaug.runtime.device import autocast
 
 
 def pythae_vaegan(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:

@@ -12,14 +12,14 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from medaug import across
-from medaug.config import resolve
-from medaug.distributed import Ranks
+from medaug.core.batch import Batch, Shape
+from medaug.core.config import resolve
+from medaug.core.registry import MODELS
 from medaug.models import build
 from medaug.models.base import Model
-from medaug.registry import MODELS
-from medaug.rounds import Game
-from medaug.tensors import Batch, Shape
+from medaug.runtime import collectives
+from medaug.runtime.distributed import Ranks
+from medaug.training.step import Players
 
 SHAPE = Shape(2, 1, 64)
 PRESETS = ("author", "modern")
@@ -60,7 +60,7 @@ class Counting(Ranks):
         return GATHERED(values)
 
 
-GATHERED = across.gathered
+GATHERED = collectives.all_gather
 
 
 def sent(names: list[str] | None = None) -> dict[str, dict[str, int]]:
@@ -75,24 +75,24 @@ def sent(names: list[str] | None = None) -> dict[str, dict[str, int]]:
 def _sent(name: str, preset: str) -> dict[str, int]:
     config = resolve({"model": {"name": name, "preset": preset}})
     model = build(name, config.model.arguments, SHAPE)
-    across.share_norms(model)
-    game = Game(model, 0, torch.device("cpu"), "float32")
+    collectives.share_norms(model)
+    game = Players(model, 0, torch.device("cpu"), "float32")
     return max((_round(model, game, at) for at in PROGRESS), key=lambda told: whole(told, 8))
 
 
-def _round(model: Model, game: Game, at: float) -> dict[str, int]:
+def _round(model: Model, game: Players, at: float) -> dict[str, int]:
     """Of the round at the share ``at`` of a run: bytes, and those that each row adds."""
     ranks, gradients = Counting(), 0
     for turn in model.turns(at):
         rows = LITTLE * turn.batches
         x = torch.rand(rows, SHAPE.channels, SHAPE.size, SHAPE.size) * 2 - 1
         with (
-            mock.patch.object(across, "together", return_value=ranks),
-            mock.patch.object(across, "gathered", ranks.gathered),
-            across.drawing(rows),
+            mock.patch.object(collectives, "together", return_value=ranks),
+            mock.patch.object(collectives, "gathered", ranks.gathered),
+            collectives.shared_draws(rows),
         ):
             taken = game.gradients(turn.play(Batch(x)))
-            across.averaged(taken)
+            collectives.average_gradients(taken)
         gradients += sum(each.nbytes for steps in taken.values() for each in steps)
     return {
         "weights": sum(p.numel() for p in model.parameters()),

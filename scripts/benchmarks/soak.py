@@ -24,11 +24,11 @@ from matplotlib.figure import Figure
 from results import RESULTS, WORK, Asked, Claim, report
 from watching import watch
 
-from medaug.config import resolve
-from medaug.data.cache import SliceCache
-from medaug.generator import Generator
-from medaug.synthesis import synthesize
-from medaug.train import fit
+from medaug.core.config import resolve
+from medaug.data.cache.prepare import SliceCache
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.loop import fit
 
 Look = dict[str, float]
 

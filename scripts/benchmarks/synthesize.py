@@ -16,13 +16,13 @@ from typing import Any
 from material import phantom_cache
 from results import Asked, Claim, asked, fresh, peak_bytes, report
 
-from medaug.checkpoint import read_tensors, write_tensors
-from medaug.config import resolve
-from medaug.demo import SHIPPED
-from medaug.generator import Generator
-from medaug.run import weights_path
-from medaug.synthesis import synthesize
-from medaug.train import fit
+from medaug.cli.demonstration import SHIPPED
+from medaug.core.config import resolve
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.checkpoint import read_tensors, write_tensors
+from medaug.training.loop import fit
+from medaug.training.run import weights_path
 
 SAMPLES = 256
 ALTERNATIVES = 8

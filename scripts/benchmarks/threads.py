@@ -17,7 +17,7 @@ from results import Claim, asked, fresh, report
 from synthesize import weights
 from train import set_up, speed
 
-from medaug.generator import Generator
+from medaug.synthesis.generator import Generator
 
 SIZE = 64
 SECONDS, BLOCKS, TURNS = 8.0, 2, 3

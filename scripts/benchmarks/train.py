@@ -19,9 +19,9 @@ from bare import loop
 from material import PATIENTS, SEED, phantom_cache
 from results import Claim, asked, report
 
-import medaug.train
-from medaug.config import resolve
-from medaug.data.cache import SliceCache
+import medaug.training.loop
+from medaug.core.config import resolve
+from medaug.data.cache.prepare import SliceCache
 from medaug.models import build
 
 BATCH = 32
@@ -38,7 +38,7 @@ GAMES: dict[str, dict[str, Any]] = {
 }
 
 
-class Rounds(medaug.train._Trainer):
+class Rounds(medaug.training.loop._Trainer):
     """What ``fit`` sets up, handed over where it would begin to work."""
 
     def work(self) -> "Rounds":
@@ -57,8 +57,8 @@ def set_up(
         "model": model,
         "train": {"images": 10**9, "batch": BATCH, **train},
     }
-    with mock.patch.object(medaug.train, "_Trainer", Rounds):
-        trainer: Any = medaug.train.fit(resolve(wishes), cache, run, device=device)
+    with mock.patch.object(medaug.training.loop, "_Trainer", Rounds):
+        trainer: Any = medaug.training.loop.fit(resolve(wishes), cache, run, device=device)
     return trainer
 
 
@@ -68,7 +68,7 @@ def bare_twin(trainer: Rounds) -> Callable[[], int]:
     twin = build(settings.name, settings.arguments, trainer.feed.shape).to(trainer.feed.device)
     twin.load_state_dict(trainer.model.state_dict())
     if trainer.game.precision == "bfloat16":
-        medaug.train.channels_last(twin)
+        medaug.training.loop.channels_last(twin)
     turn = twin.turns(0.0)[0]
     x = trainer.feed.batch(0, trainer.config.train.batch * turn.batches).x
     bare = loop(twin.train(), x, trainer.game.precision)

@@ -8,9 +8,9 @@ from typing import Any
 from material import PATIENTS, SEED, phantom_cache
 from results import Claim, asked, report
 
-from medaug.config import resolve
-from medaug.data.cache import SliceCache
-from medaug.train import fit
+from medaug.core.config import resolve
+from medaug.data.cache.prepare import SliceCache
+from medaug.training.loop import fit
 
 IMAGES = 20_000
 

@@ -16,12 +16,12 @@ from typing import Any
 from material import phantom_cache
 from results import Asked, Claim, asked, report
 
-from medaug.config import resolve
-from medaug.data.cache import CacheSettings
-from medaug.generator import Generator
-from medaug.synthesis import synthesize
-from medaug.train import fit
-from medaug.types import Sample
+from medaug.core.config import resolve
+from medaug.core.types import Sample
+from medaug.data.cache.prepare import CacheSettings
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.loop import fit
 
 SAMPLES = 5000
 ON_CPU = 480

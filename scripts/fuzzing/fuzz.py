@@ -18,7 +18,7 @@ from keeping import sources  # noqa: E402
 from kinds import KINDS  # noqa: E402
 from running import Tried, Worker, trials  # noqa: E402
 
-from medaug.files import write_bytes, write_json  # noqa: E402
+from medaug.runtime.files import write_bytes, write_json  # noqa: E402
 
 WORK = ROOT / "build" / "fuzz"
 RESULTS = ROOT / "docs" / "results"

@@ -13,11 +13,12 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from medaug.data import open_source, phantom
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from tests import enhanced as frames
-from tests import photographs
+from medaug.data import open_source
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.sources.phantom import source as phantom
 from tests.conftest import TINY, miniature, write_label, write_patient, write_series
+from tests.support import enhanced as frames
+from tests.support import photographs
 
 SPACING = (6.0, 6.0, 2.5)
 CACHE = CacheSettings(size=32, holdout=0.0)
@@ -78,7 +79,7 @@ def multiframe(root: Path) -> None:
 
 def segmentation(root: Path) -> None:
     """A scan of Pancreas-CT with its label as DICOM SEG."""
-    from tests.segmentations import idc
+    from tests.support.segmentations import idc
 
     idc(root)
 
@@ -212,8 +213,8 @@ def cache(root: Path) -> None:
 
 def run(root: Path) -> None:
     """A trained run beside its cache."""
-    from medaug.config import resolve
-    from medaug.train import fit
+    from medaug.core.config import resolve
+    from medaug.training.loop import fit
 
     cache(root)
     more = {"train": {"keep_snapshots": 1}}
@@ -222,8 +223,9 @@ def run(root: Path) -> None:
 
 def filters(root: Path) -> None:
     """A run with the filter that was built for it."""
-    from medaug.config import DataConfig, FilterConfig
-    from medaug.filter.judging import open_filter
+    from medaug.core.config import DataConfig
+    from medaug.synthesis.filter.filter import open_filter
+    from medaug.synthesis.filter.settings import FilterConfig
 
     run(root)
     open_filter(
@@ -238,8 +240,8 @@ def output(form: str) -> Callable[[Path], None]:
     """Synthesised slices with masks and uncertainty."""
 
     def make(root: Path) -> None:
-        from medaug.generator import Generator
-        from medaug.synthesis import synthesize
+        from medaug.synthesis.generator import Generator
+        from medaug.synthesis.synthesize import synthesize
 
         run(root)
         source = Generator.from_pretrained(root / "run", "cpu")

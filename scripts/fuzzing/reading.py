@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from medaug.data import open_source
-from medaug.data.cache import CacheSettings, PrepareReport, SliceCache, prepare
+from medaug.data.cache.prepare import CacheSettings, PrepareReport, SliceCache, prepare
 
 
 @dataclass
@@ -70,7 +70,7 @@ def source(root: Path, place: str = "", **settings: Any) -> Seen:
 
 def unlabeled(root: Path) -> Seen:
     """Scans without labels, as they join training."""
-    from medaug.data.unlabeled import Unlabeled
+    from medaug.data.sources.unlabeled import Unlabeled
 
     opened = Unlabeled(root)
     report = prepare(opened, root / ".cache", CacheSettings(32, holdout=0.0), 0)
@@ -79,10 +79,10 @@ def unlabeled(root: Path) -> Seen:
 
 def cache(root: Path) -> Seen:
     """A cache as training sees it: opened, and every slice of it taken."""
-    from medaug.codec import CTCodec
-    from medaug.config import DataConfig
-    from medaug.data.feed import Feed
-    from medaug.inspection import inspect
+    from medaug.cli.describe import inspect
+    from medaug.core.codec import CTCodec
+    from medaug.core.config import DataConfig
+    from medaug.data.feed.feed import Feed
 
     opened = SliceCache.open(root / "cache")
     about = inspect(root / "cache")
@@ -104,10 +104,10 @@ def resumed(root: Path) -> Seen:
 
 def weights(root: Path) -> Seen:
     """A run that is drawn from."""
-    from medaug.evaluate.training import training_curves
-    from medaug.generator import Generator
-    from medaug.inspection import inspect
-    from medaug.run import trained_on
+    from medaug.cli.describe import inspect
+    from medaug.evaluation.page.training_curves import training_curves
+    from medaug.synthesis.generator import Generator
+    from medaug.training.run import trained_on
 
     source = Generator.from_pretrained(root / "run", "cpu")
     samples = list(source.generate(2, seed=0, uncertainty=2))
@@ -128,8 +128,8 @@ def weights(root: Path) -> Seen:
 
 def continued(root: Path) -> Seen:
     """A run that the same train command goes on with."""
-    from medaug.config import resolve
-    from medaug.train import fit
+    from medaug.core.config import resolve
+    from medaug.training.loop import fit
     from tests.conftest import TINY
 
     more = {"train": {"keep_snapshots": 1}}
@@ -143,8 +143,8 @@ def continued(root: Path) -> Seen:
 
 def filters(root: Path) -> Seen:
     """A filter that judges."""
-    from medaug.config import FilterConfig
-    from medaug.filter.judging import open_filter
+    from medaug.synthesis.filter.filter import open_filter
+    from medaug.synthesis.filter.settings import FilterConfig
 
     config = FilterConfig(segmenter_images=32, folds=2)
     found = open_filter(root / "run" / "filter.safetensors", config)
@@ -157,10 +157,10 @@ def output(form: str) -> Callable[[Path], Seen]:
     """A synthesised folder, as every command reads it."""
 
     def read(root: Path) -> Seen:
-        from medaug import journal
-        from medaug.evaluate.synthesised import looks_like, open_synthesised
-        from medaug.inspection import inspect
-        from medaug.splits import nnunet_splits
+        from medaug.cli.describe import inspect
+        from medaug.evaluation.slices.from_folder import looks_like, open_synthesised
+        from medaug.synthesis import journal
+        from medaug.synthesis.nnunet_splits import nnunet_splits
         from medaug.transforms.pairs import _written, open_pairs
 
         out, facets = root / "out", {}
@@ -187,7 +187,7 @@ def output(form: str) -> Callable[[Path], Seen]:
 
 def _splits(out: Path, splits: Callable[..., Any], facets: dict[str, str]) -> None:
     """What nnU-Net is told of the folder; with synthetic cases alone it is refused."""
-    from medaug.errors import DataError
+    from medaug.core.errors import DataError
 
     try:
         facets["splits"] = _hash(str(splits(out, 2, dry_run=True)))
@@ -199,9 +199,9 @@ def _splits(out: Path, splits: Callable[..., Any], facets: dict[str, str]) -> No
 
 def again(root: Path) -> Seen:
     """A synthesised folder that the same command goes on with."""
-    from medaug import journal
-    from medaug.generator import Generator
-    from medaug.synthesis import synthesize
+    from medaug.synthesis import journal
+    from medaug.synthesis.generator import Generator
+    from medaug.synthesis.synthesize import synthesize
 
     source = Generator.from_pretrained(root / "run", "cpu")
     synthesize(source, 3, root / "out", format="nifti", uncertainty=2)
@@ -211,7 +211,7 @@ def again(root: Path) -> Seen:
 
 def masks(root: Path) -> Seen:
     """Masks that layouts are made of."""
-    from medaug.layouts.folder import OwnMasks
+    from medaug.synthesis.masks.folder import OwnMasks
 
     found = OwnMasks(root, {"pancreas": 1}, {}, 32, 200.0, None)
     return Seen({"masks": _hash(found.own)})
@@ -219,8 +219,8 @@ def masks(root: Path) -> Seen:
 
 def foreign(root: Path) -> Seen:
     """Slices of another tool that are judged."""
-    from medaug.evaluate.foreign import open_foreign
-    from medaug.evaluate.synthetic import Frame
+    from medaug.evaluation.slices.foreign import open_foreign
+    from medaug.evaluation.slices.synthetic import Frame
 
     found = open_foreign(root, {"pancreas": 1})
     frame = Frame(root, 40, 6.0, 2.5, (-160.0, 240.0), {"pancreas": 1}, 1)
@@ -230,7 +230,7 @@ def foreign(root: Path) -> Seen:
 
 def config(root: Path) -> Seen:
     """A config, resolved."""
-    from medaug.config import read_yaml, resolve
+    from medaug.core.config import read_yaml, resolve
 
     found = resolve(read_yaml(root / "config.yaml")).dump()
     return Seen({"config": _hash(found)}, {json.dumps(found, sort_keys=True)})
@@ -238,7 +238,7 @@ def config(root: Path) -> Seen:
 
 def script(root: Path) -> Seen:
     """A feature extractor that is run."""
-    from medaug.evaluate.features.script import Script
+    from medaug.evaluation.features.script import Script
 
     found = Script(root / "features.pt", (-160.0, 240.0))
     rows = found(np.arange(2 * 256, dtype=np.int16).reshape(2, 16, 16) - 100)

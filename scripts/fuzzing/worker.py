@@ -22,7 +22,7 @@ from kinds import KINDS, Kind
 from reading import Seen
 from structured import STRUCTURED
 
-from medaug.errors import MedaugError
+from medaug.core.errors import MedaugError
 
 LONGEST = 700
 """Characters of a refusal; a longer one is no sentence."""

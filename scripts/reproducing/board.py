@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from medaug.config import Config, resolve
+from medaug.core.config import Config, resolve
 from medaug.data import open_source
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.device import choose_device
-from medaug.evaluate.classifier import accuracy, load, save, train_classifier
-from medaug.evaluate.scoreboard import Reference, real_row, reconstruction_error, score
-from medaug.files import write_bytes, write_json
-from medaug.generator import Generator
-from medaug.train import TrainReport, fit
-from medaug.workflow import PICTURES
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.evaluation.metrics.classifier import accuracy, load, save, train_classifier
+from medaug.evaluation.metrics.scoreboard import Reference, real_row, reconstruction_error, score
+from medaug.runtime.device import choose_device
+from medaug.runtime.files import write_bytes, write_json
+from medaug.synthesis.generator import Generator
+from medaug.training.loop import TrainReport, fit
+from medaug.training.workflow import PICTURES
 
 QUICK_WIDTH = 16
 QUICK_BATCH = 32

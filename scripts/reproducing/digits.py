@@ -19,11 +19,11 @@ from board import (
     trained,
 )
 
-from medaug.data.cache import SliceCache
-from medaug.evaluate.scoreboard import Reference, score
-from medaug.files import write_json
-from medaug.generator import Generator
-from medaug.registry import MODELS
+from medaug.core.registry import MODELS
+from medaug.data.cache.prepare import SliceCache
+from medaug.evaluation.metrics.scoreboard import Reference, score
+from medaug.runtime.files import write_json
+from medaug.synthesis.generator import Generator
 
 COLUMNS = {
     "inception_score": "IS",

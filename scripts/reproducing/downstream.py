@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from board import ROOT, machine
 
-from medaug.data.cache import CacheSettings, SliceCache, prepare
-from medaug.data.phantom import Phantom
-from medaug.errors import MedaugError
-from medaug.evaluate.downstream.running import RESULT, run
-from medaug.evaluate.downstream.settings import resolve_study
-from medaug.files import write_bytes, write_json
+from medaug.core.errors import MedaugError
+from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
+from medaug.data.sources.phantom.source import Phantom
+from medaug.evaluation.downstream.running import RESULT, run
+from medaug.evaluation.downstream.settings import resolve_study
+from medaug.runtime.files import write_bytes, write_json
 
 PEOPLE = 20261130
 """Seed of the phantom patients."""

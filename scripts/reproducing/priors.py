@@ -21,10 +21,10 @@ from board import (
 )
 from digits import figure, line
 
-from medaug.data.cache import SliceCache
-from medaug.evaluate.scoreboard import Reference, score
-from medaug.files import write_json
-from medaug.generator import Generator
+from medaug.data.cache.prepare import SliceCache
+from medaug.evaluation.metrics.scoreboard import Reference, score
+from medaug.runtime.files import write_json
+from medaug.synthesis.generator import Generator
 
 BASE = {"name": "vae", "preset": "modern", "prior": "gaussian"}
 TIMED = 256

@@ -21,7 +21,7 @@ import os
 import torch
 from torch import nn
 
-from medaug.losses import half_squared_error
+from medaug.models.losses import half_squared_error
 from medaug.models.base import Model, Move, Optim, Turn
 
 
@@ -183,7 +183,7 @@ def _first_on_path(site: str) -> None:
 
 def _spoil(source: Path, target: Path, draws: np.random.Generator) -> str:
     """Write a weight file again with one value that is no number; the name of its tensor."""
-    from medaug.checkpoint import read_tensors, write_tensors
+    from medaug.training.checkpoint import read_tensors, write_tensors
 
     tensors, header, _ = read_tensors(source)
     names = sorted(k for k, v in tensors.items() if v.is_floating_point() and v.numel())

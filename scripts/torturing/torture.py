@@ -31,7 +31,7 @@ from results import describe, machine, public  # noqa: E402
 from trial import Hammered, Tally, Trial  # noqa: E402
 from victims import VICTIMS, World, world  # noqa: E402
 
-from medaug.files import write_json  # noqa: E402
+from medaug.runtime.files import write_json  # noqa: E402
 
 SHOWN = 4000
 """Characters of what a command said before it hung or showed a traceback."""

@@ -168,13 +168,13 @@ def _set(key: str, value: object) -> tuple[str, str]:
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
     """Make or find what the commands work on, and serve it while the block lasts."""
-    from medaug.data import phantom
-    from medaug.evaluate.features.spaces import spaces_of
+    from medaug.data.sources.phantom import source
+    from medaug.evaluation.features.spaces import spaces_of
 
     scans = folder / "scans"
     if not scans.exists():
         part = folder / "scans.part"
-        phantom.write(part, PATIENTS, 7, SHAPE, SPACING_MM)
+        source.write(part, PATIENTS, 7, SHAPE, SPACING_MM)
         part.rename(scans)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         os.environ.pop(name, None)

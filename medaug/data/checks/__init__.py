@@ -6,18 +6,15 @@ as named constants that say what sound scans measure.  `battery` runs them all o
 
 from collections.abc import Mapping
 
-from medaug.data.alignment import misplaced, weigh
-from medaug.data.checks.compression import check_compression
-from medaug.data.checks.finding import Finding, Verdict, worst
-from medaug.data.checks.gaps import check_gaps
+from medaug.core.modality import CT, Modality
+from medaug.core.types import HU, Affine, LabelMap
+from medaug.data.checks.alignment import misplaced, weigh
 from medaug.data.checks.grid import check_grid
-from medaug.data.checks.intensity import check_intensity
+from medaug.data.checks.intensity import check_compression, check_gaps, check_intensity
 from medaug.data.checks.masks import check_masks
 from medaug.data.checks.orientation import check_orientation
-from medaug.data.checks.reduced import Reduced, reduce
+from medaug.data.checks.reduced import Finding, Reduced, Verdict, reduce, worst
 from medaug.data.checks.slices import check_slices
-from medaug.modality import CT, Modality
-from medaug.types import HU, Affine, LabelMap
 
 __all__ = ["CHECKS", "Finding", "Reduced", "Verdict", "battery", "reduce", "worst"]
 

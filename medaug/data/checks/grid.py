@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from medaug import geometry
-from medaug.data.checks.finding import Verdict
-from medaug.types import Affine
+from medaug.core import geometry
+from medaug.core.types import Affine
+from medaug.data.checks.reduced import Verdict
 
 SHEAR_DOUBTFUL_DEG, SHEAR_REFUSED_DEG = 0.5, 2.0
 """Angle by which the axes miss a right one.  At 2 degrees a stack of 200 mm drifts by 7 mm."""

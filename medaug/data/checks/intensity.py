@@ -2,21 +2,37 @@
 
 import numpy as np
 
-from medaug.data.checks.finding import Verdict
-from medaug.types import HU
+from medaug.core.types import HU
+from medaug.data.checks.reduced import Verdict
 
 LEAST_SPAN_HU = 300
 """Between the first and the last hundredth; air and soft tissue are 1000 HU apart."""
+
+
 DENSE_HU = -500
+
+
 LEAST_DENSE = 0.02
 """Share of voxels above -500 HU; a body fills 0.3 to 0.6 of a scan, an arm 0.03."""
+
+
 SOFT_HU = (-250, 300)
+
+
 LEAST_SOFT = 0.6
 """Share of the dense voxels that are fat or soft tissue; 0.92 and more in real abdomens."""
+
+
 HIGH_HU, MOST_HIGH = 600, 0.2
 """Share of the dense voxels that are harder than spongy bone; 0.01 in abdomens, 0.15 in heads."""
+
+
 AIR_HU, LEAST_AIR = -700, 0.001
+
+
 FAT_HU, LEAST_FAT = -20, 0.01
+
+
 _STRIDE = 3
 
 
@@ -47,3 +63,24 @@ def check_intensity(image: HU) -> tuple[Verdict, str]:
             return "refused", f"{told}, without air or fat; the values are no HU"
         return "doubtful", f"{told}, without air; the scan was windowed or cut out of the body"
     return "ok", ""
+
+
+# Did the pixels go through a compression that changed them?
+
+
+def check_compression(lossy: str) -> tuple[Verdict, str]:
+    """The verdict on what headers tell of lossy compression, nothing or its name, and the reason.
+
+    It is doubtful, however mild: a worst pixel moves by up to some tens of HU in JPEG.
+    """
+    return ("doubtful", f"its pixels went through {lossy} (lossy)") if lossy else ("ok", "")
+
+
+# Has every voxel a value?
+
+
+def check_gaps(unknown: int) -> tuple[Verdict, str]:
+    """The verdict on how many voxels are no number, and the reason."""
+    if not unknown:
+        return "ok", ""
+    return "doubtful", f"{unknown} voxels are no finite number and count as background"

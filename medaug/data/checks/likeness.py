@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from medaug.core.modality import CT
 from medaug.data.checks.reduced import Reduced
-from medaug.modality import CT
 
 Likeness = npt.NDArray[np.float64]
 """mm2 (n, 8), from inferior to superior: gas, fat, soft, bone on the left, then on the right."""

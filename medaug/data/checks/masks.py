@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from medaug import geometry
-from medaug.data.checks.finding import Verdict
-from medaug.data.checks.reduced import Reduced
-from medaug.types import LabelMap
+from medaug.core import geometry
+from medaug.core.types import LabelMap
+from medaug.data.checks.reduced import Reduced, Verdict
 
 OUTSIDE_DOUBTFUL, OUTSIDE_REFUSED = 0.01, 0.1
 """Share of the labelled voxels outside the body; none in real scans."""

@@ -7,8 +7,7 @@ found by its alignment.
 import numpy as np
 import numpy.typing as npt
 
-from medaug.data.checks.finding import Verdict
-from medaug.data.checks.reduced import Reduced
+from medaug.data.checks.reduced import Reduced, Verdict
 
 BONE_HU = 180.0
 """Of means over 4 mm."""

@@ -3,18 +3,66 @@
 Means over blocks take the noise out, and make the whole battery cost less than reading the scan.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from medaug import geometry
-from medaug.data.checks.body import find_body
-from medaug.modality import CT, Modality
-from medaug.types import HU, Affine
+from medaug.core import geometry
+from medaug.core.modality import CT, Modality
+from medaug.core.types import HU, Affine
+
+# The body told from the couch and the air around it.
+#
+# The body is the largest connected piece denser than -300 HU once an opening has cut loose what is
+# thinner than three blocks of 4 mm: the shells of a couch, blankets, tubes.  Gas that a slice of
+# the body encloses, in lungs and bowel, belongs to it.
+
+
+COUCH_HU = -700
+"""Outside the body, what is denser is couch, mattress or clothes; foam has about -950 HU."""
+
+
+_CORE = np.ones((3, 3, 1), bool)
+
+
+_BESIDE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[None, None, :]
+
+
+def find_body(hu: npt.NDArray[np.float32], above: float = CT.body) -> npt.NDArray[np.bool_]:
+    """The body in block means ``[x, y, z]``; all False where nothing is ``above``."""
+    dense = hu > above
+    walled = np.pad(dense, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    opened = ndimage.binary_opening(walled, _CORE)[1:-1, 1:-1]
+    pieces, count = ndimage.label(opened)
+    if not count:
+        return np.zeros(hu.shape, bool)
+    core = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    return _filled(ndimage.binary_dilation(core, _BESIDE) & dense)
+
+
+def _filled(body: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``body`` with what its slices enclose, all slices at once."""
+    around = np.pad(~body, ((1, 1), (1, 1), (0, 0)), constant_values=True)
+    pieces, count = ndimage.label(around, _BESIDE)
+    outside = np.zeros(count + 1, bool)
+    outside[pieces[0]] = True
+    return ~outside[pieces][1:-1, 1:-1]
+
+
+def find_couch(hu: npt.NDArray[np.float32], body: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What is neither body nor air: couch, mattress, clothes, tubes; same shape."""
+    rim = ndimage.binary_dilation(body, _BESIDE)
+    return (hu > COUCH_HU) & ~rim
+
 
 PITCH_MM = 4.0
+
+
 _ROWS = 16
 
 
@@ -54,3 +102,38 @@ def reduce(image: HU, affine: Affine, modality: Modality = CT) -> Reduced:
         shape = (last - first, across, rows, along, image.shape[2])
         hu[first:last] = part.reshape(shape).mean(axis=(1, 3), dtype=np.float32)
     return Reduced(hu, (pitch[0] * across, pitch[1] * along, pitch[2]), (across, along), modality)
+
+
+# What a check says of a scan: a verdict and, unless all is well, the reason in one sentence.
+
+
+Verdict = Literal["ok", "doubtful", "refused"]
+
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From good to bad: a refused scan never enters a cache, a doubtful one does and is told."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict of one check on one scan.
+
+    Attributes:
+        case: the scan's id.
+        check: which check: a key of `medaug.data.checks.CHECKS`.
+        verdict: ``ok``, ``doubtful`` or ``refused``.
+        reason: a sentence; empty where there is nothing to say.
+    """
+
+    case: str
+    check: str
+    verdict: Verdict
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.reason or self.verdict}"
+
+
+def worst(findings: Iterable[Finding]) -> Verdict:
+    """The worst verdict among ``findings``; ``ok`` where there are none."""
+    return max((f.verdict for f in findings), key=VERDICTS.index, default="ok")

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medaug.data.checks.finding import Verdict
-from medaug.data.checks.reduced import Reduced
+from medaug.data.checks.reduced import Reduced, Verdict
 
 FARTHER = 1.5
 """A slice is out of order if another is nearer to it by this factor than both neighbours."""

@@ -1,0 +1,370 @@
+"""Fill a slice cache: every case of a source sliced once, in parallel, resumable.
+
+What a cache is, and how it is read, is in `medaug.data.cache.store`.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medaug.core.errors import CacheError, ConfigError, DataError, OutputError
+from medaug.core.types import Problem
+from medaug.data.cache import changes, shards
+from medaug.data.cache.duplicates import Known, identity, others, told, twins
+from medaug.data.cache.split import split_patients
+from medaug.data.cache.store import (
+    INDEX,
+    VERSION,
+    CachedCase,
+    CacheSettings,
+    SliceCache,
+    fingerprint,
+    read_case,
+    read_index,
+)
+from medaug.data.source import Block, Source
+from medaug.runtime.distributed import share
+from medaug.runtime.files import exclusive, locked, remove_parts, sealed, write_json
+from medaug.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from medaug.data.cache.fill import Outcome
+
+__all__ = ["CacheSettings", "CachedCase", "PrepareReport", "SliceCache", "prepare"]
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What `prepare` did.
+
+    Attributes:
+        done: cases written now.
+        skipped: cases that were there already.
+        failed: scans that could not be used, with the reason.
+        excluded: scans left out by name, with the reason.
+        doubtful: scans that are in the cache, with what is doubtful about them.
+        changed: cases cut anew, now done or failed, with what had changed in the source.
+        complete: whether the cache is finished, or waits for other shares.
+    """
+
+    cache: Path
+    done: list[str]
+    skipped: list[str]
+    failed: list[Problem]
+    excluded: dict[str, str]
+    seconds: float
+    doubtful: list[Problem] = field(default_factory=list)
+    changed: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
+
+
+def prepare(
+    source: Source,
+    cache: Path,
+    settings: CacheSettings,
+    workers: int | None = None,
+    apart_from: Sequence[Path] = (),
+    part: tuple[int, int] = (0, 1),
+) -> PrepareReport:
+    """Slice every case of ``source`` into ``cache``, or go on where an earlier call stopped.
+
+    A case whose files in the source have changed since is cut anew.
+
+    Args:
+        source: from `medaug.data.open_source`.
+        cache: a folder, made where needed.
+        settings: of the slices and the split.
+        workers: processes; None takes one per core, 0 none besides this one.
+        apart_from: other caches; a scan that is in one of them is refused.
+        part: (i, k) for share i of k, counted from 0; the last of k processes to end finishes the
+            cache, which is then that of one process, byte for byte.
+
+    Raises:
+        CacheError: the folder holds a cache with other settings, or something else.
+        ConfigError: a setting out of range.
+        DataError: nothing in the source is usable.
+        OutputError: the disk cannot take it.
+    """
+    started = time.monotonic()
+    cache = Path(cache)
+    settings.check(source.kind)
+    shards.check(part)
+    if settings.colour is not None and getattr(source, "colour", None) is None:
+        raise ConfigError(f"colour: {source.name} is kept as it is; leave the setting out")
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers: {workers}, accepted are 0 and more")
+    before = read_index(cache)
+    if before is None:
+        if cache.exists() and not cache.is_dir():
+            raise CacheError(f"{cache}: a file, not a folder")
+        if cache.is_dir() and any(not p.name.startswith(".") for p in cache.iterdir()):
+            raise CacheError(f"{cache}: holds files but no slice cache; choose an empty folder")
+    index: dict[str, Any] = {
+        "version": VERSION,
+        "source": source.name,
+        "kind": source.kind,
+        "labels": dict(source.labels),
+        "classes": list(source.classes) if source.kind == "image" else [],
+        "settings": relevant(source, settings),
+    }
+    if source.kind == "image":
+        more = {"attributes": list(source.attributes), "listing": source.listing()}
+        index |= {key: value for key, value in more.items() if value}
+    if source.kind == "ct":
+        index["modality"] = source.modality
+    if before is not None:
+        _check_same(cache, before, index)
+    problems: list[Problem] = []
+    work: Mapping[str, Any]
+    if source.kind == "ct":
+        cases, problems = source.cases()
+        work = {case.id: case for case in cases}
+    else:
+        work = source.blocks(settings)
+        problems = list(source.problems)
+        index["sides"] = {id: block.side for id, block in work.items()}
+    if not work:
+        raise DataError(_nothing_usable(source.name, problems))
+
+    known = before["split"] if before is not None else {}
+    apart = others(apart_from)
+    index |= {"expected": sorted(work), "failed": {}, "split": known, "fingerprint": ""}
+    there = [id for id in index["expected"] if (cache / "cases" / id).is_dir()]
+    changed = _damaged(cache, there, source.kind)
+    changed |= _changed(cache, {id: work[id] for id in there if id not in changed})
+    there = [id for id in there if id not in changed]
+    own = shards.mine(index["expected"], part)
+    missing = set(index["expected"]) - set(there)
+    if part[1] > 1 and before is not None and before["complete"]:
+        # what has failed stays so, else one share would undo what all have finished
+        lasting = missing & before["failed"].keys()
+        problems += [Problem(id, before["failed"][id]) for id in sorted(lasting & own)]
+        missing -= lasting
+    todo = {id: work[id] for id in index["expected"] if id in own and id in missing}
+    there = [id for id in there if id in own]
+    done: list[str] = []
+    other = before is None or not before["complete"] or before["expected"] != sorted(work)
+    if missing or other or apart:
+        records = shards.Records(cache, part, index)
+        with shards.sharing(cache, part):
+            if part[1] == 1:
+                remove_parts(cache)
+            with locked(cache / shards.TURN):
+                records.begin()
+                write_json(cache / INDEX, sealed(index | {"complete": False}))
+            for outcome in _fill(
+                source,
+                cache,
+                settings,
+                todo,
+                [id for id in changed if id in own],
+                workers,
+                len(there),
+                None if part[1] == 1 else own,
+            ):
+                if outcome.stop:
+                    raise OutputError(outcome.stop)
+                if outcome.failed:
+                    index["failed"][outcome.case] = outcome.nameless
+                    problems.append(Problem(outcome.case, outcome.failed))
+                else:
+                    done.append(outcome.case)
+            with locked(cache / shards.TURN):
+                failed = records.leave(index["failed"])
+                if failed is not None:
+                    index["failed"] = failed
+                    for id, reason in _remove_twins(cache, index, apart).items():
+                        index["failed"][id] = reason
+                        problems.append(Problem(id, reason))
+                        for ids in (done, there):
+                            if id in ids:
+                                ids.remove(id)
+                    if not index["expected"] or index["failed"].keys() >= set(index["expected"]):
+                        raise DataError(_nothing_usable(source.name, problems))
+                    write_json(cache / INDEX, sealed(_finished(cache, index)))
+                    records.clear()
+    else:
+        shards.sweep(cache)
+    if source.kind == "image":
+        problems += _left_out(cache, work)
+    found = {id: read_case(cache, id, source.kind) for id in sorted([*done, *there])}
+    return PrepareReport(
+        cache=cache,
+        done=sorted(done),
+        skipped=there,
+        failed=sorted(problems, key=lambda p: p.case),
+        excluded=dict(getattr(source, "excluded", {})),
+        seconds=time.monotonic() - started,
+        doubtful=[
+            Problem(id, f"{check}: {reason}")
+            for id, case in found.items()
+            if case is not None
+            for check, reason in case.doubts.items()
+        ],
+        changed={id: what for id, what in changed.items() if id in own},
+        complete=bool((read_index(cache) or {}).get("complete")),
+    )
+
+
+def relevant(source: Source, settings: CacheSettings) -> dict[str, Any]:
+    """The settings that decide what a cache of ``source`` holds."""
+    if source.kind == "image":
+        return source.relevant(settings)
+    return settings.only("size", "fov_mm", "center", "holdout", "seed")
+
+
+def _left_out(cache: Path, blocks: Mapping[str, Block]) -> list[Problem]:
+    """The pictures that could not be decoded; the cache knows their places, not their names."""
+    cases = {id: read_case(cache, id, "image") for id in blocks}
+    return [
+        Problem(blocks[id].names[place], reason)
+        for id, case in cases.items()
+        if case is not None
+        for place, reason in case.left_out.items()
+    ]
+
+
+def _remove_twins(
+    cache: Path, index: Mapping[str, Any], apart: Mapping[str, Known]
+) -> dict[str, str]:
+    """Remove the cases that are the same scan as another one; why, by id."""
+    from medaug.data.cache import fill
+
+    if index["kind"] != "ct":
+        return {}
+    cases = {id: read_case(cache, id, index["kind"]) for id in index["expected"]}
+    first = [id for side in index["split"].values() for id in side]
+    scans = {id: identity(case) for id, case in cases.items() if case is not None}
+    found = twins(scans, first, apart)
+    fill.discard(cache / "cases", found)
+    return {id: told(other) for id, other in found.items()}
+
+
+def _damaged(cache: Path, there: Sequence[str], kind: str) -> dict[str, str]:
+    """The cases of which a file in the cache is not what was written, with what it is."""
+    found = {}
+    for id in there:
+        try:
+            case = read_case(cache, id, kind)
+            file = "case.json" if case is None else case.damaged()
+        except CacheError as error:
+            found[id] = str(error).partition(";")[0]
+            continue
+        if file:
+            found[id] = f"{file} in the cache was damaged"
+    return found
+
+
+def _changed(cache: Path, there: Mapping[str, Any]) -> dict[str, str]:
+    """The cases whose source is not what they were cut from, with what has changed."""
+    cases = cache / "cases"
+    moved = [id for id, item in there.items() if changes.moved(cases / id, item)]
+    if not moved:
+        return {}
+    found = {}
+    with progress("compare", len(moved), "cases") as bar:
+        for id in moved:
+            found[id] = changes.since(cases / id, there[id])
+            bar.advance(note=id)
+    _keep_times(cache, {id: there[id] for id in moved if not found[id]})
+    return {id: why for id, why in found.items() if why}
+
+
+def _keep_times(cache: Path, same: Mapping[str, Any]) -> None:
+    """Spare the next call the comparison, where this one may write."""
+    with suppress(OutputError), exclusive(cache):
+        for id, item in same.items():
+            changes.keep(cache / "cases" / id, item)
+
+
+def _nothing_usable(name: str, problems: Sequence[Problem]) -> str:
+    first = f"; the first: {problems[0]}" if problems else ""
+    return f"{name}: none of its {len(problems)} scans can be used{first}"
+
+
+def _check_same(cache: Path, before: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to mix two sources or two ways of slicing in one cache."""
+    pairs = {
+        "source": (before["source"], asked["source"]),
+        "labels": (before["labels"], asked["labels"]),
+        "modality": (before.get("modality", "CT"), asked.get("modality", "CT")),
+        **{
+            name: (before["settings"].get(name), asked["settings"].get(name))
+            for name in asked["settings"] | before["settings"]
+        },
+    }
+    for name, (cached, wanted) in pairs.items():
+        if cached != wanted:
+            raise CacheError(
+                f"{cache}: the cache was made with {name} {cached}, asked for {wanted}; "
+                "give the same, or another cache folder"
+            )
+    if before.get("listing") != asked.get("listing"):
+        counts = [found.get("listing", {}).get("pictures", "other") for found in (before, asked)]
+        raise CacheError(
+            f"{cache}: the cache was made of {counts[0]} pictures, and there are {counts[1]} now, "
+            "or other ones; give another cache folder"
+        )
+
+
+def _fill(
+    source: Source,
+    cache: Path,
+    settings: CacheSettings,
+    todo: Mapping[str, Any],
+    changed: Iterable[str],
+    workers: int | None,
+    there: int,
+    own: Iterable[str] | None,
+) -> Iterator["Outcome"]:
+    """Write the cases in ``todo``, yielding what became of each."""
+    from medaug.data.cache import fill
+
+    fill.remove_leftovers(cache / "cases", own)
+    fill.discard(cache / "cases", changed)
+    cores = max(_cores() // share().neighbours, 1)
+    count = min(cores if workers is None else workers, _cores(), len(todo))
+    if workers is None and count == 1:
+        count = 0
+    if source.kind == "ct":
+        assert settings.size is not None
+        how = settings.size, settings.fov_mm, settings.center, source.modality
+        cut = fill.Slice(cache / "cases", source.labels, *how)
+        results = fill.outcomes(list(todo.values()), cut, count)
+    else:
+        blocks = [fill.Named(name, block) for name, block in todo.items()]
+        results = fill.outcomes(blocks, fill.Develop(cache / "cases"), count)
+    unit = "scans" if source.kind == "ct" else "blocks"
+    with progress("prepare", there + len(todo), unit, done=there) as bar:
+        for outcome in results:
+            bar.advance(note=outcome.case)
+            yield outcome
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _finished(cache: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """The index of a cache whose cases are all there or known to fail."""
+    cases = [read_case(cache, id, index["kind"]) for id in index["expected"]]
+    digests = {case.id: case.digest for case in cases if case is not None}
+    if index["kind"] == "image":
+        sides = index.pop("sides")
+        split: dict[str, list[str]] = {side: [] for side in ("train", "heldout")}
+        for id in sorted(digests):
+            split.setdefault(sides[id], []).append(id)
+    else:
+        settings = index["settings"]
+        labeled = [case.id for case in cases if case is not None and case.labeled]
+        rest = sorted(digests.keys() - set(labeled))
+        known = {side: [id for id in ids if id in labeled] for side, ids in index["split"].items()}
+        split = split_patients(labeled, settings["holdout"], settings["seed"], known)
+        split["train"] = sorted([*split["train"], *rest])
+    whole = {"split": split, "fingerprint": fingerprint(index, digests, split), "complete": True}
+    return index | whole

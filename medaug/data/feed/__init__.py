@@ -1,0 +1,1 @@
+"""Turn cached slices into training batches on the device."""

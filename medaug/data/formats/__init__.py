@@ -1,0 +1,1 @@
+"""Read scans and labels from DICOM, NIfTI and other formats, within limits."""

@@ -1,0 +1,1 @@
+"""Draw procedural abdomens and offer them as a source of scans."""

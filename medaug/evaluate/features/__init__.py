@@ -1,1 +1,0 @@
-"""Feature spaces: what a slice is turned into before sets of slices are compared."""

@@ -1,0 +1,135 @@
+"""The parts of an evaluation by name, and what each is given.
+
+A part is wired in by one small function of a ``Subject``, which imports its module when it is asked
+for, and by its row in ``FAMILIES``.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from medaug.core.errors import ConfigError
+from medaug.evaluation.features.spaces import Spaces, spaces_of
+from medaug.evaluation.figures import Family
+from medaug.evaluation.slices.evidence import Evidence
+from medaug.evaluation.slices.seen import Seen
+from medaug.evaluation.subject import Setting
+from medaug.synthesis.generator import Generator
+
+
+@dataclass
+class Subject:
+    """What the parts share; what is costly is made once, when the first of them asks.
+
+    Attributes:
+        evidence: the slices in memory.
+        setting: where they come from: the cache, and the run where there is one.
+        folder: where features are kept between calls, or None.
+    """
+
+    evidence: Evidence
+    setting: Setting
+    folder: Path | None = None
+
+    @cached_property
+    def generator(self) -> Generator | None:
+        """Of the run, or None where only a folder was given."""
+        return self.setting.generator()
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What copies are sought among."""
+        return self.setting.exposure.slices(self.evidence.window_hu)
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """The feature spaces, whose encoder is trained on the training slices."""
+        config = self.setting.config
+        return spaces_of(self.evidence, self.folder, config.extractors, most=config.slices)
+
+
+Measure = Callable[[Subject], Family]
+
+
+def fidelity(subject: Subject) -> Family:
+    """Whether slices look like those of patients that the generator has not seen."""
+    from medaug.evaluation.families.appearance import figures
+    from medaug.evaluation.families.fidelity import measure
+
+    found = measure(subject.evidence, subject.spaces)
+    looks, curves, skipped = figures(subject.evidence)
+    return replace(
+        found,
+        figures=[*found.figures, *looks],
+        curves=[*found.curves, *curves],
+        skipped=[*found.skipped, *skipped],
+    )
+
+
+def diversity(subject: Subject) -> Family:
+    """Whether slices differ from each other as real ones do."""
+    from medaug.evaluation.families.diversity import measure
+
+    return measure(subject.evidence, subject.spaces)
+
+
+def anatomy(subject: Subject) -> Family:
+    """Form, place and HU of the masks, and whether a segmenter finds them."""
+    from medaug.evaluation.families.anatomy import measure
+
+    return measure(subject.evidence)
+
+
+def privacy(subject: Subject) -> Family:
+    """Distances to training and held-out slices, membership, copies."""
+    from medaug.evaluation.families.membership import Loss, loss_of
+    from medaug.evaluation.families.privacy import measure
+
+    evidence = subject.evidence
+    loss: Loss | str | None = None
+    if subject.generator is not None:
+        try:
+            loss = loss_of(subject.generator, evidence.heldout, evidence.seed)
+        except ConfigError as error:
+            loss = str(error)
+    spaces = {space.name: space for space in subject.spaces.learned if space.name == "encoder"}
+    return measure(evidence, seen=subject.seen, spaces=spaces, loss=loss)
+
+
+def uncertainty(subject: Subject) -> Family:
+    """Whether the spread of alternatives is that of the error, on held-out slices."""
+    from medaug.evaluation.families.uncertainty import measure
+    from medaug.evaluation.slices.alternatives import alternatives_of
+
+    evidence, generator = subject.evidence, subject.generator
+    if generator is None:
+        return measure(
+            evidence, "A folder alone has no model that could be asked about real slices."
+        )
+    return measure(evidence, alternatives_of(generator, evidence.heldout, seed=evidence.seed))
+
+
+FAMILIES: dict[str, Measure] = {
+    "fidelity": fidelity,
+    "diversity": diversity,
+    "anatomy": anatomy,
+    "privacy": privacy,
+    "uncertainty": uncertainty,
+}
+"""In the order of the page."""
+
+
+def chosen(names: Sequence[str] | None) -> dict[str, Measure]:
+    """The parts called ``names``, or all, in the order of the page.
+
+    Raises:
+        ConfigError: a name that is not known.
+    """
+    for name in names or ():
+        if name not in FAMILIES:
+            near = difflib.get_close_matches(name, FAMILIES, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(FAMILIES)}"
+            raise ConfigError(f"families: {name!r} is not known; {hint}")
+    return {name: measure for name, measure in FAMILIES.items() if names is None or name in names}

@@ -1,0 +1,1 @@
+"""Extract features of slices: pixels, convolutions, texture, encoders, TorchScript."""

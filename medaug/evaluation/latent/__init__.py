@@ -1,0 +1,1 @@
+"""Examine a model's codes: likelihoods, sheets along codes, attribute similarity."""

@@ -1,0 +1,1 @@
+"""Compute metrics on arrays of features, masks and slices; none knows a model."""

@@ -1,0 +1,174 @@
+"""Precision, recall, density and coverage from nearest neighbours in a feature space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+BLOCK = 500
+
+
+ROUNDING = 1e-13
+"""Squared distances below this share of the rows' squared lengths are rounding."""
+
+
+@dataclass(frozen=True)
+class Cover:
+    """How two sets of features lie in each other.
+
+    Attributes:
+        precision: share of fakes inside the ball of some real one (Kynkaanniemi et al. 2019).
+        recall: share of reals inside the ball of some fake.
+        density: real balls around a fake, over k; may exceed 1 (Naeem et al. 2020).
+        coverage: share of reals whose ball holds a fake.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which balls hold which points.
+
+    Attributes:
+        around: how many balls hold each point, int64 (m,).
+        holds: whether each ball holds a point, bool (n,).
+    """
+
+    around: Tensor
+    holds: Tensor
+
+
+def cover(real: Tensor, fake: Tensor, k: int = 5) -> Cover:
+    """Compare features (n, d) and (m, d); a ball reaches to the k-th neighbour, itself excluded."""
+    by_real = held(real, radii(real, k), fake)
+    by_fake = held(fake, radii(fake, k), real)
+    return Cover(
+        precision=(by_real.around > 0).double().mean().item(),
+        recall=(by_fake.around > 0).double().mean().item(),
+        density=by_real.around.double().mean().item() / k,
+        coverage=by_real.holds.double().mean().item(),
+    )
+
+
+def radii(x: Tensor, k: int, scans: Tensor | None = None) -> Tensor:
+    """Distance of each of ``x`` (n, d) to its k-th nearest other, (n,) float64.
+
+    Args:
+        x: features.
+        k: which neighbour.
+        scans: rows (n, 2) of scan and place in it, from ``scans_of``: other places of the same
+            scan are no neighbours, since a slice's own scan says nothing of other patients; the
+            same place again is a copy, and counts.
+    """
+    middle, found = x.double().mean(0), []
+    rows = x.double() - middle
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        apart = distances(rows[part], rows)
+        apart[torch.arange(len(apart)), torch.arange(start, start + len(apart))] = torch.inf
+        if scans is not None:
+            same = scans[part, None, 0] == scans[None, :, 0]
+            apart[same & (scans[part, None, 1] != scans[None, :, 1])] = torch.inf
+        found.append(apart.topk(k, largest=False).values[:, -1])
+    return torch.cat(found)
+
+
+def held(centres: Tensor, radius: Tensor, points: Tensor) -> Held:
+    """Which open balls (n, d), (n,) hold which of the points (m, d)."""
+    middle = centres.double().mean(0)
+    balls, around = centres.double() - middle, []
+    holds = torch.zeros(len(balls), dtype=torch.bool)
+    for block in (points.double() - middle).split(BLOCK):
+        within = distances(block, balls) < radius
+        around.append(within.sum(1))
+        holds |= within.any(0)
+    return Held(torch.cat(around), holds)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (i, j) of rows (i, d) and (j, d) in float64; 0 between equal rows."""
+    size_a, size_b = a.square().sum(1)[:, None], b.square().sum(1)
+    square = size_a + size_b - 2 * a @ b.T
+    return square.masked_fill_(square < ROUNDING * (size_a + size_b), 0).sqrt_()
+
+
+def scans_of(cases: Sequence[str], heights: np.ndarray, k: int) -> Tensor | None:
+    """Scan and place (n, 2) of slices, for ``radii``.
+
+    None where some slice has fewer than ``k`` others outside its scan: then its own scan counts.
+    """
+    _, number, sizes = np.unique(np.asarray(cases), return_inverse=True, return_counts=True)
+    if len(sizes) < 3 or len(number) - sizes.max() < k:
+        return None
+    return torch.from_numpy(np.stack([number, np.asarray(heights)], 1))
+
+
+# Alpha-precision and beta-recall (Alaa et al. 2022): how typical, and how much of the typical.
+#
+# The alpha-support of a set is the ball about its mean that holds the share alpha of it.  The paper
+# first maps features onto a sphere by a trained network; here the mean of the given features is the
+# centre, the "naive" form of its authors, so that nothing has to be trained and repeated.
+
+
+SHARES = np.linspace(0, 1, 30)
+
+
+Row = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Typical:
+    """How far out each slice lies, from which both curves follow.
+
+    Attributes:
+        rank: share of the reals that lie farther in than each fake, (m,); 1 beyond all of them.
+        reached: share of the fakes that lie farther in than the one that reaches each real slice,
+            (n,); above 1 where none does.
+    """
+
+    rank: Row
+    reached: Row
+
+    def precision(self) -> Row:
+        """Share of fakes in the real alpha-support, for each of ``SHARES``."""
+        return (self.rank[:, None] <= SHARES).mean(0)
+
+    def recall(self) -> Row:
+        """Share of reals reached by the fakes' beta-support, for each of ``SHARES``."""
+        return (self.reached[:, None] <= SHARES).mean(0)
+
+
+def integrated(curve: Row) -> float:
+    """1 - 2 times the mean distance of a curve (30,) from the diagonal; 1 at best, 0 at worst."""
+    return float(1 - np.abs(SHARES - curve).sum() / SHARES.sum())
+
+
+def weighted(places: Row, weights: Row) -> float:
+    """``integrated`` of the curve of ``rank`` or ``reached`` (n,), each counted so many times."""
+    return integrated(weights @ (places[:, None] <= SHARES) / weights.sum())
+
+
+def typical(real: Tensor, fake: Tensor, radius: Tensor) -> Typical:
+    """Compare features (n, d) and (m, d).
+
+    A real slice is reached where its nearest fake lies within its ``radius`` (n,), the distance to
+    the nearest other real one.
+    """
+    real, fake = real.double(), fake.double()
+    inner = (real - real.mean(0)).norm(dim=1).sort().values
+    rank = torch.searchsorted(inner, (fake - real.mean(0)).norm(dim=1)) / len(inner)
+    spread = (fake - fake.mean(0)).norm(dim=1)
+    order = torch.searchsorted(spread.sort().values, spread) / len(spread)
+    reached = []
+    for start in range(0, len(real), BLOCK):
+        nearest = distances(real[start : start + BLOCK], fake).min(1)
+        out = order[nearest.indices]
+        reached.append(torch.where(nearest.values <= radius[start : start + BLOCK], out, 2.0))
+    return Typical(rank.double().numpy(), torch.cat(reached).double().numpy())

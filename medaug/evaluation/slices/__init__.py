@@ -1,0 +1,1 @@
+"""Gather the real and synthetic slices that a report compares."""

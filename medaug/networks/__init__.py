@@ -1,1 +1,0 @@
-"""Networks sized by arguments; they know no loss, data set or resolution."""

@@ -1,0 +1,1 @@
+"""Deal with the machine: files, locks, signals, devices, processes, progress, pages."""

@@ -1,0 +1,1 @@
+"""Draw synthetic slices from trained models, filter them, write them as data sets."""

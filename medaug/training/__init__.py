@@ -1,0 +1,1 @@
+"""Train models: the loop, one step, optimisers, checkpoints, the run folder."""

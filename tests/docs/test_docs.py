@@ -1,0 +1,63 @@
+"""Every model has its page, its picture and its two presets, and the index names them all."""
+
+import re
+
+import pytest
+
+from medaug.cli.console import INCOMPLETE, MISTAKE
+from medaug.core.config import preset_folder, read_yaml
+from medaug.core.registry import MODELS
+from medaug.runtime.signals import INTERRUPTED, PREEMPTED
+from medaug.synthesis.manifest import COLUMNS
+
+DOCS = preset_folder().parent / "docs" / "models"
+NAMES = [name for name in MODELS if "." not in name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_has_a_page_with_a_picture(name: str) -> None:
+    page = (DOCS / f"{name}.md").read_text()
+    assert page.startswith(f"# {name}\n")
+    for part in ("**Deviations.**", "**Healthy.**", "**Failing.**"):
+        assert part in page
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (DOCS / picture).stat().st_size > 1000
+    for link in re.findall(r"[^!]\[.*?\]\((.*?)\)", page):
+        assert (DOCS / link).exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("preset", ["author", "modern"])
+def test_every_model_has_both_presets(name: str, preset: str) -> None:
+    settings = read_yaml(preset_folder() / f"{name}-{preset}.yaml")
+    assert settings["model"]["name"] == name
+    assert settings["model"]["preset"] == preset
+
+
+def section(page: str, title: str) -> str:
+    text = (DOCS.parent / page).read_text()
+    return re.split(r"^#+ ", text.partition(f"# {title}\n")[2], maxsplit=1, flags=re.M)[0]
+
+
+def test_every_column_of_the_manifest_has_a_row_in_order() -> None:
+    cells = re.findall(r"^\| (`.*?`) \|", section("formats.md", "manifest.csv"), re.M)
+    assert tuple(re.findall(r"`(\w+)`", " ".join(cells))) == COLUMNS
+
+
+def test_every_exit_status_has_a_row() -> None:
+    rows = re.findall(r"^\| (\d+) \|", section("formats.md", "Exit status"), re.M)
+    assert [int(row) for row in rows] == [0, INCOMPLETE, MISTAKE, PREEMPTED, INTERRUPTED]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in DOCS.parent.rglob("*.md"):
+        for target, place in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text()):
+            other = page.parent / target if target else page
+            titles = re.findall(r"^#+ (.+)$", other.read_text(), re.M)
+            known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert place in known, f"{page.name}: {target}#{place}"
+
+
+def test_the_index_names_them_all() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert set(re.findall(r"^\| \[(\w+)\]\(", index, re.M)) == set(NAMES)

@@ -1,0 +1,161 @@
+"""The README's snippets run: commands as plans, Python as it stands."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medaug.cli import main
+from medaug.training.workflow import train
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return [content for kind, content in fences if kind == language]
+
+
+COMMANDS = [
+    shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()
+]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with twenty digits in the real layout, their cache, and a run on them."""
+    root = tmp_path_factory.mktemp("digits")
+    files = root / "data/mnist"
+    files.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for what, head, shape in (("images", 0x803, (20, 28, 28)), ("labels", 0x801, (20,))):
+            name = f"{part}-{what}-idx{len(shape)}-ubyte"
+            header = np.array([head, *shape], ">u4").tobytes()
+            content = np.resize(np.arange(10, dtype=np.uint8), shape)
+            (files / name).write_bytes(header + content.tobytes())
+    tiny = {"model": {"name": "vae", "width": 8, "latent_dim": 4}, "train": {"images": 64}}
+    places = {"root": files, "cache": root / "cache/mnist", "run": root / "runs/mnist-vae"}
+    train("mnist", tiny, device="cpu", workers=0, **places)
+    return root
+
+
+@pytest.fixture
+def place(
+    phantom_root: Path,
+    phantom_cache: Path,
+    tiny_run: Path,
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder as the README's reader has it: scans and digits in data/, and a run on each."""
+    shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "data/pancreas").symlink_to(phantom_root)
+    (tmp_path / "cache/pancreas-128px-400mm").symlink_to(phantom_cache)
+    shutil.copytree(tiny_run, tmp_path / "runs/pancreas-vaegan")
+    monkeypatch.chdir(tmp_path)
+    for name in ("MEDAUG_DATA", "MEDAUG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c[0] == "medaug"], ids=lambda c: " ".join(c[:3])
+)
+def test_commands(place: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    dry = (
+        command[1] in ("train", "synthesize", "evaluate", "downstream")
+        and "--dry-run" not in command
+    )
+    monkeypatch.setattr(sys, "argv", [*command, *(["--dry-run"] if dry else [])])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, command
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "torchrun"])
+def test_torchrun_starts_it(place: Path, command: list[str]) -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", *command[1:], "--dry-run"]
+    done = subprocess.run(words, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("config:") == 1
+
+
+def test_jobs_are_there() -> None:
+    jobs = [command[1] for command in COMMANDS if command[0] == "sbatch"]
+    assert all((ROOT / job).read_text().startswith("#!/bin/bash\n") for job in jobs)
+
+
+def test_every_command_is_tried() -> None:
+    kinds = {command[0] for command in COMMANDS if command}
+    others = {"scripts/demo", "scripts/test", "python3", "source", "pip"}
+    assert kinds - others == {"medaug", "torchrun", "sbatch"}
+
+
+def test_the_runs_and_caches_it_names_are_those_that_it_makes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for command in COMMANDS:
+        if command[:2] == ["medaug", "train"]:
+            monkeypatch.setattr(sys, "argv", [*command, "--dry-run", "--json"])
+            with pytest.raises(SystemExit):
+                main()
+            made.append(json.loads(capsys.readouterr().out))
+    assert set(re.findall(r"runs/[\w-]+", TEXT)) == {plan["run"] for plan in made}
+    assert set(re.findall(r"cache/[\w-]+", TEXT)) <= {plan["cache"] for plan in made}
+
+
+def test_the_extras_it_names_exist() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = [TEXT, *(page.read_text() for page in (ROOT / "docs").rglob("*.md"))]
+    named = {
+        extra
+        for page in pages
+        for found in re.findall(r"'\.\[([\w,]+)\]'", page)
+        for extra in found.split(",")
+    }
+    assert {"dicom", "codecs", "dp"} <= named <= known.keys()
+    assert not any("install medaug[" in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c[0].startswith("scripts/")], ids=lambda c: c[0]
+)
+def test_scripts_are_there(command: list[str]) -> None:
+    script = ROOT / command[0]
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().startswith("#!/usr/bin/env bash\n")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(place: Path, code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_links_and_the_picture_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_folder_it_shows_is_the_folder_that_is_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-vaegan --no-filter"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    shown = set(re.findall(r"[\w/]+\.(?:json|csv|png|nii\.gz)\b", blocks("")[0]))
+    written = {str(p.relative_to("nifti")) for p in Path("nifti").rglob("*.*") if p.name[0] != "."}
+    assert shown == written

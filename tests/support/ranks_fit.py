@@ -1,0 +1,43 @@
+"""A run in small by several processes, one of which may meet an accident; for torchrun and tests.
+
+python -m tests.support.ranks_fit CACHE RUN [killed|stopped]
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medaug.core.config import resolve
+from medaug.data.cache.prepare import SliceCache
+from medaug.runtime.signals import status
+from medaug.training import loop
+from tests.conftest import TINY
+
+ACCIDENT = 72
+"""Images after which it happens, between two checkpoints."""
+SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM}
+
+
+def run(cache: Path, folder: Path, accident: str = "") -> int:
+    """Train; the second process meets ``accident`` once.  Returns the exit status."""
+    torch.set_num_threads(1)
+    played = loop._Trainer.round
+
+    def disturbed(self: Any) -> int:
+        images = played(self)
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or self.resumed
+        if accident and self.ranks.rank == 1 and self.images >= ACCIDENT and not again:
+            os.kill(os.getpid(), SIGNALS[accident])
+        return images
+
+    loop._Trainer.round = disturbed  # type: ignore[method-assign]
+    report = loop.fit(resolve(TINY), SliceCache.open(cache), folder, device="cpu")
+    return 0 if report.finished else status(report.signal)
+
+
+if __name__ == "__main__":
+    sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
