@@ -20,7 +20,7 @@ from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from medaug.training.loop import fit
 from medaug.transforms.torchio1 import Synthesis, arrays
-from medaug.transforms.torchio2 import RandomSynthesis
+from medaug.torchio import RandomSynthesis
 from medaug.transforms.variation import Address, redraw
 from tests.conftest import TINY
 from tests.support.small_models import LAYOUT, make

@@ -14,7 +14,7 @@ import torchio as tio
 from medaug.core.errors import ConfigError, DataError
 from medaug.synthesis.synthesize import synthesize
 from medaug.transforms.torchio1 import CarveMix, CopyPaste, CutMix, LabelContrast
-from medaug.transforms.torchio2 import (
+from medaug.torchio import (
     RandomCarveMix,
     RandomCopyPaste,
     RandomCutMix,
