@@ -29,9 +29,10 @@ sys.addaudithook(refuse)
 
 RUN = """
 import json, sys, warnings
-from medaug import cli, demo
+from medaug import cli
+from medaug.cli import demonstration
 
-demo.PATIENTS, demo.WISHES = 3, json.loads(sys.argv[2])
+demonstration.PATIENTS, demonstration.WISHES = 3, json.loads(sys.argv[2])
 for command in json.loads(sys.argv[1]):
     sys.argv = ["medaug", *command]
     code = 0
