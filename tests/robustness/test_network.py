@@ -124,4 +124,4 @@ def test_one_module_imports_what_opens_connections() -> None:
             used = [n for n in names if n.split(".")[0] in networked and n != "urllib.parse"]
             if used:
                 found.add(str(path.relative_to(package)))
-    assert found == {"downloads/http.py"}
+    assert found == {"data/download/http.py"}
