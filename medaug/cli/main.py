@@ -24,7 +24,7 @@ from medaug.runtime.signals import (
     PREEMPTED,
     Preempted,
     leave_by_sigterm,
-    mind_nothing,
+    ignore_signals,
     preempted,
 )
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 def leave(text: str, status: int) -> NoReturn:
     """End with one sentence; what breaks while all is torn down has nothing to add."""
-    mind_nothing()
+    ignore_signals()
     say(f"medaug: {text}")
     sys.unraisablehook = lambda _: None
     sys.exit(status)

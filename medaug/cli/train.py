@@ -21,7 +21,7 @@ from medaug.cli.options import (
     sized,
     wanted,
 )
-from medaug.runtime.signals import status
+from medaug.runtime.signals import exit_status
 
 
 @app.command()
@@ -100,7 +100,7 @@ def train(
     if share().rank == 0:
         answer(json, content, told)
     if not report.finished:
-        raise typer.Exit(status(report.signal))
+        raise typer.Exit(exit_status(report.signal))
 
 
 def _yaml(content: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""What models and losses need of samples that other processes hold; alone, all of it is free.
+"""Collective operations for losses under distributed training; no-ops with one process.
 
 Each process plays a turn on its own rows of one batch and averages its gradients with the others.
-A term of single samples is right by that average.  Whatever looks at a batch as a whole (a gate, a
-running mean, batch norm, a distance of two sets of codes) asks here for the whole batch, and what
-flows back is the gradient of the sum of all processes' losses.
+For terms of single samples that average is right by itself.  Whatever looks at a batch as a whole
+(a gate, a running mean, batch norm, a distance between two sets of codes) gets the whole batch
+here; its gradient is that of the sum of all processes' losses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from medaug.core.errors import TrainingError
-from medaug.runtime.distributed import BUCKET_BYTES, Ranks, together
+from medaug.runtime.distributed import Ranks, current_ranks
+
+BUCKET_BYTES = 32 * 2**20
+"""Gradients are sent in pieces of about this size, so that no copy of all of them is made."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class _Sum(torch.autograd.Function):
@@ -26,7 +29,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
-        return ranks.add(values.detach().clone(memory_format=torch.contiguous_format))
+        return ranks.all_sum(values.detach().clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -34,27 +37,27 @@ class _Sum(torch.autograd.Function):
 
 
 def global_count(count: int) -> int:
-    """How many rows the whole batch has where this process has ``count``."""
-    ranks = together()
+    """The number of rows of the whole batch, of which this process has ``count``."""
+    ranks = current_ranks()
     return count if ranks is None else count * ranks.world
 
 
 def global_rows(count: int, device: torch.device) -> Tensor:
-    """The numbers of this process's ``count`` rows in the whole batch."""
-    ranks = together()
+    """The indices (count,) of this process's rows in the whole batch."""
+    ranks = current_ranks()
     start = 0 if ranks is None else count * ranks.rank
     return torch.arange(start, start + count, device=device)
 
 
 def all_mean(values: Tensor) -> Tensor:
     """The mean of ``values`` over all processes, element by element; differentiable."""
-    ranks = together()
+    ranks = current_ranks()
     return values if ranks is None else _Sum.apply(values, ranks) / ranks.world
 
 
 def all_gather(values: Tensor) -> Tensor:
     """The rows (b, ...) of all processes in the order of the whole batch; differentiable."""
-    ranks = together()
+    ranks = current_ranks()
     if ranks is None:
         return values
     before, count = ranks.rank * len(values), len(values)
@@ -65,31 +68,27 @@ def all_gather(values: Tensor) -> Tensor:
 
 
 def all_min(values: Tensor) -> Tensor:
-    """The least of ``values`` over all processes."""
-    ranks = together()
-    return values if ranks is None else ranks.lowest(values)
+    """The minimum of ``values`` over all processes, element by element."""
+    ranks = current_ranks()
+    return values if ranks is None else ranks.all_min(values)
 
 
-def average_gradients(steps: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
-    """Every player's gradients, averaged over all processes in as few messages as will do."""
-    ranks = together()
+def average_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+    """Average each player's gradients over all processes, many of them in one message."""
+    ranks = current_ranks()
     if ranks is None:
-        return {player: list(gradients) for player, gradients in steps.items()}
-    every = [gradient for gradients in steps.values() for gradient in gradients]
-    done: list[Tensor] = []
-    for bucket in buckets(every):
+        return {player: list(own) for player, own in gradients.items()}
+    averaged: list[Tensor] = []
+    for bucket in buckets([gradient for own in gradients.values() for gradient in own]):
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-        parts = (ranks.add(flat) / ranks.world).split([gradient.numel() for gradient in bucket])
-        done += [part.view(like.shape) for part, like in zip(parts, bucket, strict=True)]
-    result, start = {}, 0
-    for player, gradients in steps.items():
-        result[player] = done[start : start + len(gradients)]
-        start += len(gradients)
-    return result
+        parts = (ranks.all_sum(flat) / ranks.world).split([g.numel() for g in bucket])
+        averaged += [part.view(like.shape) for part, like in zip(parts, bucket, strict=True)]
+    rest = iter(averaged)
+    return {player: [next(rest) for _ in own] for player, own in gradients.items()}
 
 
 def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """``tensors`` in their order, in pieces of about ``BUCKET_BYTES``."""
+    """Split ``tensors``, in their order, into lists of about ``BUCKET_BYTES``."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         bucket.append(tensor)
@@ -100,15 +99,12 @@ def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-class SharedNorm(_BatchNorm):
-    """Batch norm whose statistics are those of the whole batch, over any number of dimensions.
+class SharedNorm(nn.BatchNorm1d):
+    """Batch norm over the batch of all processes, for inputs (b, c, ...) of any dimension.
 
-    It takes the place of torch's own under several processes: the same weights by the same names.
-    torch's `SyncBatchNorm` does the same on GPUs alone.
+    It takes the place of torch's own under several processes, with the same weights under the same
+    names.  torch's `SyncBatchNorm` does the same on GPUs alone.
     """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -118,11 +114,13 @@ class SharedNorm(_BatchNorm):
         x = input.float()
         others = [0, *range(2, x.ndim)]
         spread, centre = torch.var_mean(x, others, correction=0)
-        centre, spread = centre.double(), spread.double()  # nothing is lost by the difference below
+        centre, spread = centre.double(), spread.double()  # the difference below loses no digits
         moments = all_mean(torch.stack([centre, spread + centre.square()]))
         variance = (moments[1] - moments[0].square()).clamp_min(0).float()
         centre = moments[0].float()
-        self._remember(centre.detach(), variance.detach(), global_count(x.numel() // x.shape[1]))
+        self._update_running(
+            centre.detach(), variance.detach(), global_count(x.numel() // x.shape[1])
+        )
         scale, shift = (variance + self.eps).rsqrt(), -centre
         if self.affine:
             scale = scale * self.weight
@@ -131,7 +129,7 @@ class SharedNorm(_BatchNorm):
         return (y + self.bias.view(view) if self.affine else y).to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, centre: Tensor, variance: Tensor, count: int) -> None:
+    def _update_running(self, centre: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         assert self.momentum is not None
@@ -142,33 +140,27 @@ class SharedNorm(_BatchNorm):
 
 
 def share_norms(network: nn.Module) -> None:
-    """Have every batch norm below ``network`` see the whole batch, in place."""
+    """Replace every batch norm below ``network`` by one over the whole batch, in place."""
     for name, module in list(network.named_children()):
-        if isinstance(module, _BatchNorm):
-            twin = SharedNorm(
+        if isinstance(module, BATCH_NORMS):
+            shared = SharedNorm(
                 module.num_features,
                 module.eps,
                 module.momentum,
                 module.affine,
                 module.track_running_stats,
             )
-            twin.weight, twin.bias = module.weight, module.bias
+            shared.weight, shared.bias = module.weight, module.bias
             for buffer, value in module.named_buffers(recurse=False):
-                twin.register_buffer(buffer, value)
-            setattr(network, name, twin.train(module.training))
+                shared.register_buffer(buffer, value)
+            setattr(network, name, shared.train(module.training))
         else:
             share_norms(module)
 
 
 LIKE = {torch.randn_like, torch.rand_like}
-
-
 SIZED = {torch.randn, torch.rand}
-
-
 DROPPING = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
-
-
 UNSHARED = {
     torch.bernoulli, torch.normal, torch.randint_like, torch.randperm, torch.multinomial,
     torch.poisson, torch.dropout, torch.feature_dropout, torch.alpha_dropout, F.alpha_dropout,
@@ -176,14 +168,18 @@ UNSHARED = {
     Tensor.bernoulli_, Tensor.random_, Tensor.exponential_, Tensor.cauchy_, Tensor.geometric_,
     Tensor.log_normal_, Tensor.multinomial, Tensor.bernoulli,
 }  # fmt: skip
-"""Draws whose rows belong to no sample as far as one can tell."""
+"""Random functions that are refused, since their rows cannot be assigned to samples."""
 
 
 class _OwnRows(TorchFunctionMode):
-    """Draws what one process would for the whole batch, and keeps the rows of this one.
+    """Draw random numbers for the whole batch, as one process would, and keep this one's rows.
 
-    ``count`` rows are a turn's batch here.  A draw for m of them a sample, such as for real and
-    drawn images stacked, is taken apart into m draws of the whole batch.
+    A draw of m rows a sample, such as for real and generated images stacked, is split into m draws
+    for the whole batch.
+
+    Args:
+        ranks: the processes that train together.
+        count: rows of a turn's batch in this process.
     """
 
     def __init__(self, ranks: Ranks, count: int) -> None:
@@ -228,7 +224,7 @@ class _OwnRows(TorchFunctionMode):
         return input * self.mine(func(torch.ones_like(self.template(of)), p, True))
 
     def all(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """``sizes`` of a draw, for the whole batch."""
+        """The sizes of a draw of ``sizes`` for the whole batch."""
         first = int(sizes[0])
         if first % self.count:
             raise TrainingError(
@@ -238,7 +234,7 @@ class _OwnRows(TorchFunctionMode):
         return first * self.ranks.world, *map(int, sizes[1:])
 
     def template(self, like: Tensor) -> Tensor:
-        """Memory as ``like`` has it, for the whole batch."""
+        """An empty tensor laid out as ``like``, for the whole batch."""
         last = not torch.empty_like(like, device="meta").is_contiguous()
         layout = torch.channels_last if last else torch.contiguous_format
         return torch.empty(
@@ -253,8 +249,8 @@ class _OwnRows(TorchFunctionMode):
 
 @contextmanager
 def shared_draws(count: int) -> Iterator[None]:
-    """Draws inside a turn on ``count`` rows are those of one process on the whole batch."""
-    ranks = together()
+    """Let a turn on ``count`` rows draw the random numbers of one process on the whole batch."""
+    ranks = current_ranks()
     if ranks is None:
         yield
         return

@@ -1,8 +1,8 @@
-"""Many processes, one job: who this process is, and what it shares with the others.
+"""Run one job in several processes: which one this is, and what it shares with the others.
 
 Under ``torchrun`` (or ``srun`` with the same environment) ``RANK`` and ``WORLD_SIZE`` number the
-processes.  Training joins them with `joined`: NCCL between GPUs, gloo otherwise, and always gloo
-for what the host decides.  Work that falls into independent parts needs no connection, only its
+processes.  Training connects them with `join`: by NCCL between GPUs, else by gloo, and always by
+gloo for values on the host.  Work that falls into independent parts needs no connection, only its
 `share`, which SLURM's own numbers give as well.
 """
 
@@ -19,79 +19,29 @@ from typing import TYPE_CHECKING, TypeVar
 
 from medaug.core.errors import ConfigError, MedaugError, RanksError
 
-# How processes meet in a store where earlier ones may have met and died.
-#
-# torchrun gives all its attempts one store, and counts restarts on each machine apart, so that
-# neither the store nor the count tells what an earlier attempt left there
-# (https://github.com/pytorch/pytorch/issues/135712).  A process that believes such an address waits
-# for somebody who is gone.  Here the first process names the meeting by a word of its own, every
-# other answers by one of its own, and a meeting holds when the first has repeated that answer.
-
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
-
-
-PAUSE_S = 0.02
-
-
-def rendezvous(store: "Store", rank: int, world: int, patience: timedelta) -> "Store":
-    """The part of ``store`` that these ``world`` processes have for themselves.
-
-    Raises:
-        RuntimeError: not all of them came within ``patience``.
-    """
-    from torch.distributed import PrefixStore
-
-    lead = _call if rank == 0 else _answer
-    return PrefixStore(lead(store, rank, world, patience), store)
-
-
-def _call(store: "Store", rank: int, world: int, patience: timedelta) -> str:
-    meeting = secrets.token_hex(8)
-    store.set("meeting", meeting)
-    answers = [f"{meeting}/{other}" for other in range(1, world)]
-    store.wait(answers, patience)
-    store.set(f"{meeting}/held", " ".join(store.get(answer).decode() for answer in answers))
-    return meeting
-
-
-def _answer(store: "Store", rank: int, world: int, patience: timedelta) -> str:
-    mine = secrets.token_hex(8)
-    until = time.monotonic() + patience.total_seconds()
-    store.wait(["meeting"], patience)
-    answered = ""
-    while time.monotonic() < until:
-        meeting = store.get("meeting").decode()
-        if meeting != answered:
-            store.set(f"{meeting}/{rank}", mine)
-            answered = meeting
-        held = f"{meeting}/held"
-        if store.check([held]) and mine in store.get(held).decode().split():
-            return meeting
-        time.sleep(PAUSE_S)
-    raise RuntimeError(f"process 0 did not come within {patience.total_seconds():.0f} s")
-
-
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.distributed import Store
 
-
-Told = TypeVar("Told")
-
-
-BUCKET_BYTES = 32 * 2**20
-"""Gradients travel in pieces of about this size, so that no copy of all of them is made."""
-
+Result = TypeVar("Result")
 
 PATIENCE = timedelta(minutes=30)
 """How long one process waits for the others before it gives up."""
+POLL_S = 0.02
+"""Seconds between two looks into the store while the processes find each other."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Part ``rank`` of ``world``; ``local`` is its number, of ``neighbours``, on this machine."""
+    """This process's share of the work.
+
+    Attributes:
+        rank: its number, from 0.
+        world: how many processes there are.
+        local: its number on this machine, from 0.
+        neighbours: how many processes this machine has.
+    """
 
     rank: int = 0
     world: int = 1
@@ -100,14 +50,15 @@ class Share:
 
     @property
     def pair(self) -> tuple[int, int]:
-        """As ``--shard`` has it."""
+        """(rank, world), as ``--shard`` takes them."""
         return self.rank, self.world
 
 
 def share() -> Share:
-    """This process's part by the environment: torchrun's numbers, else those of an srun step.
+    """Read this process's share from the environment: torchrun's numbers, else those of srun.
 
-    A SLURM batch script is no step and does all by itself, although SLURM numbers it, too.
+    A SLURM batch script is not a step of srun and does all the work itself, although SLURM numbers
+    it as well.
 
     Raises:
         ConfigError: numbers that make no sense.
@@ -143,10 +94,10 @@ def _number(name: str) -> int:
 
 
 class Ranks:
-    """The processes that train together; this one alone where ``world`` is 1.
+    """The processes that train together; with ``world`` 1 every operation is free.
 
     Attributes:
-        rank: number of this process.
+        rank: number of this process, from 0.
         world: how many there are.
         device: where this process computes.
     """
@@ -156,7 +107,7 @@ class Ranks:
 
     @property
     def pair(self) -> tuple[int, int]:
-        """This process's part of a batch."""
+        """(rank, world): which rows of a batch are this process's."""
         return self.rank, self.world
 
     @property
@@ -164,36 +115,36 @@ class Ranks:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
-    def add(self, values: "Tensor") -> "Tensor":
-        """Sum ``values`` over all processes, in place; the same bits everywhere."""
+    def all_sum(self, values: "Tensor") -> "Tensor":
+        """Sum ``values`` over all processes, in place; the same bits in each of them."""
         import torch.distributed as dist
 
         with _explained():
             dist.all_reduce(values)
         return values
 
-    def lowest(self, values: "Tensor") -> "Tensor":
-        """The least of ``values`` over all processes, in place."""
+    def all_min(self, values: "Tensor") -> "Tensor":
+        """Take the minimum of ``values`` over all processes, element by element, in place."""
         import torch.distributed as dist
 
         with _explained():
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return values
 
-    def agreed(self, value: int) -> int:
-        """The largest ``value`` of all processes, the same everywhere."""
+    def all_max(self, value: int) -> int:
+        """Return the largest ``value`` of all processes."""
         import torch
         import torch.distributed as dist
 
         if self.world == 1:
             return value
-        told = torch.tensor([value])
+        largest = torch.tensor([value])
         with _explained():
-            dist.all_reduce(told, dist.ReduceOp.MAX)
-        return int(told)
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
-    def send(self, content: bytes | None) -> bytes:
-        """What the first process gives, everywhere; the others give None."""
+    def broadcast(self, content: bytes | None) -> bytes:
+        """Return the first process's ``content`` in every process; the others give None."""
         import torch
         import torch.distributed as dist
 
@@ -209,42 +160,43 @@ class Ranks:
                 dist.broadcast(data, 0)
         return data.numpy().tobytes()
 
-    def led(self, work: Callable[[], Told]) -> Told:
-        """What ``work`` returns in the first process, which alone does it; a JSON value.
+    def on_first(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in the first process alone and return its result, a JSON value, in all.
 
         Raises:
-            MedaugError: in the first process what ``work`` raised, in the others that it did.
+            MedaugError: in the first process what ``work`` raised, in the others that it failed.
         """
         if self.world == 1:
             return work()
         if not self.first:
-            told = json.loads(self.send(None))
-            if "error" in told:
-                raise RanksError(f"process {self.rank}: ended, as process 0 did: {told['error']}")
-            return told["result"]
+            answer = json.loads(self.broadcast(None))
+            if "error" in answer:
+                raise RanksError(f"process {self.rank}: ended, as process 0 did: {answer['error']}")
+            return answer["result"]
         try:
             result = work()
         except BaseException as error:
             reason = str(error) if isinstance(error, MedaugError) else type(error).__name__
-            self.send(json.dumps({"error": reason}).encode())
+            self.broadcast(json.dumps({"error": reason}).encode())
             raise
-        self.send(json.dumps({"result": result}).encode())
+        self.broadcast(json.dumps({"result": result}).encode())
         return result
 
 
 _ranks: Ranks | None = None
 
 
-def together() -> Ranks | None:
+def current_ranks() -> Ranks | None:
     """The processes that train together, or None where this one is alone."""
     return _ranks
 
 
 @contextmanager
-def joined(device: "torch.device") -> Iterator[Ranks]:
-    """Join the processes that the environment tells of; ``device`` is what the user asked for.
+def join(device: "torch.device") -> Iterator[Ranks]:
+    """Connect the processes that the environment names; one alone needs no connection.
 
-    With GPUs each process takes that of its number on its machine.
+    Args:
+        device: what the user chose; with GPUs each process takes that of its number on its machine.
 
     Raises:
         ConfigError: SLURM tasks that do not know of each other, or too few GPUs.
@@ -257,6 +209,8 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
     if part.world == 1:
         yield Ranks(0, 1, device)
         return
+
+    # Check the address of the first process and the GPU of this one.
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if name not in os.environ:
             raise ConfigError(
@@ -271,6 +225,8 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
             )
         device = torch.device("cuda", part.local)
         torch.cuda.set_device(device)
+
+    # Find the others, unless the caller has done so.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     own = not dist.is_initialized()
     if own:
@@ -282,13 +238,15 @@ def joined(device: "torch.device") -> Iterator[Ranks]:
             )
     _ranks = Ranks(part.rank, part.world, device)
     print(f"process {part.rank} of {part.world} on {device}", file=sys.stderr)
+
+    # Work together; an NCCL group waits for its peers when it ends, and after an error they are
+    # gone.
     sound = False
     try:
         yield _ranks
         sound = True
     finally:
         _ranks = None
-        # an NCCL group waits for its peers when it is taken down, and after an error they are gone
         if own and (sound or device.type == "cpu"):
             dist.destroy_process_group()
 
@@ -308,3 +266,54 @@ def _explained() -> Iterator[None]:
             f"another process of this job ended or does not answer ({reason}); the same command "
             "goes on from the last checkpoint"
         ) from error
+
+
+def rendezvous(store: "Store", rank: int, world: int, patience: timedelta) -> "Store":
+    """Return a part of ``store`` that only these ``world`` processes use.
+
+    torchrun gives all attempts of a job one store and counts restarts on each machine apart, so
+    that neither the store nor the count shows what an earlier attempt left there
+    (https://github.com/pytorch/pytorch/issues/135712).  A process that believes a left address
+    waits for one that is gone.  Here the first process draws a random key for this attempt, every
+    other answers under it with a key of its own, and the attempt holds when the first has repeated
+    that answer.
+
+    Args:
+        store: shared by all attempts.
+        rank: number of this process.
+        world: how many processes there are.
+        patience: how long to wait for them.
+
+    Raises:
+        RuntimeError: not all of them came within ``patience``.
+    """
+    from torch.distributed import PrefixStore
+
+    attempt = _call(store, world, patience) if rank == 0 else _answer(store, rank, patience)
+    return PrefixStore(attempt, store)
+
+
+def _call(store: "Store", world: int, patience: timedelta) -> str:
+    attempt = secrets.token_hex(8)
+    store.set("meeting", attempt)
+    answers = [f"{attempt}/{other}" for other in range(1, world)]
+    store.wait(answers, patience)
+    store.set(f"{attempt}/held", " ".join(store.get(answer).decode() for answer in answers))
+    return attempt
+
+
+def _answer(store: "Store", rank: int, patience: timedelta) -> str:
+    mine = secrets.token_hex(8)
+    until = time.monotonic() + patience.total_seconds()
+    store.wait(["meeting"], patience)
+    answered = ""
+    while time.monotonic() < until:
+        attempt = store.get("meeting").decode()
+        if attempt != answered:
+            store.set(f"{attempt}/{rank}", mine)
+            answered = attempt
+        held = f"{attempt}/held"
+        if store.check([held]) and mine in store.get(held).decode().split():
+            return attempt
+        time.sleep(POLL_S)
+    raise RuntimeError(f"process 0 did not come within {patience.total_seconds():.0f} s")

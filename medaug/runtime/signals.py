@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM: finish what is at hand, keep it, leave; the same command goes on.
+"""Handle SIGINT and SIGTERM: finish the step at hand, save it, exit; the same command resumes.
 
-SIGTERM is how SLURM and torchrun announce that a job must go.  Who obeys it leaves with the exit
-status ``PREEMPTED``, by which a script tells that the job is to be put in the queue again.
+SIGTERM is how SLURM and torchrun announce that a job must end.  A process that it ends has the exit
+status ``PREEMPTED``, from which a script knows that the job is to be queued again.
 """
 
 import os
@@ -17,15 +17,16 @@ INTERRUPTED = 130
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
 AGAIN_S = 0.02
+"""Seconds after which a dropped SIGTERM is sent again."""
 
 
 class Preempted(BaseException):
-    """SIGTERM came; passes through whatever handles errors."""
+    """SIGTERM came; not an Exception, so that it passes through handlers of errors."""
 
 
 @contextmanager
-def noted() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying by them, where signals can be had."""
+def caught_signals() -> Iterator[list[int]]:
+    """Collect the numbers of SIGINT and SIGTERM instead of ending; in the main thread only."""
     caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -43,23 +44,23 @@ def noted() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-_told: list[int] = []
+_preempted_pids: list[int] = []
 
 
 def preempted() -> bool:
     """Whether SIGTERM has come to this process since ``leave_by_sigterm``."""
-    return os.getpid() in _told
+    return os.getpid() in _preempted_pids
 
 
 def leave_by_sigterm() -> None:
-    """Have SIGTERM raise `Preempted`, so that what is half done is cleared away.
+    """Let SIGTERM raise `Preempted`, so that what is half done is cleared away.
 
     Python drops what is raised in a callback, such as one of fork; then the signal is sent again.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        _told.append(os.getpid())
-        _overhear("SIGCHLD")
+        _preempted_pids.append(os.getpid())
+        _ignore("SIGCHLD")
         raise Preempted
 
     def repeat(dropped: Any) -> None:
@@ -75,18 +76,18 @@ def leave_by_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def mind_nothing() -> None:
-    """From now on no signal that this process handles interrupts it: it is leaving."""
-    _overhear("SIGTERM")
-    _overhear("SIGCHLD")
+def ignore_signals() -> None:
+    """Ignore the signals that this process handles, since it is about to exit."""
+    _ignore("SIGTERM")
+    _ignore("SIGCHLD")
 
 
-def _overhear(name: str) -> None:
-    """Torch answers SIGCHLD by an error about a dead worker, wherever the program is."""
+def _ignore(name: str) -> None:
+    """Torch answers SIGCHLD with an error about a dead worker, wherever the program is."""
     if hasattr(signal, name):
         signal.signal(getattr(signal, name), lambda number, frame: None)
 
 
-def status(number: int | None) -> int:
-    """The exit status after the signal ``number``, or after none: what is left is to be done."""
+def exit_status(number: int | None) -> int:
+    """The exit status of a run that was stopped by the signal ``number``, or by none."""
     return PREEMPTED if number == signal.SIGTERM else INTERRUPTED

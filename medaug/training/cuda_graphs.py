@@ -1,10 +1,10 @@
-"""Turns captured as CUDA graphs: one launch instead of a thousand, double backward included.
+"""Record turns as CUDA graphs: one launch instead of a thousand, double backward included.
 
-Each kind of turn is played a few times as usual, on the stream that will record it, so that
-optimisers and libraries have made what they keep; then it is recorded, and from then on replayed.
-What differs between two turns of a kind lies in tensors that last: which slices and how they are
-warped, the position, the rates.  Noise comes from the device's generator, seeded by position; a
-graph reads the seed when it is launched.
+Each kind of turn is first played a few times as usual, on the stream that will record it, so that
+optimisers and libraries allocate what they keep; then it is recorded, and from then on replayed.
+What differs between two turns of a kind is in tensors that stay in place: the slices and their
+warps, the position, the learning rates.  Noise comes from the device's generator, which is seeded
+by position; a graph reads the seed when it is launched.
 """
 
 import sys
@@ -20,7 +20,7 @@ from torch import Tensor
 from medaug.core.errors import ConfigError
 from medaug.data.feed.feed import BatchDraw, Feed
 from medaug.models.base import OptimizerSettings, Turn
-from medaug.training.step import Keys, Players
+from medaug.training.step import Players, TermKeys
 
 WARM_UP = 3
 """Turns of a kind that are played before it is recorded."""
@@ -29,13 +29,16 @@ TurnKey = tuple[object, ...]
 
 
 class Recorder(Protocol):
-    """Records what a function does to tensors, so that it can be done again."""
+    """Record what a function does to tensors, to do it again."""
 
-    def warm(self, play: Callable[[], Keys]) -> Keys:
+    def warm(self, play: Callable[[], TermKeys]) -> TermKeys:
         """Play without recording."""
 
-    def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
-        """What does again what ``play`` does, without having done it, and what ``play`` returned.
+    def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
+        """Record ``play`` without doing it.
+
+        Returns:
+            A function that does what ``play`` does, and what ``play`` returned.
 
         Raises:
             RuntimeError: something in it cannot be recorded.
@@ -43,20 +46,20 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records as CUDA graphs on one stream; they share their memory, since they run in turns."""
+    """Record CUDA graphs on one stream; they share their memory, since no two run at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
 
-    def warm(self, play: Callable[[], Keys]) -> Keys:
+    def warm(self, play: Callable[[], TermKeys]) -> TermKeys:
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
             keys = play()
         torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
         return keys
 
-    def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
+    def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
         graph = torch.cuda.CUDAGraph()
         try:
             with (
@@ -72,87 +75,104 @@ class CudaGraphs:
     def recover(self) -> None:
         """Undo what torch before 2.13 leaves of a failed recording.
 
-        Its `capture_end` raises before it tells the device's generator and the allocator: the one
-        would refuse every draw, the other would no longer free what it holds to avoid running out
-        of memory.
+        Its `capture_end` raises before it informs the device's generator and the allocator: the
+        generator would refuse every draw, and the allocator would no longer free cached memory.
         """
         device = self.stream.device
         generator = torch.cuda.default_generators[device.index]
         generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
-        with suppress(RuntimeError):  # it was told
+        with suppress(RuntimeError):  # the allocator knew already
+            # Private, since torch's one public function that ends an allocation to a pool is the
+            # `capture_end` that has just failed.
             torch._C._cuda_endAllocateToPool(device.index, self.pool)
 
 
 @dataclass
 class _CapturedTurn:
-    """One kind of turn: its inputs, what plays it again, and what that counts."""
+    """One kind of turn.
 
-    given: BatchDraw
+    Attributes:
+        draw: what its batch is made of, in tensors that stay in place.
+        warmed: how often it was played before recording.
+        replay: plays it again; None until it is recorded.
+        logged: the terms that it logs.
+    """
+
+    draw: BatchDraw
     warmed: int = 0
     replay: Callable[[], object] | None = None
-    counted: Keys = ()
+    logged: TermKeys = ()
 
 
 class GraphRunner:
-    """Plays turns on batches of a feed, recorded ones where that can be had.
+    """Play turns on batches of a feed, recorded ones where that is possible.
 
     Args:
-        game: whose turns; made with ``recorded``.
-        feed: resident on the game's device.
+        players: whose turns; made with ``recorded``.
+        feed: holds all slices on the players' device.
         recorder: how turns are recorded.
-        strict: whether a turn that cannot be recorded is an error.
+        strict: whether a turn that cannot be recorded is an error; else all are played as usual.
     """
 
-    def __init__(self, game: Players, feed: Feed, recorder: Recorder, strict: bool = False) -> None:
-        self.game, self.feed, self.recorder, self.strict = game, feed, recorder, strict
-        self.reels: dict[TurnKey, _CapturedTurn] = {}
-        self.refused = False
+    def __init__(
+        self, players: Players, feed: Feed, recorder: Recorder, strict: bool = False
+    ) -> None:
+        self.players, self.feed, self.recorder, self.strict = players, feed, recorder, strict
+        self.captured: dict[TurnKey, _CapturedTurn] = {}
+        self.failed = False
 
     def turn(
-        self, turn: Turn, drawn: BatchDraw, position: int, optim: Mapping[str, OptimizerSettings]
+        self, turn: Turn, draw: BatchDraw, position: int, settings: Mapping[str, OptimizerSettings]
     ) -> None:
-        """Play ``turn`` on the batch that was ``drawn``, which starts at image ``position``.
+        """Play one turn.
+
+        Args:
+            turn: of the players' model.
+            draw: what its batch is made of.
+            position: images seen before the batch.
+            settings: of the optimisers, by player.
 
         Raises:
-            ConfigError: it cannot be recorded, in strict use.
+            ConfigError: it cannot be recorded, where ``strict``.
         """
-        if self.refused:
-            self.game.turn(turn, self.feed.made(self.feed.placed(drawn)), position, optim)
+        players, placed = self.players, self.feed.placed(draw)
+        if self.failed:
+            players.turn(turn, self.feed.made(placed), position, settings)
             return
-        kind = (*function(turn.play), *shapes(drawn), *still(optim))
-        if kind not in self.reels:
-            self.reels[kind] = _CapturedTurn(copied(self.feed.placed(drawn)))
-        reel = self.reels[kind]
-        refill(reel.given, self.feed.placed(drawn))
-        self.game.address(position, optim)
+        # Two turns share a recording if they differ only in what is copied into place here.
+        key = (*function_key(turn.play), *_shapes(draw), *_constants(settings))
+        if key not in self.captured:
+            self.captured[key] = _CapturedTurn(_copied(placed))
+        captured = self.captured[key]
+        _refill(captured.draw, placed)
+        players.begin_turn(position, settings)
 
-        def play() -> Keys:
-            return self.game.play(turn, self.feed.made(reel.given), optim)
+        def play() -> TermKeys:
+            return players.play(turn, self.feed.made(captured.draw), settings)
 
-        if reel.replay is not None:
-            reel.replay()
-            self.game.account.tallies[reel.counted].count += 1
-        elif reel.warmed < WARM_UP:
+        # Replay it, or warm up, or record it and replay that.
+        if captured.replay is not None:
+            captured.replay()
+            players.loss_log.sums[captured.logged].count += 1
+        elif captured.warmed < WARM_UP:
             self.recorder.warm(play)
-            reel.warmed += 1
-        else:
-            replay = self.recorded(reel, play, turn)
-            if replay is None:  # the device's generator may have begun anew
-                self.game.address(position, optim)
-                play()
-            else:
-                replay()
+            captured.warmed += 1
+        elif (replay := self._record(captured, play, turn)) is not None:
+            replay()
+        else:  # recording may have changed the state of the device's generator
+            players.begin_turn(position, settings)
+            play()
 
-    def recorded(
-        self, reel: _CapturedTurn, play: Callable[[], Keys], turn: Turn
+    def _record(
+        self, captured: _CapturedTurn, play: Callable[[], TermKeys], turn: Turn
     ) -> Callable[[], object] | None:
-        """What plays the turn, or None where that fails: then all are played as usual."""
-        counts = {keys: tally.count for keys, tally in self.game.account.tallies.items()}
+        """Record a turn; None where that fails, and all turns are played as usual from then on."""
+        counts = {keys: sums.count for keys, sums in self.players.loss_log.sums.items()}
         try:
-            reel.replay, reel.counted = self.recorder.record(play)
+            captured.replay, captured.logged = self.recorder.record(play)
         except RuntimeError as error:
-            for keys, tally in self.game.account.tallies.items():
-                tally.count = counts[keys]
+            for keys, sums in self.players.loss_log.sums.items():
+                sums.count = counts[keys]
             name, reason = _name(turn.play), str(_first(error)).strip().partition("\n")[0]
             if self.strict:
                 raise ConfigError(
@@ -160,20 +180,26 @@ class GraphRunner:
                     "auto plays it as usual"
                 ) from error
             print(f"train: steps are launched one by one ({name}: {reason})", file=sys.stderr)
-            self.refused = True
-            self.reels.clear()
-        return reel.replay
+            self.failed = True
+            self.captured.clear()
+        return captured.replay
 
 
 def can_record(
-    feed: Feed, wish: Literal["auto", "on", "off"], world: int = 1, private: bool = False
+    feed: Feed, capture: Literal["auto", "on", "off"], world: int = 1, private: bool = False
 ) -> bool:
-    """Whether turns on ``feed`` are to be recorded, by all that is known before the first.
+    """Whether turns are to be recorded, as far as is known before the first.
+
+    Args:
+        feed: makes the batches.
+        capture: the setting ``train.capture``.
+        world: number of processes that train together.
+        private: whether training is differentially private.
 
     Raises:
         ConfigError: ``on`` where it is impossible.
     """
-    if wish == "off":
+    if capture == "off":
         return False
     if feed.device.type != "cuda":
         obstacle = f"the device is {feed.device.type}, and graphs are CUDA's"
@@ -185,7 +211,7 @@ def can_record(
         obstacle = "the slices do not fit into the device's memory"
     else:
         return True
-    if wish == "on":
+    if capture == "on":
         raise ConfigError(f"config train.capture: on is impossible here: {obstacle}")
     if feed.device.type == "cuda":
         print(f"train: steps are launched one by one: {obstacle}", file=sys.stderr)
@@ -193,7 +219,7 @@ def can_record(
 
 
 def _first(error: BaseException) -> BaseException:
-    """What was raised first: the end of a recording complains of it, too."""
+    """The cause of a failed recording, whose end raises an error of its own."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -205,12 +231,12 @@ def _name(play: Callable[..., object]) -> str:
     return f"{play.__module__}.{getattr(play, '__qualname__', type(play).__qualname__)}"
 
 
-def function(play: Callable[..., object]) -> TurnKey:
-    """What tells one function that plays from another: its name, and what it was bound to."""
+def function_key(play: Callable[..., object]) -> TurnKey:
+    """What identifies a function that plays a turn: its name and the arguments bound to it."""
     if not isinstance(play, partial):
         return (_name(play),)
     bound = (*play.args, *sorted(play.keywords.items()))
-    return (*function(play.func), *(_hashable(value) for value in bound))
+    return (*function_key(play.func), *(_hashable(value) for value in bound))
 
 
 def _hashable(value: Hashable) -> Hashable:
@@ -221,27 +247,26 @@ def _hashable(value: Hashable) -> Hashable:
     return value
 
 
-def shapes(drawn: BatchDraw) -> TurnKey:
-    """What tells the sizes of one batch from those of another."""
-    return tuple(None if part is None else tuple(part.shape) for part in _parts(drawn))
+def _shapes(draw: BatchDraw) -> TurnKey:
+    return tuple(None if part is None else tuple(part.shape) for part in _parts(draw))
 
 
-def still(optim: Mapping[str, OptimizerSettings]) -> TurnKey:
-    """What a recorded step takes for constant: all settings but the rate."""
-    return tuple((player, replace(how, lr=0.0)) for player, how in optim.items())
+def _constants(settings: Mapping[str, OptimizerSettings]) -> TurnKey:
+    """What a recorded step takes as constant: all settings but the rate."""
+    return tuple((player, replace(own, lr=0.0)) for player, own in settings.items())
 
 
-def _parts(drawn: BatchDraw) -> list[Tensor | None]:
-    return [getattr(drawn, field.name) for field in fields(drawn)]
+def _parts(draw: BatchDraw) -> list[Tensor | None]:
+    return [getattr(draw, field.name) for field in fields(draw)]
 
 
-def copied(drawn: BatchDraw) -> BatchDraw:
-    """``drawn`` in tensors of its own."""
-    return BatchDraw(*(None if part is None else part.clone() for part in _parts(drawn)))  # type: ignore[arg-type]
+def _copied(draw: BatchDraw) -> BatchDraw:
+    """A copy in tensors of its own."""
+    return BatchDraw(*(None if part is None else part.clone() for part in _parts(draw)))  # type: ignore[arg-type]
 
 
-def refill(there: BatchDraw, drawn: BatchDraw) -> None:
-    """Write ``drawn`` into the tensors of ``there``."""
-    for mine, given in zip(_parts(there), _parts(drawn), strict=True):
-        if mine is not None and given is not None:
-            mine.copy_(given, non_blocking=True)
+def _refill(there: BatchDraw, draw: BatchDraw) -> None:
+    """Copy ``draw`` into the tensors of ``there``."""
+    for mine, new in zip(_parts(there), _parts(draw), strict=True):
+        if mine is not None and new is not None:
+            mine.copy_(new, non_blocking=True)

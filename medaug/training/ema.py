@@ -1,51 +1,51 @@
 """Average weights exponentially over images seen."""
 
-from collections.abc import Callable
+from copy import deepcopy
 
 import torch
-from torch import nn
 
 from medaug.models.base import Model
 
+SHARE = 0.05
+"""The half-life is at most this share of the images seen."""
+
 
 class Average:
-    """An exponential moving average of a model's weights; buffers are copied.
+    """Keep an exponential moving average of a model's weights; buffers are copied as they are.
 
-    Its half-life grows with the images seen, up to ``half_life``, so that a short run is not
+    The half-life grows with the images seen, up to ``half_life``, so that a short run is not
     averaged with its own beginning.
+
+    Args:
+        live: the model in training, on its device.
+        half_life: in images.
+
+    Attributes:
+        model: the averaged model, without its discriminators, in evaluation mode.
     """
 
-    SHARE = 0.05
-
-    def __init__(self, shadow: Model, model: Model, half_life: int) -> None:
-        self.model, self.half_life = shadow, half_life
-        live = dict(model.named_parameters())
-        self.pairs = [(p, live[name]) for name, p in shadow.named_parameters()]
-        buffers = dict(model.named_buffers())
-        self.buffers = [(b, buffers[name]) for name, b in shadow.named_buffers()]
+    def __init__(self, live: Model, half_life: int) -> None:
+        self.half_life = half_life
+        self.model = deepcopy(live)
+        self.model.shed()
+        self.model.requires_grad_(False).eval()
+        parameters, buffers = dict(live.named_parameters()), dict(live.named_buffers())
+        self.parameters = [(p, parameters[name]) for name, p in self.model.named_parameters()]
+        self.buffers = [(b, buffers[name]) for name, b in self.model.named_buffers()]
 
     @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
-        """Move towards the live weights after ``images`` more of ``seen`` in all."""
-        half_life = min(self.half_life, max(self.SHARE * seen, 1.0))
+        """Move towards the live weights after ``images`` more images, ``seen`` in all."""
+        half_life = min(self.half_life, max(SHARE * seen, 1.0))
         keep = 0.5 ** (images / half_life)
-        shadow, live = (list(side) for side in zip(*self.pairs, strict=True))
-        torch._foreach_lerp_(shadow, live, 1 - keep)
+        averaged, live = (list(side) for side in zip(*self.parameters, strict=True))
+        torch._foreach_lerp_(averaged, live, 1 - keep)  # torch has no public name for it
         if self.buffers:
-            mine, theirs = (list(side) for side in zip(*self.buffers, strict=True))
-            torch._foreach_copy_(mine, theirs)
+            averaged, live = (list(side) for side in zip(*self.buffers, strict=True))
+            torch._foreach_copy_(averaged, live)
 
+    @torch.no_grad()
     def copy(self) -> None:
         """Start from the live weights."""
-        with torch.no_grad():
-            for mine, theirs in (*self.pairs, *self.buffers):
-                mine.copy_(theirs)
-
-
-def shadow_of(build: Callable[[], Model], model: nn.Module) -> Model:
-    """A second model without judges, holding a copy of ``model``'s weights."""
-    shadow = build()
-    shadow.shed()
-    kept = shadow.state_dict()
-    shadow.load_state_dict({k: v for k, v in model.state_dict().items() if k in kept})
-    return shadow.requires_grad_(False).eval()
+        for averaged, live in (*self.parameters, *self.buffers):
+            averaged.copy_(live)

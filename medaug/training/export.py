@@ -1,4 +1,4 @@
-"""What a snapshot tells besides weights: the header that readers of them need, and a picture."""
+"""Describe and draw the generator of a snapshot: the header of its weight file, and a picture."""
 
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,15 @@ from medaug.models.base import Model
 from medaug.runtime.pictures import grid
 
 GRID = 16
+"""Samples in the picture of a snapshot."""
 
 
 class Exporter:
-    """Describes and draws the generators of one run.
+    """Describe and draw the generators of one run.
 
     Args:
         config: of the run.
-        cache: what it learns from.
+        cache: the slices it is trained on.
         feed: its batches.
     """
 
@@ -32,8 +33,14 @@ class Exporter:
         self.config, self.cache, self.feed = config, cache, feed
 
     def header(self, images: int, precision: str, privacy: dict[str, Any] | None) -> dict[str, Any]:
-        """What a reader of the weights needs to know: config, codec, shape and geometry."""
-        shape, condition = self.feed.shape, self.feed.condition
+        """Return what a reader of the weights needs: config, codec, shape, condition, geometry.
+
+        Args:
+            images: seen so far.
+            precision: ``float32`` or ``bfloat16``.
+            privacy: the guarantee of private training, or None.
+        """
+        condition = self.feed.condition
         return {
             "kind": self.cache.content,
             "precision": precision,
@@ -41,7 +48,7 @@ class Exporter:
             **({} if privacy is None else {"privacy": privacy}),
             "config": self.config.dump(),
             "codec": self.feed.codec.to_dict(),
-            "shape": vars(shape),
+            "shape": vars(self.feed.shape),
             "classes": list(condition.classes),
             "condition": list(condition.names),
             "conditions": [list(row) for row in condition.rows],
@@ -52,7 +59,7 @@ class Exporter:
 
     @cached_property
     def adjoining(self) -> dict[str, Any] | None:
-        """How real slices follow each other, for stacks to be held against."""
+        """How real neighbouring slices differ, which synthetic stacks are compared with."""
         codec = self.feed.codec
         if not isinstance(codec, CTCodec):
             return None
@@ -60,28 +67,38 @@ class Exporter:
 
     @torch.no_grad()
     def draw(self, model: Model, run: Path, images: int) -> None:
-        """Samples of the same noise, and for the same masks, at every snapshot, as one picture."""
-        draws = generator(self.config.train.seed, "grid")
-        noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(self.feed.device)
-        codec, label = self.feed.codec, None
+        """Write samples as one picture; noise, condition and masks are the same at every snapshot.
+
+        Args:
+            model: the averaged generator.
+            run: the run folder, which gets ``samples/<images>.png``.
+            images: seen so far.
+        """
+        feed, seed = self.feed, self.config.train.seed
+        draws = generator(seed, "grid")
+        noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(feed.device)
+        codec, label = feed.codec, None
         if isinstance(codec, CTCodec) and codec.told:
-            order = torch.randperm(len(self.feed), generator=draws).repeat(GRID)[:GRID]
-            cond, label = self.feed.at(order).cond, self.feed.marks(order)
+            order = torch.randperm(len(feed), generator=draws).repeat(GRID)[:GRID]
+            cond, label = feed.at(order).cond, feed.marks(order)
         else:
-            cond = self.feed.condition.at(self.config.train.seed, range(GRID))
-            cond = None if cond is None else cond.to(self.feed.device)
+            cond = feed.condition.at(seed, range(GRID))
+            cond = None if cond is None else cond.to(feed.device)
         image, drawn = codec.decode(model.decode(model.prior(noise, cond), cond))
         label = drawn if label is None else label
-        path = run / "samples" / f"{images:010d}.png"
-        window = (0.0, 255.0)
-        if isinstance(codec, CTCodec):
-            window = codec.window_hu
-        masks = None if label is None else label.cpu().numpy()
-        grid(image.cpu().numpy(), masks, path, window=window)
+        grid(
+            image.cpu().numpy(),
+            None if label is None else label.cpu().numpy(),
+            run / "samples" / f"{images:010d}.png",
+            window=codec.window_hu if isinstance(codec, CTCodec) else (0.0, 255.0),
+        )
 
 
 def typical_affine(cache: SliceCache) -> np.ndarray:
-    """The affine of a synthetic slice: the cache's pixel and median step, origin at its centre."""
+    """The affine (4, 4) of a synthetic slice, voxel indices to mm, origin at the slice's centre.
+
+    Pixel size and slice spacing are the medians over the cache's scans; of pictures the identity.
+    """
     if cache.kind == "image":
         return np.eye(4)
     spacing = np.median([case.spacing_mm for case in cache.cases.values()], axis=0)

@@ -1,16 +1,16 @@
-"""One loop for every model: ``fit`` plays rounds until enough images are seen.
+"""Train any model: set up, resume, loop, snapshot.
 
-Progress is counted in images; order, warps and noise are functions of (seed, images seen), so the
-training state is weights and optimisers alone, and a killed run goes on bit for bit on the CPU.
+Progress is counted in images.  The order of slices, their warps and all noise are functions of
+(seed, images seen), so the training state is the weights and the optimisers alone, and a run that
+was killed and resumed has the same bits as one that never stopped (on the CPU).
 """
 
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,15 @@ from medaug.models import build
 from medaug.models.base import Model
 from medaug.runtime.collectives import share_norms
 from medaug.runtime.device import channels_last, choose_device, choose_precision, tune
-from medaug.runtime.distributed import Ranks, joined
+from medaug.runtime.distributed import Ranks, join
 from medaug.runtime.files import exclusive, remove_parts
 from medaug.runtime.progress import progress
-from medaug.runtime.signals import noted
+from medaug.runtime.signals import caught_signals
 from medaug.training.checkpoint import load_state, pack, save_state, sound, unpack, write_tensors
 from medaug.training.cuda_graphs import CudaGraphs, GraphRunner, can_record
-from medaug.training.ema import Average, shadow_of
+from medaug.training.ema import Average
 from medaug.training.export import Exporter
-from medaug.training.prefetch import Prefetcher
+from medaug.training.prefetch import batches
 from medaug.training.privacy import PrivacyAccountant, PrivateGradients, check_supported
 from medaug.training.run import (
     append_metrics,
@@ -50,32 +50,9 @@ from medaug.training.run import (
 from medaug.training.step import Players, below
 from medaug.training.weights import start_from
 
-
-def check_shared(config: Config, world: int) -> None:
-    """Refuse what ``world`` processes cannot share.
-
-    Raises:
-        ConfigError: private training, or a batch that they do not divide.
-    """
-    if world > 1 and config.train.privacy is not None:
-        raise ConfigError(
-            f"train.privacy: {world} processes cannot share a private step, whose slices are "
-            "drawn and whose noise is added once; train in one process"
-        )
-    if config.train.batch % world:
-        raise ConfigError(
-            f"config train.batch: {config.train.batch} is of all processes together, and {world} "
-            "do not divide it; choose a multiple, or another number of processes"
-        )
-
-
 METRICS_PER_SNAPSHOT = 5
-
-
-SETTLE = 10_000
-
-
-SETTLE_BATCH = 250
+FIT_IMAGES, FIT_BATCH = 10_000, 250
+"""How many training images a model sees when it fits what is fitted at once, such as a mixture."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +61,14 @@ class TrainReport:
 
     Attributes:
         run: the run folder.
-        images: images seen in all, of which ``resumed`` before this call.
-        resumed: see ``images``.
+        images: images seen in all.
+        resumed: images seen before this call.
         finished: whether the run is complete; false after an interrupt.
-        seconds: of this call; ``waited`` of them for data.
-        waited: see ``seconds``; of recorded turns without the start of their copies to the GPU,
-            which nobody waits for.
-        privacy: what a private run promises, as in the weights' header; else None.
-        signal: which one stopped it; None where it ended by itself.
+        seconds: duration of the loop.
+        waited: seconds of these that the loop waited for data.  Of recorded turns the copies to
+            the GPU do not count, since they are asynchronous.
+        privacy: the guarantee of a private run, as in the weights' header; else None.
+        signal: the signal that stopped the run; None where it ended by itself.
     """
 
     run: Path
@@ -113,17 +90,18 @@ def fit(
     init: str | Path | None = None,
     unlabeled: SliceCache | None = None,
 ) -> TrainReport:
-    """Train ``config`` on ``cache`` in the folder ``run``; called again it goes on.
+    """Train ``config`` on ``cache`` in the folder ``run``; the same call resumes.
 
-    Under torchrun every process calls it alike: each plays its rows of the same batches, and the
-    first one writes.  ``train.batch`` is of all together, so their number may change under a run.
+    Under torchrun every process makes the same call: each trains on its rows of the same batches,
+    and the first one writes.  ``train.batch`` counts the rows of all processes together, so their
+    number may change when a run is resumed.
 
     Args:
         config: what to train.
-        cache: complete, of the size and field that ``config.data`` asks for.
+        cache: complete, with the size and field of view of ``config.data``.
         run: the run folder, new or of an earlier call with the same settings.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        init: a weight file or run of the same model and shape to start from instead of noise.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        init: a weight file or run of the same model and shape to start from; default: noise.
         unlabeled: slices of scans without labels that join training.
 
     Raises:
@@ -133,57 +111,190 @@ def fit(
         OutputError: the disk does not take the result.
         RanksError: another process of several is gone.
     """
-    with joined(choose_device(device)) as ranks, ExitStack() as stack:
-        place = Path(run)
-        start = None if init is None else Path(init)
-        trainer = _set_up(config, cache, place, ranks, stack, start, unlabeled)
-        trainer.begin(start)
-        return trainer.work()
+    start = None if init is None else Path(init)
+    if start is not None and start.is_dir():
+        start = weights_path(start)
+    with set_up(config, cache, Path(run), device, start, unlabeled) as training:
+        resume(training, start)
+
+        # Loop: play rounds until all images are seen or a signal stops the run.
+        train, ranks = config.train, training.ranks
+        metrics_every = max(train.batch, train.snapshot_every // METRICS_PER_SNAPSHOT)
+        metrics_due = _next_multiple(training.images, metrics_every)
+        snapshot_due = _next_multiple(training.images, train.snapshot_every)
+        started = since = time.monotonic()
+        before, note, signal = training.images, "", 0
+        with (
+            caught_signals() as signals,
+            closing(training.batches()) as data,
+            progress("train", train.images, "images", training.images, not ranks.first) as bar,
+        ):
+            while training.images < train.images:
+                signal = ranks.all_max(max(signals, default=0))
+                if signal:
+                    break
+                bar.advance(play_round(training, data), note)
+                if training.images >= metrics_due or training.images >= train.images:
+                    seconds = max(time.monotonic() - since, 1e-9)
+                    note = log_metrics(training, (training.images - before) / seconds)
+                    since, before = time.monotonic(), training.images
+                    metrics_due = _next_multiple(training.images, metrics_every)
+                if snapshot_due <= training.images < train.images:
+                    save_snapshot(training)
+                    snapshot_due = _next_multiple(training.images, train.snapshot_every)
+
+            # The last snapshot, after an interrupt too; a finished run that is whole needs none.
+            finished = training.images >= train.images
+            if training.images > training.resumed or not ranks.on_first(
+                lambda: sound(weights_path(training.run))
+            ):
+                save_snapshot(training, planned=finished)
+        if signal and ranks.first:
+            tell(f"{training.run}: interrupted; the same command goes on")
+        return TrainReport(
+            training.run,
+            training.images,
+            training.resumed,
+            finished,
+            time.monotonic() - started,
+            training.waited,
+            training.privacy_statement(),
+            signal or None,
+        )
 
 
-def _set_up(
+@dataclass
+class Training:
+    """The state of a run in training.
+
+    Attributes:
+        config: of the run.
+        run: its folder.
+        ranks: the processes that train together.
+        feed: makes the batches.
+        model: in training, on the device.
+        average: of its weights, which is what is exported.
+        players: the model's players with their optimisers.
+        runner: plays turns: ``players``, or a `GraphRunner` that records and replays them.
+        exporter: describes and draws the generator.
+        images: images seen so far.
+        resumed: images seen before this call.
+        waited: seconds spent waiting for batches.
+    """
+
+    config: Config
+    run: Path
+    ranks: Ranks
+    feed: Feed
+    model: Model
+    average: Average
+    players: Players
+    runner: Players | GraphRunner
+    exporter: Exporter
+    images: int = 0
+    resumed: int = 0
+    waited: float = 0.0
+
+    def batches(self) -> Any:
+        """Yield what each turn from here on is played on."""
+        return batches(
+            self.feed,
+            self.model,
+            self.config.train,
+            self.images,
+            private=self.players.private,
+            part=self.ranks.pair,
+            draws_only=isinstance(self.runner, GraphRunner),
+        )
+
+    def privacy_statement(self) -> dict[str, Any] | None:
+        """What a private run guarantees by now; None where training is not private."""
+        private = self.players.private
+        return None if private is None else private.accountant.statement(self.images)
+
+
+@contextmanager
+def set_up(
     config: Config,
     cache: SliceCache,
     run: Path,
-    ranks: Ranks,
-    stack: ExitStack,
-    init: Path | None,
-    unlabeled: SliceCache | None,
-) -> "_Trainer":
-    """All that training needs; the first process holds ``run`` until ``stack`` ends."""
-    where, seed = ranks.device, config.train.seed
-    tune(where)
-    check_shared(config, ranks.world)
-    codec = codec_for(cache, config.data)
-    feed = Feed(cache, config.data, codec, seed=seed, device=where, unlabeled=unlabeled)
-    construct = partial(build, config.model.name, config.model.arguments, feed.shape)
-    privacy = config.train.privacy
-    ledger = None
-    if privacy is not None:
-        check_supported(config.model, feed.shape)
-        ledger = PrivacyAccountant(privacy, config.train.batch, feed.owners)
-    torch.manual_seed(derive(seed, "weights"))
-    model = construct()
+    device: str = "auto",
+    init: Path | None = None,
+    unlabeled: SliceCache | None = None,
+) -> Iterator[Training]:
+    """Build all that training needs; the first process holds the folder ``run`` meanwhile.
 
-    def claimed() -> dict[str, Any]:
-        stack.enter_context(exclusive(run))
-        remove_parts(run)
-        return claim(run, config, _facts(run, cache, unlabeled, feed, config, where, init))
+    Args:
+        config: what to train.
+        cache: the slices.
+        run: the run folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        init: the weight file that a new run starts from, or None.
+        unlabeled: slices of scans without labels, or None.
+    """
+    train = config.train
+    with join(choose_device(device)) as ranks, ExitStack() as held:
+        # Data: how slices become tensors, and batches as a function of the images seen.
+        where = ranks.device
+        tune(where)
+        check_shared(config, ranks.world)
+        codec = codec_for(cache, config.data)
+        feed = Feed(cache, config.data, codec, seed=train.seed, device=where, unlabeled=unlabeled)
+        accountant = None
+        if train.privacy is not None:
+            check_supported(config.model, feed.shape)
+            accountant = PrivacyAccountant(train.privacy, train.batch, feed.owners)
 
-    began = ranks.led(claimed)
-    precision = str(began["_precision"])
-    shadow = shadow_of(construct, model)
-    if ranks.world > 1:
-        share_norms(model)
-    if precision == "bfloat16":
-        channels_last(model)
-        channels_last(shadow)
-    private = None
-    if ledger is not None:
-        private = PrivateGradients(model, ledger, str(began["_secret"]), where, precision)
-    trainer = _Trainer(config, cache, feed, model.to(where), run, precision, private, ranks)
-    trainer.shadow = Average(shadow.to(where), model, config.train.ema_half_life)
-    return trainer
+        # Model: its first weights are a function of the seed.
+        torch.manual_seed(derive(train.seed, "weights"))
+        model = build(config.model.name, config.model.arguments, feed.shape)
+
+        # Run folder: new, or of the same run; precision and secret stay as they were at its start.
+        def claim_folder() -> dict[str, Any]:
+            held.enter_context(exclusive(run))
+            remove_parts(run)
+            return claim(run, config, _facts(run, cache, unlabeled, feed, config, where, init))
+
+        facts = ranks.on_first(claim_folder)
+        precision = str(facts["_precision"])
+
+        # Device: memory layout, norms over the batch of all processes, the averaged copy.
+        if ranks.world > 1:
+            share_norms(model)
+        if precision == "bfloat16":
+            channels_last(model)
+        model = model.to(where).train()
+        average = Average(model, train.ema_half_life)
+
+        # Steps: plain or private gradients, played turn by turn or recorded as CUDA graphs.
+        private = None
+        if accountant is not None:
+            private = PrivateGradients(model, accountant, str(facts["_secret"]), where, precision)
+        recorded = can_record(feed, train.capture, ranks.world, private is not None)
+        players = Players(model, train.seed, where, precision, private, recorded)
+        runner: Players | GraphRunner = players
+        if recorded:
+            runner = GraphRunner(players, feed, CudaGraphs(where), train.capture == "on")
+        exporter = Exporter(config, cache, feed)
+        yield Training(config, run, ranks, feed, model, average, players, runner, exporter)
+
+
+def check_shared(config: Config, world: int) -> None:
+    """Refuse what ``world`` processes cannot share.
+
+    Raises:
+        ConfigError: private training, or a batch that they do not divide.
+    """
+    if world > 1 and config.train.privacy is not None:
+        raise ConfigError(
+            f"train.privacy: {world} processes cannot share a private step, whose slices are "
+            "drawn and whose noise is added once; train in one process"
+        )
+    if config.train.batch % world:
+        raise ConfigError(
+            f"config train.batch: {config.train.batch} is of all processes together, and {world} "
+            "do not divide it; choose a multiple, or another number of processes"
+        )
 
 
 def _facts(
@@ -192,221 +303,169 @@ def _facts(
     unlabeled: SliceCache | None,
     feed: Feed,
     config: Config,
-    where: torch.device,
+    device: torch.device,
     init: Path | None,
 ) -> dict[str, Any]:
+    """What ``run.json`` records; what starts with ``_`` may differ when the run is resumed."""
+
+    def place(of: SliceCache) -> str:
+        return os.path.relpath(of.path.resolve(), run.resolve())
+
     return {
         "command": "train",
         "cache": cache.fingerprint,
         "unlabeled": None if unlabeled is None else unlabeled.fingerprint,
         "source": cache.source,
-        "init": None if init is None else _weights(init).name,
+        "init": None if init is None else init.name,
         "_slices": len(feed),
-        "_cache": os.path.relpath(cache.path.resolve(), run.resolve()),
-        "_unlabeled": None
-        if unlabeled is None
-        else os.path.relpath(unlabeled.path.resolve(), run.resolve()),
-        "_precision": choose_precision(config.train.precision, where),
-        "_device": str(where),
+        "_cache": place(cache),
+        "_unlabeled": None if unlabeled is None else place(unlabeled),
+        "_precision": choose_precision(config.train.precision, device),
+        "_device": str(device),
         "_versions": {"medaug": __version__, "torch": torch.__version__},
         **({} if config.train.privacy is None else {"_secret": secrets.token_hex(32)}),
     }
 
 
-def _weights(path: Path) -> Path:
-    return weights_path(path) if path.is_dir() else path
+def resume(training: Training, init: Path | None = None) -> None:
+    """Load the newest sound checkpoint; without one start from ``init`` or the first weights.
+
+    With several processes the first one reads and sends what it holds to all.
+
+    Args:
+        training: as ``set_up`` made it.
+        init: a weight file, or None.
+    """
+    run, ranks, players = training.run, training.ranks, training.players
+    tensors: dict[str, Tensor] = {}
+
+    def load() -> int | None:
+        nonlocal tensors
+        state = load_state(run)
+        images, tensors = (None, {}) if state is None else state
+        if images is None and init is not None:
+            start_from(training.model, init)
+        truncate_metrics(run, images or 0)
+        return images
+
+    images = ranks.on_first(load)
+    if ranks.world > 1:
+        mine = tensors or {f"game.{k}": v for k, v in players.tensors().items()}
+        tensors = unpack(ranks.broadcast(pack(mine) if ranks.first else None))
+    if tensors:
+        players.restore(below(tensors, "game."))
+    if images is None:
+        training.average.copy()
+        return
+    training.average.model.load_state_dict(below(tensors, "average."))
+    training.images = training.resumed = images
+    if ranks.first:
+        tell(f"{run}: going on from image {images}")
 
 
-class _Trainer:
-    """The state of one call of ``fit``."""
+def play_round(training: Training, data: Iterator[Any]) -> int:
+    """Play the turns of one round and average the weights.
 
-    shadow: Average
+    Args:
+        training: the run.
+        data: what the turns are played on, as ``Training.batches`` yields it.
 
-    def __init__(
-        self,
-        config: Config,
-        cache: SliceCache,
-        feed: Feed,
-        model: Model,
-        run: Path,
-        precision: str,
-        private: PrivateGradients | None,
-        ranks: Ranks,
-    ) -> None:
-        self.config, self.feed, self.model, self.run = config, feed, model, run
-        self.private, self.ranks = private, ranks
-        self.exporter = Exporter(config, cache, feed)
-        device, wish = feed.device, config.train.capture
-        recorded = can_record(feed, wish, ranks.world, private is not None)
-        self.game = Players(model, config.train.seed, device, precision, private, recorded)
-        self.capture = None
-        if recorded:
-            self.capture = GraphRunner(self.game, feed, CudaGraphs(device), wish == "on")
-        self.supply = Prefetcher(feed, model, config.train, private, ranks.pair, recorded)
-        self.images = self.resumed = 0
+    Returns:
+        The images seen.
+    """
+    train, model = training.config.train, training.model
+    start = training.images
+    progress = start / train.images
+    settings = model.optim(progress)
+    for turn in model.turns(progress):
+        asked = time.perf_counter()
+        batch = next(data)
+        training.waited += time.perf_counter() - asked
+        training.runner.turn(turn, batch, training.images, settings)
+        training.images += turn.batches * train.batch
+    training.average.update(training.images - start, training.images)
+    return training.images - start
 
-    def begin(self, init: Path | None) -> None:
-        """Take up the newest checkpoint, or start from ``init`` or from noise, all alike."""
-        state: tuple[int, dict[str, Tensor]] | None = None
 
-        def found() -> int | None:
-            nonlocal state
-            state = load_state(self.run)
-            if state is None and init is not None:
-                start_from(self.model, _weights(init))
-            truncate_metrics(self.run, 0 if state is None else state[0])
-            return None if state is None else state[0]
+def log_metrics(training: Training, speed: float) -> str:
+    """Append the means of every term since the last call to ``metrics.jsonl``.
 
-        images = self.ranks.led(found)
-        tensors = {} if state is None else state[1]
-        if self.ranks.world > 1:
-            mine = tensors or {f"game.{k}": v for k, v in self.game.tensors().items()}
-            tensors = unpack(self.ranks.send(pack(mine) if self.ranks.first else None))
-        if tensors:
-            self.game.restore(below(tensors, "game."))
-        if images is None:
-            self.shadow.copy()
-        else:
-            self.images = images
-            self.shadow.model.load_state_dict(below(tensors, "average."))
-            if self.ranks.first:
-                tell(f"{self.run}: going on from image {self.images}")
-        self.resumed = self.images
+    Args:
+        training: the run.
+        speed: images per second.
 
-    def work(self) -> TrainReport:
-        """Play until done or interrupted; whatever happens, the last checkpoint is sound."""
-        train = self.config.train
-        started = time.monotonic()
-        due = _next(self.images, train.snapshot_every)
-        every = max(train.batch, train.snapshot_every // METRICS_PER_SNAPSHOT)
-        told = _next(self.images, every)
-        self.model.train()
-        stop = 0
-        with (
-            noted() as signals,
-            closing(self.supply),
-            progress("train", train.images, "images", self.images, not self.ranks.first) as bar,
-        ):
-            since, at = time.monotonic(), self.images
-            while self.images < train.images:
-                stop = self.ranks.agreed(max(signals, default=0))
-                if stop:
-                    break
-                seen = self.round()
-                bar.advance(seen, self.note)
-                if self.images >= told or self.images >= train.images:
-                    self.tell((self.images - at) / max(time.monotonic() - since, 1e-9))
-                    since, at = time.monotonic(), self.images
-                    told = _next(self.images, every)
-                if due <= self.images < train.images:
-                    self.snapshot()
-                    due = _next(self.images, train.snapshot_every)
-            if self.images > self.resumed or not self.ranks.led(self.exported):
-                self.snapshot(planned=self.images >= train.images)
-        if stop and self.ranks.first:
-            tell(f"{self.run}: interrupted; the same command goes on")
-        return TrainReport(
-            self.run,
-            self.images,
-            self.resumed,
-            self.images >= train.images,
-            time.monotonic() - started,
-            self.supply.waited,
-            self.statement(),
-            stop or None,
+    Returns:
+        The means in short, for a progress bar.
+    """
+    means = training.players.loss_log.means()
+    row = {"images": training.images, "images_per_s": round(speed, 1), **means}
+    private = training.players.private
+    if private is not None:
+        row["epsilon"] = private.accountant.epsilon(training.images)
+    training.ranks.on_first(lambda: append_metrics(training.run, row))
+    terms = {key.partition("/")[2]: value for key, value in means.items()}
+    terms.pop("gradient", None)
+    return " ".join(f"{term} {value:.3g}" for term, value in terms.items())
+
+
+def save_snapshot(training: Training, planned: bool = True) -> None:
+    """Write the training state, the generator and a picture of what it draws.
+
+    Args:
+        training: the run.
+        planned: whether it comes at its time; one after an interrupt has no picture and is not
+            kept in ``snapshots``, so that the run becomes what it would have been undisturbed.
+
+    Raises:
+        TrainingError: a term was not finite, or the processes hold different weights.
+    """
+    training.players.loss_log.check()
+    _check_same_weights(training)
+    training.ranks.on_first(lambda: _write_snapshot(training, planned))
+
+
+def _check_same_weights(training: Training) -> None:
+    ranks = training.ranks
+    if ranks.world == 1:
+        return
+    mine = int(sha256(pack(training.players.tensors())).hexdigest()[:15], 16)
+    if ranks.all_max(mine) != -ranks.all_max(-mine):
+        raise TrainingError(
+            f"{training.run}: the processes hold different weights at image {training.images}; "
+            "the last checkpoint is sound: the same command goes on from it, and if this comes "
+            "again, a model or a machine does not compute the same everywhere"
         )
 
-    def exported(self) -> bool:
-        """Whether the run's generator is there, whole."""
-        return sound(weights_path(self.run))
 
-    note = ""
-
-    def round(self) -> int:
-        """Play the turns of one round; returns the images it saw."""
-        config = self.config.train
-        progress_made = self.images / config.images
-        optim = self.model.optim(progress_made)
-        start = self.images
-        for turn in self.model.turns(progress_made):
-            given = self.supply.next(self.images)
-            (self.capture or self.game).turn(turn, given, self.images, optim)
-            self.images += turn.batches * config.batch
-        self.shadow.update(self.images - start, self.images)
-        return self.images - start
-
-    def tell(self, speed: float) -> None:
-        """Write the means of every term since the last time."""
-        means = self.game.account.close()
-        row = {"images": self.images, "images_per_s": round(speed, 1), **means}
-        if self.private is not None:
-            row["epsilon"] = self.private.ledger.epsilon(self.images)
-        self.ranks.led(lambda: append_metrics(self.run, row))
-        terms = {key.partition("/")[2]: value for key, value in means.items()}
-        terms.pop("gradient", None)
-        self.note = " ".join(f"{term} {value:.3g}" for term, value in terms.items())
-
-    def statement(self) -> dict[str, Any] | None:
-        """What a private run promises by now."""
-        return None if self.private is None else self.private.ledger.statement(self.images)
-
-    def snapshot(self, planned: bool = True) -> None:
-        """Keep the training state, the exported generator and a picture of what it draws.
-
-        One that is not ``planned`` has no picture, and no generator beside the one in use, so that
-        the run becomes what it would have been without the interruption.
-        """
-        self.game.account.check()
-        self.check_alike()
-        self.ranks.led(lambda: self.write(planned))
-
-    def check_alike(self) -> None:
-        """Stop where processes have come to hold different weights.
-
-        Raises:
-            TrainingError: they have.
-        """
-        if self.ranks.world == 1:
-            return
-        mine = int(sha256(pack(self.game.tensors())).hexdigest()[:15], 16)
-        if self.ranks.agreed(mine) != -self.ranks.agreed(-mine):
-            raise TrainingError(
-                f"{self.run}: the processes hold different weights at image {self.images}; the "
-                "last checkpoint is sound: the same command goes on from it, and if this comes "
-                "again, a model or a machine does not compute the same everywhere"
-            )
-
-    def write(self, planned: bool) -> None:
-        """The files of a snapshot; its state comes last, since from then on none is made again."""
-        tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
-        self.shadow.model.settle(self.still())
-        average = self.shadow.model.state_dict()
-        tensors |= {f"average.{k}": v for k, v in average.items()}
-        header = self.exporter.header(self.images, self.game.precision, self.statement())
-        write_tensors(weights_path(self.run), average, header)
-        if planned:
-            self.keep(average, header)
-            self.exporter.draw(self.shadow.model, self.run, self.images)
-        save_state(self.run, self.images, tensors)
-
-    def keep(self, average: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """The newest ``keep_snapshots`` generators, beside the one in use."""
-        count = self.config.train.keep_snapshots
-        if not count:
-            return
-        place = self.run / "snapshots" / f"{self.images:010d}.safetensors"
-        write_tensors(place, average, header)
-        for old in snapshot_paths(self.run)[:-count]:
+def _write_snapshot(training: Training, planned: bool) -> None:
+    """Write the files; the state comes last, since once it is there none is written again."""
+    run, images, model = training.run, training.images, training.average.model
+    tensors = {f"game.{k}": v for k, v in training.players.tensors().items()}
+    model.settle(_unwarped_batches(training))
+    weights = model.state_dict()
+    tensors |= {f"average.{k}": v for k, v in weights.items()}
+    header = training.exporter.header(
+        images, training.players.precision, training.privacy_statement()
+    )
+    write_tensors(weights_path(run), weights, header)
+    kept = training.config.train.keep_snapshots
+    if planned and kept:
+        write_tensors(run / "snapshots" / f"{images:010d}.safetensors", weights, header)
+        for old in snapshot_paths(run)[:-kept]:
             old.unlink()
-
-    def still(self) -> Iterator[Batch]:
-        """Unwarped training images, the same at every call."""
-        count = min(SETTLE, len(self.feed))
-        draws = generator(self.config.train.seed, "settle")
-        chosen = torch.randperm(len(self.feed), generator=draws)[:count]
-        for index in chosen.split(SETTLE_BATCH):
-            yield self.feed.at(index)
+    if planned:
+        training.exporter.draw(model, run, images)
+    save_state(run, images, tensors)
 
 
-def _next(images: int, every: int) -> int:
+def _unwarped_batches(training: Training) -> Iterator[Batch]:
+    """Yield up to 10,000 training slices, unwarped and the same at every call."""
+    feed = training.feed
+    draws = generator(training.config.train.seed, "settle")
+    chosen = torch.randperm(len(feed), generator=draws)[: min(FIT_IMAGES, len(feed))]
+    for index in chosen.split(FIT_BATCH):
+        yield feed.at(index)
+
+
+def _next_multiple(images: int, every: int) -> int:
     return (images // every + 1) * every

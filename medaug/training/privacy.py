@@ -1,9 +1,9 @@
-"""Differentially private training: DP-SGD (Abadi et al. 2016) on per-sample gradients.
+"""Train with differential privacy: DP-SGD (Abadi et al. 2016) on the gradient of each slice.
 
-Every step draws each slice with probability ``batch / slices`` (Poisson sampling), clips the
-gradient of each drawn slice to the norm C, adds N(0, (sigma C)^2) to their sum and divides by
-``batch``.  What was drawn and added are functions of (secret, position), so a resumed run spends
-nothing twice; the secret stays in the run folder and is no part of the weights.  Epsilon is the
+Every step chooses each slice with probability ``batch / slices`` (Poisson sampling), clips the
+gradient of each chosen slice to the norm C, adds N(0, (sigma C)^2) to their sum and divides by
+``batch``.  Choice and noise are functions of (secret, position), so that a resumed run spends
+nothing twice; the secret stays in the run folder and is not part of the weights.  Epsilon is the
 bound of opacus' RDP accountant for the Poisson-subsampled Gaussian mechanism (Mironov et al. 2019).
 """
 
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from medaug.core.batch import Batch, Shape
 from medaug.core.config import ModelConfig, PrivacyConfig
@@ -26,15 +25,23 @@ from medaug.core.errors import ConfigError
 from medaug.core.registry import MODELS
 from medaug.models import build
 from medaug.models.base import Model, Move, Turn
+from medaug.runtime.collectives import BATCH_NORMS
 from medaug.runtime.device import autocast
 
 CHUNK = 16
-"""Slices whose gradients are held at once."""
+"""Slices whose gradients are held in memory at once."""
 ORDERS = (*(1 + k / 10 for k in range(1, 100)), *range(12, 64), 64, 96, 128, 256, 512, 1024)
+"""Orders of the Renyi divergence among which the accountant takes the tightest bound."""
 
 
 def epsilon(privacy: PrivacyConfig, rate: float, steps: int) -> float:
-    """What ``steps`` steps at the sampling rate ``rate`` spend at ``privacy.delta``; 0 for none."""
+    """Return the epsilon that training has spent at ``privacy.delta``.
+
+    Args:
+        privacy: noise, clip and delta.
+        rate: probability with which a step chooses a slice, in (0, 1].
+        steps: taken so far; 0 spends nothing.
+    """
     if not steps:
         return 0.0
     from opacus.accountants import RDPAccountant
@@ -56,7 +63,7 @@ def check_supported(config: ModelConfig, shape: Shape) -> None:
         raise ConfigError("train.privacy needs the package opacus: pip install medaug[dp]")
     model = build(config.name, config.arguments, shape)
     reason = model.mixing()
-    if reason is None and any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if reason is None and any(isinstance(module, BATCH_NORMS) for module in model.modules()):
         reason = "its networks have batch norm, so choose model.network plain or residual"
     if reason is not None:
         able = [n for n, entry in MODELS.items() if entry.load().mixing is not Model.mixing]
@@ -67,20 +74,21 @@ def check_supported(config: ModelConfig, shape: Shape) -> None:
 
 
 class PrivacyAccountant:
-    """What a private run spends, as a function of the images seen.
+    """Account for what a private run spends, as a function of the images seen.
 
     Args:
-        privacy: the settings.
+        privacy: noise, clip and delta.
         batch: slices a step, on average.
         owners: the case of every training slice.
 
     Raises:
-        ConfigError: more slices a step than there are, or a delta that promises nothing.
+        ConfigError: more slices a step than there are, or a delta that guarantees nothing.
     """
 
     def __init__(self, privacy: PrivacyConfig, batch: int, owners: Sequence[str]) -> None:
         self.privacy, self.batch, self.slices = privacy, batch, len(owners)
         self.most = max(Counter(owners).values())
+        self.rate = batch / self.slices
         if batch > self.slices:
             raise ConfigError(
                 f"config train.batch: {batch} exceeds the {self.slices} training slices, of which "
@@ -93,119 +101,126 @@ class PrivacyAccountant:
             )
 
     def epsilon(self, images: int) -> float:
-        """Spent after ``images``."""
-        return epsilon(self.privacy, self.batch / self.slices, images // self.batch)
+        """The epsilon spent after ``images`` images."""
+        return epsilon(self.privacy, self.rate, images // self.batch)
 
     def statement(self, images: int) -> dict[str, Any]:
-        """What is promised after ``images``, for whoever holds the weights."""
+        """What is guaranteed after ``images`` images, for the readers of the weights."""
         return {
             "epsilon": round(self.epsilon(images), 4),
             **self.privacy.model_dump(mode="json"),
             "unit": "slice",
             "most_slices_of_a_case": self.most,
-            "rate": self.batch / self.slices,
+            "rate": self.rate,
             "steps": images // self.batch,
             "accountant": "RDP of the Poisson-subsampled Gaussian (opacus)",
         }
 
 
 class PrivateGradients:
-    """Takes the steps' gradients in the place of plain ones.
+    """Compute clipped and noised gradients in the place of plain ones.
 
     Args:
-        model: whose ``mixing`` is None.
-        ledger: settings and sizes.
-        secret: any text that nobody else knows.
+        model: gives gradients per sample, as ``check_supported`` made sure.
+        accountant: settings and sizes.
+        secret: any text that is kept from the readers of the weights.
         device: where the model is.
-        precision: of the forward pass; gradients are float32.
+        precision: ``float32`` or ``bfloat16``, of the forward pass; gradients are float32.
     """
 
     def __init__(
         self,
         model: Model,
-        ledger: PrivacyAccountant,
+        accountant: PrivacyAccountant,
         secret: str,
         device: torch.device,
         precision: str,
     ) -> None:
-        self.ledger, self.secret, self.device, self.precision = ledger, secret, device, precision
-        self.privacy, self.played = ledger.privacy, _Played(model)
+        self.accountant, self.secret = accountant, secret
+        self.device, self.precision = device, precision
+        self.privacy, self.turns = accountant.privacy, _TurnModule(model)
 
-    def draws(self, purpose: str, position: int) -> np.random.Generator:
-        """Random numbers at an address below the secret, 128 bits of it."""
+    def rng(self, purpose: str, position: int) -> np.random.Generator:
+        """A random generator for one purpose and position, seeded by 128 bits of the secret."""
         text = f"{self.secret}:{purpose}:{position}".encode()
         return np.random.Generator(
             np.random.Philox(key=int.from_bytes(hashlib.sha256(text).digest()[:16], "big"))
         )
 
     def sample(self, position: int) -> Tensor:
-        """The slices of the step at ``position``, ascending; how many varies, and may be none."""
-        rate = self.ledger.batch / self.ledger.slices
-        drawn = self.draws("sample", position).random(self.ledger.slices) < rate
-        return torch.from_numpy(np.flatnonzero(drawn))
+        """The slices of the step at ``position``, ascending; their number varies and may be 0."""
+        chosen = self.rng("sample", position).random(self.accountant.slices) < self.accountant.rate
+        return torch.from_numpy(np.flatnonzero(chosen))
 
     def gradients(
         self, turn: Turn, batch: Batch, position: int, parameters: Mapping[str, list[nn.Parameter]]
     ) -> tuple[dict[str, list[Tensor]], dict[str, Move]]:
-        """The private gradient of each player, and what the slices drawn lost by.
+        """Return the private gradient of each player and the losses of the chosen slices.
+
+        Args:
+            turn: the one turn of a round.
+            batch: the chosen slices.
+            position: images seen before the batch.
+            parameters: by player.
 
         Returns:
-            Gradients as the parameters are shaped, and moves whose terms are weighted already.
+            Gradients, one for each parameter of each player, and moves whose terms are weighted
+            already.
         """
         sums, terms = self.clipped(turn, batch)
-        noise = self.draws("noise", position)
+        noise = self.rng("noise", position)
         scale = self.privacy.noise * self.privacy.clip
         noised = {
-            name: (total + scale * self._normal(noise, total)) / self.ledger.batch
+            name: (total + scale * self._normal(noise, total)) / self.accountant.batch
             for name, total in sums.items()
         }
-        names = {id(p): name for name, p in self.played.named_parameters()}
-        steps = {
+        names = {id(p): name for name, p in self.turns.named_parameters()}
+        found = {
             player: [noised[names[id(p)]] for p in owned] for player, owned in parameters.items()
         }
-        return steps, {player: Move(terms) for player in parameters}
+        return found, {player: Move(terms) for player in parameters}
 
-    def _normal(self, draws: np.random.Generator, like: Tensor) -> Tensor:
-        values = draws.standard_normal(tuple(like.shape), dtype=np.float32)
+    def _normal(self, rng: np.random.Generator, like: Tensor) -> Tensor:
+        values = rng.standard_normal(tuple(like.shape), dtype=np.float32)
         return torch.from_numpy(values).to(like.device)
 
     def clipped(
         self, turn: Turn, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, tuple[float, Tensor]]]:
-        """The sum of clipped gradients by name of the parameter, and the terms of each slice."""
-        weights = {name: p.detach() for name, p in self.played.named_parameters()}
+        """Return the sum of clipped gradients by parameter, and each slice's weighted terms (b,)."""
+        weights = {name: p.detach() for name, p in self.turns.named_parameters()}
         sums = {name: torch.zeros_like(p) for name, p in weights.items()}
         terms: dict[str, list[Tensor]] = {}
-        given = {k: v for k, v in vars(batch).items() if v is not None}
+        inputs = {k: v for k, v in vars(batch).items() if v is not None}
 
         def loss(
             weights: dict[str, Tensor], one: dict[str, Tensor]
         ) -> tuple[Tensor, dict[str, Tensor]]:
             alone = Batch(**{key: value[None] for key, value in one.items()})
             with autocast(self.device, self.precision):
-                moves = functional_call(self.played, weights, (turn, alone))
+                moves = functional_call(self.turns, weights, (turn, alone))
             move = next(iter(moves.values()))
             return move.total(), {k: w * v.float() for k, (w, v) in move.terms.items()}
 
         each = vmap(grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")
         for start in range(0, len(batch.x), CHUNK):
-            part = {key: value[start : start + CHUNK] for key, value in given.items()}
+            part = {key: value[start : start + CHUNK] for key, value in inputs.items()}
             found, lost = each(weights, part)
             shares = self._shares(list(found.values()))
-            for name, slopes in found.items():
-                sums[name] += torch.einsum("b,b...->...", shares, slopes.float())
+            for name, gradients in found.items():
+                sums[name] += torch.einsum("b,b...->...", shares, gradients.float())
             for key, value in lost.items():
                 terms.setdefault(key, []).append(value.flatten())
         return sums, {key: (1.0, torch.cat(values)) for key, values in terms.items()}
 
-    def _shares(self, slopes: Sequence[Tensor]) -> Tensor:
-        """What is left of each slice's gradient (b,), over all parameters together."""
-        squares = torch.stack([s.float().flatten(1).square().sum(1) for s in slopes]).sum(0)
+    def _shares(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The factor (b,) that clips each slice's gradient over all parameters together."""
+        squares = torch.stack([g.float().flatten(1).square().sum(1) for g in gradients]).sum(0)
         return (self.privacy.clip / squares.sqrt().clamp_min(1e-12)).clamp(max=1.0)
 
 
-class _Played(nn.Module):
-    """A model as a function of its weights, whichever turn is played."""
+class _TurnModule(nn.Module):
+    """A turn of a model as a module, so that ``functional_call`` can give it weights."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""One round of the game: turns to moves, moves to gradients, gradients to steps, all guarded.
+"""Play one turn: losses to gradients, gradients to optimiser steps, and the log of every term.
 
-Gradients of a turn are taken first, each with respect to its own player's parameters; then all
-movers step.  Players that share a move share its backward pass.
+All gradients of a turn are taken first, each with respect to its own player's parameters; then all
+players of the turn step.  Players that share a move share its backward pass.
 """
 
 import math
@@ -20,21 +20,20 @@ from medaug.runtime.device import autocast
 from medaug.training.optimizers import PlayerOptimizer
 from medaug.training.privacy import PrivateGradients
 
-Keys = tuple[tuple[str, str], ...]
-"""Players and terms that are counted together."""
+TermKeys = tuple[tuple[str, str], ...]
+"""(player, term) of the values that one turn logs together."""
 
 
 class Players:
-    """A model with its optimisers and the running account of every term.
+    """The players of a model with their optimisers and the log of their losses.
 
     Args:
         model: whose players step.
-        seed: of the draws inside turns.
+        seed: of the random draws inside turns.
         device: where the model is.
         precision: ``float32`` or ``bfloat16``.
-        private: takes the gradients where training is differentially private.
-        recorded: whether turns may be recorded and played again (see
-        `medaug.training.cuda_graphs`).
+        private: computes the gradients where training is differentially private; None: as usual.
+        recorded: whether turns are recorded and replayed by a `GraphRunner`.
     """
 
     def __init__(
@@ -52,60 +51,71 @@ class Players:
             player: [p for module in modules for p in module.parameters()]
             for player, modules in model.players().items()
         }
-        self.steppers = {
-            player: PlayerOptimizer(self.parameters[player], how.kind, recorded)
-            for player, how in model.optim(0.0).items()
+        self.optimizers = {
+            player: PlayerOptimizer(self.parameters[player], settings.kind, recorded)
+            for player, settings in model.optim(0.0).items()
         }
         self.position = torch.zeros((), dtype=torch.float64, device=device)
-        self.account = LossLog(device)
+        self.loss_log = LossLog(device)
 
     def turn(
-        self, turn: Turn, batch: Batch, position: int, optim: Mapping[str, OptimizerSettings]
+        self, turn: Turn, batch: Batch, position: int, settings: Mapping[str, OptimizerSettings]
     ) -> None:
-        """Play one turn on a batch that starts at image ``position``."""
-        self.address(position, optim)
-        if self.private is None:
-            self.play(turn, batch, optim)
-        else:
-            steps, moves = self.private.gradients(turn, batch, position, self.parameters)
-            self.step(steps, moves, optim)
+        """Play one turn on a batch.
 
-    def address(self, position: int, optim: Mapping[str, OptimizerSettings]) -> None:
-        """Set all that differs between two turns of a kind, without waiting for the device."""
+        Args:
+            turn: of this model.
+            batch: this process's rows of it.
+            position: images seen before the batch.
+            settings: of the optimisers, by player.
+        """
+        self.begin_turn(position, settings)
+        if self.private is None:
+            self.play(turn, batch, settings)
+        else:
+            gradients, moves = self.private.gradients(turn, batch, position, self.parameters)
+            self.step(gradients, moves, settings)
+
+    def begin_turn(self, position: int, settings: Mapping[str, OptimizerSettings]) -> None:
+        """Set all that differs between turns of a kind: random seed, position, learning rates."""
         torch.manual_seed(derive(self.seed, "turn", position))
         self.position.fill_(position)
-        for player, stepper in self.steppers.items():
-            if stepper.rate is not None:
-                stepper.rate.fill_(optim[player].lr)
+        for player, optimizer in self.optimizers.items():
+            if optimizer.rate is not None:
+                optimizer.rate.fill_(settings[player].lr)
 
-    def play(self, turn: Turn, batch: Batch, optim: Mapping[str, OptimizerSettings]) -> Keys:
-        """One turn as a function of tensors on the device, after ``address``; what it counted."""
+    def play(self, turn: Turn, batch: Batch, settings: Mapping[str, OptimizerSettings]) -> TermKeys:
+        """Play a turn after ``begin_turn``, as a function of tensors on the device alone.
+
+        Returns:
+            The terms that were logged.
+        """
         with collectives.shared_draws(len(batch.x)), autocast(self.device, self.precision):
             moves = turn.play(batch)
-        return self.step(collectives.average_gradients(self.gradients(moves)), moves, optim)
+        return self.step(collectives.average_gradients(self.gradients(moves)), moves, settings)
 
     def step(
         self,
-        steps: Mapping[str, list[Tensor]],
+        gradients: Mapping[str, list[Tensor]],
         moves: Mapping[str, Move],
-        optim: Mapping[str, OptimizerSettings],
-    ) -> Keys:
-        """Move the players by their gradients and count every term; what was counted."""
-        counted: dict[tuple[str, str], Tensor] = {}
-        for player, gradients in steps.items():
-            norm = total_norm(gradients)
-            counted[player, "gradient"] = norm
-            limit = optim[player].max_norm
+        settings: Mapping[str, OptimizerSettings],
+    ) -> TermKeys:
+        """Step every player by its gradients and log every term; returns the terms logged."""
+        values: dict[tuple[str, str], Tensor] = {}
+        for player, own in gradients.items():
+            norm = total_norm(own)
+            values[player, "gradient"] = norm
+            limit = settings[player].max_norm
             if limit is not None:
-                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
-            self.steppers[player].step(gradients, optim[player], moves[player].when)
+                torch._foreach_mul_(own, (limit / (norm + 1e-6)).clamp(max=1.0))
+            self.optimizers[player].step(own, settings[player], moves[player].when)
         for player, move in moves.items():
             for term, (_, value) in move.terms.items():
-                counted[player, term] = value.detach().float().mean()
-        return self.account.add(counted, self.position)
+                values[player, term] = value.detach().float().mean()
+        return self.loss_log.add(values, self.position)
 
     def gradients(self, moves: Mapping[str, Move]) -> dict[str, list[Tensor]]:
-        """Each mover's gradient with respect to its own parameters, zeros where none reaches."""
+        """Each player's gradient with respect to its own parameters, zeros where none reaches."""
         groups: dict[int, list[str]] = {}
         for player, move in moves.items():
             groups.setdefault(id(move), []).append(player)
@@ -131,57 +141,65 @@ class Players:
         return result
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything the next round depends on, by name."""
+        """Everything the next turn depends on, by name: weights, buffers, optimiser states."""
         result = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for player, stepper in self.steppers.items():
-            for name, value in stepper.tensors():
+        for player, optimizer in self.optimizers.items():
+            for name, value in optimizer.tensors():
                 result[f"optim.{player}.{name}"] = value
         return result
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what ``tensors`` gave."""
+        """Load what ``tensors`` returned."""
         self.model.load_state_dict(below(tensors, "model."))
-        for player, stepper in self.steppers.items():
-            stepper.restore(below(tensors, f"optim.{player}."))
+        for player, optimizer in self.optimizers.items():
+            optimizer.restore(below(tensors, f"optim.{player}."))
 
 
 @dataclass
 class _Sums:
-    """The running sums (n,) of terms counted together, and where each first broke."""
+    """Running sums of the terms that turns of one kind log together.
 
-    sums: Tensor
-    broken: Tensor
+    Attributes:
+        totals: sum of each term (n,).
+        broken_at: images seen when each term was first not finite (n,); infinity: never.
+        count: turns summed.
+    """
+
+    totals: Tensor
+    broken_at: Tensor
     count: int = 0
 
 
 class LossLog:
-    """Means of every player's terms, and where one of them first stopped being a number.
+    """Average every player's terms, and remember where one first stopped being finite.
 
-    Everything stays on the device, in tensors that last, until ``close``, so that the loop never
-    waits for it.
+    The values stay in tensors on the device until ``means``, so that the loop never waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.tallies: dict[Keys, _Sums] = {}
+        self.sums: dict[TermKeys, _Sums] = {}
 
-    def add(self, values: Mapping[tuple[str, str], Tensor], position: Tensor) -> Keys:
-        """Count scalars towards their terms' means; the key of their tally.
+    def add(self, values: Mapping[tuple[str, str], Tensor], position: Tensor) -> TermKeys:
+        """Add one scalar a term to the running sums.
 
         Args:
             values: by player and term.
             position: images seen, a float64 scalar on the device.
+
+        Returns:
+            The key of these sums: the terms in their order.
         """
         keys = tuple(values)
-        if keys not in self.tallies:
-            sums = torch.zeros(len(keys), device=self.device)
-            broken = torch.full((len(keys),), math.inf, device=self.device, dtype=torch.float64)
-            self.tallies[keys] = _Sums(sums, broken)
-        tally, row = self.tallies[keys], torch.stack(list(values.values()))
-        tally.sums += row
+        if keys not in self.sums:
+            totals = torch.zeros(len(keys), device=self.device)
+            never = torch.full((len(keys),), math.inf, device=self.device, dtype=torch.float64)
+            self.sums[keys] = _Sums(totals, never)
+        sums, row = self.sums[keys], torch.stack(list(values.values()))
+        sums.totals += row
         at = position.masked_fill(row.isfinite(), math.inf)
-        torch.minimum(tally.broken, at, out=tally.broken)
-        tally.count += 1
+        torch.minimum(sums.broken_at, at, out=sums.broken_at)
+        sums.count += 1
         return keys
 
     def check(self) -> None:
@@ -190,12 +208,12 @@ class LossLog:
         Raises:
             TrainingError: names the player, the term and the images seen at the first such value.
         """
-        named = [
+        first = [
             (at, key)
-            for keys, tally in self.tallies.items()
-            for at, key in zip(collectives.all_min(tally.broken).tolist(), keys, strict=True)
+            for keys, sums in self.sums.items()
+            for at, key in zip(collectives.all_min(sums.broken_at).tolist(), keys, strict=True)
         ]
-        at, key = min(named, key=lambda pair: pair[0], default=(math.inf, ("", "")))
+        at, key = min(first, key=lambda pair: pair[0], default=(math.inf, ("", "")))
         if at == math.inf:
             return
         player, term = key
@@ -204,21 +222,26 @@ class LossLog:
             "checkpoint is sound: lower model.lr or set train.precision to float32"
         )
 
-    def close(self) -> dict[str, float]:
-        """The means since the last call, by ``player/term``; checks first."""
+    def means(self) -> dict[str, float]:
+        """Return the means since the last call, by ``player/term``, and start again from zero.
+
+        Raises:
+            TrainingError: a term was not finite.
+        """
         self.check()
-        sums: dict[tuple[str, str], float] = {}
+        totals: dict[tuple[str, str], float] = {}
         counts: dict[tuple[str, str], int] = {}
-        for keys, tally in self.tallies.items():
-            if not tally.count:
+        for keys, sums in self.sums.items():
+            if not sums.count:
                 continue
-            for key, total in zip(keys, collectives.all_mean(tally.sums).tolist(), strict=True):
-                sums[key] = sums.get(key, 0.0) + total
-                counts[key] = counts.get(key, 0) + tally.count
-            tally.sums.zero_()
-            tally.count = 0
+            for key, total in zip(keys, collectives.all_mean(sums.totals).tolist(), strict=True):
+                totals[key] = totals.get(key, 0.0) + total
+                counts[key] = counts.get(key, 0) + sums.count
+            sums.totals.zero_()
+            sums.count = 0
         return {
-            f"{player}/{term}": sums[player, term] / counts[player, term] for player, term in sums
+            f"{player}/{term}": total / counts[player, term]
+            for (player, term), total in totals.items()
         }
 
 
@@ -228,5 +251,5 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries under ``prefix``, without it."""
+    """The entries whose names start with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -13,7 +13,7 @@ import torch
 
 from medaug.core.config import resolve
 from medaug.data.cache.prepare import SliceCache
-from medaug.runtime.signals import status
+from medaug.runtime.signals import exit_status
 from medaug.training import loop
 from tests.conftest import TINY
 
@@ -36,7 +36,7 @@ def run(cache: Path, folder: Path, accident: str = "") -> int:
 
     loop._Trainer.round = disturbed  # type: ignore[method-assign]
     report = loop.fit(resolve(TINY), SliceCache.open(cache), folder, device="cpu")
-    return 0 if report.finished else status(report.signal)
+    return 0 if report.finished else exit_status(report.signal)
 
 
 if __name__ == "__main__":
