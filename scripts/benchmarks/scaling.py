@@ -53,7 +53,7 @@ class Counting(Ranks):
         return values
 
     def gathered(self, values: Tensor) -> Tensor:
-        """`collectives.all_gather`, whose messages there and, of gradients, back grow with the rows."""
+        """`collectives.all_gather`; its messages, and those of gradients, grow with the rows."""
         size = values.nbytes * (1 + values.requires_grad)
         self.gathered_bytes += self.world * size
         self.row_bytes += size // LITTLE
