@@ -19,7 +19,7 @@ from monai.networks.nets import UNet
 from medaug.cli.demonstration import SHIPPED
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.sources.phantom.source import Phantom
-from medaug.transforms.torchio2 import RandomSynthesis
+from medaug.torchio import RandomSynthesis
 
 
 def subjects(cache: SliceCache) -> list[tio.Subject]:

@@ -22,6 +22,16 @@ from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
 from tests.support import web as served
 from tests.support.script_modules import modules_of
 
+ROBUSTNESS = Path(__file__).parent / "robustness"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in ``tests/robustness``: CI runs it, ``scripts/test`` does not."""
+    for item in items:
+        if ROBUSTNESS in item.path.parents:
+            item.add_marker("robustness")
+
+
 torch.set_num_threads(1)  # the networks of the tests are too small to share
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -1,8 +1,21 @@
-"""The application: one line and exit status 2 for a user's mistake, and JSON on request."""
+"""Run a command: one line and exit status 2 for a user's mistake."""
 
 import sys
 from typing import NoReturn
 
+from medaug.cli import (  # noqa: F401 (each adds its command to the application)
+    demo,
+    download,
+    downstream,
+    evaluate,
+    explore,
+    inspect,
+    models,
+    nnunet_splits,
+    prepare,
+    synthesize,
+    train,
+)
 from medaug.cli.console import MISTAKE, app, say
 from medaug.core.errors import MedaugError
 from medaug.runtime.resources import sentence, set_aside

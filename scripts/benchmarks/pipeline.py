@@ -21,7 +21,7 @@ from synthesize import weights, with_few_steps
 from medaug.data.cache.prepare import SliceCache
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
-from medaug.transforms.torchio2 import RandomSynthesis
+from medaug.torchio import RandomSynthesis
 
 BANK, SLICES, BATCH, WORKERS, REPEATS, SEED = 256, 1024, 16, 2, 7, 0
 PROBABILITIES = (0.5, 1.0)

@@ -53,7 +53,7 @@ class Counting(Ranks):
         return values
 
     def gathered(self, values: Tensor) -> Tensor:
-        """`across.gathered`, whose messages there and, of gradients, back grow with the rows."""
+        """`collectives.all_gather`; its messages, and those of gradients, grow with the rows."""
         size = values.nbytes * (1 + values.requires_grad)
         self.gathered_bytes += self.world * size
         self.row_bytes += size // LITTLE
@@ -88,7 +88,7 @@ def _round(model: Model, game: Players, at: float) -> dict[str, int]:
         x = torch.rand(rows, SHAPE.channels, SHAPE.size, SHAPE.size) * 2 - 1
         with (
             mock.patch.object(collectives, "together", return_value=ranks),
-            mock.patch.object(collectives, "gathered", ranks.gathered),
+            mock.patch.object(collectives, "all_gather", ranks.gathered),
             collectives.shared_draws(rows),
         ):
             taken = game.gradients(turn.play(Batch(x)))

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from medaug.models.losses import half_squared_error
-from medaug.models.base import Model, Move, Optim, Turn
+from medaug.models.base import Model, Move, OptimizerSettings, Turn
 
 
 class Spoilt(torch.autograd.Function):
@@ -50,7 +50,7 @@ class Linear(Model):
         return [Turn(self.play)]
 
     def optim(self, progress):
-        return {"both": Optim(1e-3)}
+        return {"both": OptimizerSettings(1e-3)}
 
     def play(self, batch):
         self.played += 1

@@ -94,7 +94,7 @@ def test_a_killed_study_goes_on_with_the_same_bytes(
             raise KeyboardInterrupt
         return teach(*given, **how)
 
-    monkeypatch.setattr(lessons, "teach", dies)
+    monkeypatch.setattr(lessons, "train_segmenter", dies)
     with pytest.raises(KeyboardInterrupt):
         run(*study(phantom_cache), out, "cpu")
     assert len(list((out / "rows").iterdir())) == 2

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from medaug.models.losses import gaussian_kl, half_squared_error, reparametrise
-from medaug.models.base import Model, Move, Optim, Turn
+from medaug.models.base import Model, Move, OptimizerSettings, Turn
 
 
 class Linear(Model):
@@ -32,7 +32,7 @@ class Linear(Model):
         return [Turn(self.play)]
 
     def optim(self, progress):
-        return {"both": Optim(1e-3)}
+        return {"both": OptimizerSettings(1e-3)}
 
     def play(self, batch):
         mu, logvar = self.encoder(batch.x.flatten(1)).chunk(2, 1)

@@ -29,9 +29,10 @@ sys.addaudithook(refuse)
 
 RUN = """
 import json, sys, warnings
-from medaug import cli, demo
+from medaug import cli
+from medaug.cli import demonstration
 
-demo.PATIENTS, demo.WISHES = 3, json.loads(sys.argv[2])
+demonstration.PATIENTS, demonstration.WISHES = 3, json.loads(sys.argv[2])
 for command in json.loads(sys.argv[1]):
     sys.argv = ["medaug", *command]
     code = 0
@@ -123,4 +124,4 @@ def test_one_module_imports_what_opens_connections() -> None:
             used = [n for n in names if n.split(".")[0] in networked and n != "urllib.parse"]
             if used:
                 found.add(str(path.relative_to(package)))
-    assert found == {"downloads/http.py"}
+    assert found == {"data/download/http.py"}

@@ -29,7 +29,7 @@ def part() -> Iterator[Callable[[str], Any]]:
 
 
 def torture(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    path = os.pathsep.join([str(ROOT / "tests" / "support"), str(ROOT)])
     return subprocess.run(
         [sys.executable, SCRIPTS / "torture.py", "--quick", "--work", work, *words],
         env={**os.environ, "PYTHONPATH": path},
@@ -98,7 +98,7 @@ COVERED = [
 def test_what_keeps_a_flipped_file_from_being_read_is_taken_away(
     part: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flipped: str, taken: list[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "support"))
     for name in COVERED:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -124,7 +124,7 @@ def test_a_difference_is_a_loss(part: Any) -> None:
 def test_what_was_counted_is_not_tried_again(
     part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "support"))
     torture, trial, process = part("torture"), part("trial"), part("process")
     place = tmp_path / "kill.json"
     trials = [trial.Trial("x", "one", "", [process.End(0, 1.0, "")], "midway")]

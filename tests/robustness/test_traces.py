@@ -69,7 +69,7 @@ def test_fast_steps_leave_the_trace_of_textbook_ones(
         monkeypatch.setitem(MODELS, model, {**MODELS[model], "margin": 10.0})
     traces = {}
     for steps in (PlayerOptimizer, Textbook, Hasty):
-        monkeypatch.setattr(medaug.training.step, "Stepper", steps)
+        monkeypatch.setattr(medaug.training.step, "PlayerOptimizer", steps)
         run = tmp_path / steps.__name__
         traces[steps] = trace(cache, run, model, "cpu", 4000)
     fast, hasty = (distance(traces[steps], traces[Textbook]) for steps in (PlayerOptimizer, Hasty))

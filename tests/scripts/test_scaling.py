@@ -16,19 +16,19 @@ import json, sys
 from pathlib import Path
 import torch
 import ranks
-from medaug import across
+from medaug.runtime import collectives
 
 torch.set_num_threads(1)
 cache, work, wrong = sys.argv[1:]
 if wrong:
-    mean = across.averaged
+    mean = collectives.average_gradients
 
     def summed(steps):
-        ranks = across.together()
+        ranks = collectives.together()
         times = 1 if ranks is None else ranks.world
         return {player: [times * each for each in taken] for player, taken in mean(steps).items()}
 
-    across.averaged = summed
+    collectives.average_gradients = summed
 ranks.GAMES["small"] = {"name": "vae", "width": 4, "latent_dim": 4}
 told = ranks.trace(Path(cache), "small", Path(work), 2)
 print(json.dumps([told, [[claim.value, claim.reached] for claim in ranks.claims({"small": told})]]))

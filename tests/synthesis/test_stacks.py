@@ -277,7 +277,7 @@ def test_a_slice_of_a_stack_lies_where_the_stack_says(generator: Generator) -> N
 def test_transforms_put_a_volume_in_the_place_of_a_volume(out: Path) -> None:
     import torchio as tio
 
-    from medaug.transforms.torchio2 import RandomSynthesis
+    from medaug.torchio import RandomSynthesis
 
     subject = tio.Subject(
         ct=tio.ScalarImage(tensor=torch.zeros(1, 32, 32, STACK)),

@@ -18,9 +18,9 @@ from medaug.data.cache.prepare import SliceCache
 from medaug.monai import RandSynthesisd
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
+from medaug.torchio import RandomSynthesis, Synthesis
 from medaug.training.loop import fit
-from medaug.transforms.torchio1 import Synthesis, arrays
-from medaug.transforms.torchio2 import RandomSynthesis
+from medaug.transforms.torchio1 import arrays
 from medaug.transforms.variation import Address, redraw
 from tests.conftest import TINY
 from tests.support.small_models import LAYOUT, make

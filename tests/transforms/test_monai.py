@@ -151,7 +151,7 @@ def test_a_rival_keeps_metadata_and_trace(number: int) -> None:
 def test_rivals_agree_with_torchio(written: Path) -> None:
     import torchio as tio
 
-    from medaug.transforms.torchio1 import CutMix
+    from medaug.torchio import CutMix
 
     transform = RandCutMixd(KEYS, [item(5)], 1.0, alpha=2.0).set_random_state(1)
     case = transform(item())

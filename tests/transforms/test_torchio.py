@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 from medaug.core.errors import ConfigError, DataError
 from medaug.synthesis.synthesize import synthesize
-from medaug.transforms.torchio1 import Synthesis
-from medaug.transforms.torchio2 import RandomSynthesis
+from medaug.torchio import RandomSynthesis, Synthesis
 from tests.support.toy import Toy
 
 HU = torch.float32

@@ -13,8 +13,11 @@ import torchio as tio
 
 from medaug.core.errors import ConfigError, DataError
 from medaug.synthesis.synthesize import synthesize
-from medaug.transforms.torchio1 import CarveMix, CopyPaste, CutMix, LabelContrast
-from medaug.transforms.torchio2 import (
+from medaug.torchio import (
+    CarveMix,
+    CopyPaste,
+    CutMix,
+    LabelContrast,
     RandomCarveMix,
     RandomCopyPaste,
     RandomCutMix,

@@ -12,9 +12,8 @@ import torchio as tio
 
 from medaug.core.errors import ConfigError, DataError
 from medaug.synthesis.synthesize import synthesize
+from medaug.torchio import RandomSynthesis, Synthesis
 from medaug.transforms import pairs
-from medaug.transforms.torchio1 import Synthesis
-from medaug.transforms.torchio2 import RandomSynthesis
 from tests.support.toy import Toy
 from tests.transforms.test_torchio import contents, same, subject
 

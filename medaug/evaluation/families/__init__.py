@@ -53,7 +53,7 @@ class Subject:
 Measure = Callable[[Subject], Family]
 
 
-def fidelity(subject: Subject) -> Family:
+def _fidelity(subject: Subject) -> Family:
     """Whether slices look like those of patients that the generator has not seen."""
     from medaug.evaluation.families.appearance import figures
     from medaug.evaluation.families.fidelity import measure
@@ -68,21 +68,21 @@ def fidelity(subject: Subject) -> Family:
     )
 
 
-def diversity(subject: Subject) -> Family:
+def _diversity(subject: Subject) -> Family:
     """Whether slices differ from each other as real ones do."""
     from medaug.evaluation.families.diversity import measure
 
     return measure(subject.evidence, subject.spaces)
 
 
-def anatomy(subject: Subject) -> Family:
+def _anatomy(subject: Subject) -> Family:
     """Form, place and HU of the masks, and whether a segmenter finds them."""
     from medaug.evaluation.families.anatomy import measure
 
     return measure(subject.evidence)
 
 
-def privacy(subject: Subject) -> Family:
+def _privacy(subject: Subject) -> Family:
     """Distances to training and held-out slices, membership, copies."""
     from medaug.evaluation.families.membership import Loss, loss_of
     from medaug.evaluation.families.privacy import measure
@@ -98,7 +98,7 @@ def privacy(subject: Subject) -> Family:
     return measure(evidence, seen=subject.seen, spaces=spaces, loss=loss)
 
 
-def uncertainty(subject: Subject) -> Family:
+def _uncertainty(subject: Subject) -> Family:
     """Whether the spread of alternatives is that of the error, on held-out slices."""
     from medaug.evaluation.families.uncertainty import measure
     from medaug.evaluation.slices.alternatives import alternatives_of
@@ -112,11 +112,11 @@ def uncertainty(subject: Subject) -> Family:
 
 
 FAMILIES: dict[str, Measure] = {
-    "fidelity": fidelity,
-    "diversity": diversity,
-    "anatomy": anatomy,
-    "privacy": privacy,
-    "uncertainty": uncertainty,
+    "fidelity": _fidelity,
+    "diversity": _diversity,
+    "anatomy": _anatomy,
+    "privacy": _privacy,
+    "uncertainty": _uncertainty,
 }
 """In the order of the page."""
 
