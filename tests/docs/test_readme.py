@@ -1,4 +1,4 @@
-"""The snippets of README and quickstart run: commands as plans, Python as it stands."""
+"""The snippets of README, quickstart and report run: commands as plans, Python as it stands."""
 
 import json
 import os
@@ -19,7 +19,9 @@ from tests.support import downloading
 from tests.support import web as served
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/quickstart.md")
+TRAINING = ("README.md", "docs/quickstart.md")
+"""Pages that make the runs they name."""
+PAGES = (*TRAINING, "docs/report.md")
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
 RUNS = ("pancreas-vaegan", "scans", "scans-64")
 """Runs on scans that the pages name."""
@@ -124,7 +126,7 @@ def test_every_command_is_tried() -> None:
     assert kinds - others == {"medaug", "torchrun", "sbatch"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", TRAINING)
 def test_the_runs_and_caches_it_names_are_those_that_it_makes(
     place: Path, page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
