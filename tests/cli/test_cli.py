@@ -314,7 +314,7 @@ def test_the_demo_from_noise_in_small(medaug: Medaug, monkeypatch: pytest.Monkey
     from medaug.cli import demonstration
 
     small = {**TINY, "train": {**TINY["train"], "images": 64}}
-    monkeypatch.setattr(demonstration, "WISHES", small)
+    monkeypatch.setattr(demonstration, "SETTINGS", small)
     monkeypatch.setattr(demonstration, "PATIENTS", 3)
     done = medaug("demo", "--out", "d", "--scratch", "-n", 3, "--json", "--device", "cpu")
     assert done.code == 0, done.err
