@@ -45,7 +45,7 @@ class Average:
 def shadow_of(build: Callable[[], Model], model: nn.Module) -> Model:
     """A second model without judges, holding a copy of ``model``'s weights."""
     shadow = build()
-    shadow.shed()
+    shadow.drop_discriminators()
     kept = shadow.state_dict()
     shadow.load_state_dict({k: v for k, v in model.state_dict().items() if k in kept})
     return shadow.requires_grad_(False).eval()

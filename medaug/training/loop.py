@@ -379,7 +379,7 @@ class _Trainer:
     def write(self, planned: bool) -> None:
         """The files of a snapshot; its state comes last, since from then on none is made again."""
         tensors = {f"game.{k}": v for k, v in self.game.tensors().items()}
-        self.shadow.model.settle(self.still())
+        self.shadow.model.fit_prior(self.still())
         average = self.shadow.model.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
         header = self.exporter.header(self.images, self.game.precision, self.statement())

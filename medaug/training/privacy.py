@@ -55,11 +55,15 @@ def check_supported(config: ModelConfig, shape: Shape) -> None:
     if find_spec("opacus") is None:
         raise ConfigError("train.privacy needs the package opacus: pip install medaug[dp]")
     model = build(config.name, config.arguments, shape)
-    reason = model.mixing()
+    reason = model.per_sample_gradients_obstacle()
     if reason is None and any(isinstance(module, _BatchNorm) for module in model.modules()):
         reason = "its networks have batch norm, so choose model.network plain or residual"
     if reason is not None:
-        able = [n for n, entry in MODELS.items() if entry.load().mixing is not Model.mixing]
+        able = [
+            n
+            for n, entry in MODELS.items()
+            if entry.load().per_sample_gradients_obstacle is not Model.per_sample_gradients_obstacle
+        ]
         raise ConfigError(
             f"train.privacy needs gradients per sample, which {config.name} does not give as it "
             f"is set: {reason} (models that can: {', '.join(able)})"

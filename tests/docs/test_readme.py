@@ -23,7 +23,7 @@ TRAINING = ("README.md", "docs/quickstart.md")
 """Pages that make the runs they name."""
 PAGES = (*TRAINING, "docs/report.md")
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
-RUNS = ("pancreas-vaegan", "scans", "scans-64")
+RUNS = ("pancreas-spatial_vaegan", "scans", "scans-64")
 """Runs on scans that the pages name."""
 
 
@@ -180,7 +180,7 @@ def test_links_and_the_picture_exist(page: str) -> None:
 def test_the_folder_it_shows_is_the_folder_that_is_written(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-vaegan --no-filter"
+    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-spatial_vaegan --no-filter"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as stop:
         main()
