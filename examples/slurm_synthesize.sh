@@ -16,7 +16,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=medaug-synthesize-%A-%a.log
 
-RUN=${RUN:-runs/pancreas-vaegan}
+RUN=${RUN:-runs/pancreas-spatial_vaegan}
 OUT=${OUT:-nifti}
 COUNT=${COUNT:-1000000}
 

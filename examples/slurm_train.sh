@@ -18,7 +18,7 @@
 #SBATCH --output=medaug-train-%j.log
 
 DATA=${DATA:-pancreas}
-RUN=${RUN:-runs/pancreas-vaegan}
+RUN=${RUN:-runs/pancreas-spatial_vaegan}
 IMAGES=${IMAGES:-2Mi}
 BATCH=${BATCH:-512}
 

@@ -5,9 +5,11 @@ what a history keeps.  Under torchio 2 a history keeps parameters instead, which
 transforms take in ``apply_transform``, so only these exist.
 """
 
+from typing import TYPE_CHECKING
+
 import torchio as _torchio
 
-if int(_torchio.__version__.partition(".")[0]) < 2:
+if TYPE_CHECKING or int(_torchio.__version__.partition(".")[0]) < 2:
     from medaug.transforms.torchio1 import (
         CarveMix,
         CopyPaste,

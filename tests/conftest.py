@@ -199,7 +199,7 @@ def phantom_cache(phantom_root: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 TINY = {
     "data": {"size": 32},
-    "model": {"width": 8, "prior_width": 16, "prior_steps": 4, "phases": [0.4, 0.7]},
+    "model": {"width": 8, "prior": {"width": 16, "steps": 4}, "phases": [0.4, 0.7]},
     "train": {"images": 160, "batch": 8, "snapshot_every": 64, "precision": "float32"},
 }
 

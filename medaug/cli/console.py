@@ -10,10 +10,9 @@ import typer
 from medaug.core.text import tell, visible
 
 INCOMPLETE = 1
-
-
+"""Exit status where a part could not be done."""
 MISTAKE = 2
-
+"""Exit status of a user's mistake."""
 
 app = typer.Typer(
     help="Annotated synthetic CT slices, with their uncertainty, from a handful of scans.",
@@ -43,7 +42,7 @@ def common(
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON knows it: dataclasses as objects, paths as text."""
+    """Make ``value`` plain JSON: dataclasses as objects, paths as text."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, dict):
@@ -54,10 +53,10 @@ def plain(value: Any) -> Any:
 
 
 def answer(as_json: bool, content: Any, text: str) -> None:
-    """The result of a command: one JSON object on standard output, or text for a reader."""
+    """Print the result of a command: one JSON object, or text."""
     print(json.dumps(plain(content), indent=2) if as_json else visible(text))
 
 
 def say(text: str) -> None:
-    """A line for a reader, on standard error."""
+    """Print a line on standard error."""
     tell(text)

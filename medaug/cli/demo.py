@@ -1,4 +1,4 @@
-"""``medaug demo``: the whole road on invented patients, in minutes."""
+"""``medaug demo``: from phantom patients to synthetic slices and a picture, in minutes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,8 @@ from medaug.cli.options import AsJson, Device, DryRun
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for everything.")] = Path("demo"),
-    n: Annotated[str, typer.Option("-n", help="How many slices to synthesise.")] = "64",
+    out: Annotated[Path, typer.Option(help="The folder to write everything to.")] = Path("demo"),
+    n: Annotated[str, typer.Option("-n", help="Slices to synthesise.")] = "64",
     images: Annotated[str | None, typer.Option(help="Images to train on.")] = None,
     scratch: Annotated[
         bool, typer.Option("--scratch", help="Start from noise, not from the shipped weights.")
@@ -26,12 +26,11 @@ def demo(
 
     count = parse_count(n, "n")
     budget = None if images is None else parse_count(images, "images")
-    from medaug.cli.demonstration import WISHES
-    from medaug.cli.demonstration import demo as walk
+    from medaug.cli.demonstration import SETTINGS, run_demo
 
     if dry_run:
-        content = {"out": out, "n": count, "images": budget or WISHES["train"]["images"]}
+        content = {"out": out, "n": count, "images": budget or SETTINGS["train"]["images"]}
         answer(json, content, f"would train on the phantom and write {count} slices to {out}")
         return
-    report = walk(out, n=count, images=budget, scratch=scratch, device=device)
+    report = run_demo(out, n=count, images=budget, scratch=scratch, device=device)
     answer(json, report, str(report))

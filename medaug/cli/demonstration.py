@@ -1,4 +1,4 @@
-"""The whole road on invented patients: phantom, cache, training, synthesis, a look at the result.
+"""Run the demo on phantom patients: cache, training, synthesis, a comparison with real slices.
 
 Training starts from the small phantom weights that ship with the package, made by ``scripts/
 weights`` on other phantom patients, and goes on with the demo's own; ``scratch`` starts from noise.
@@ -25,7 +25,7 @@ SHIPPED = Path(medaug.__file__).parent / "weights" / "phantom.safetensors"
 LABEL = "pancreas"
 PATIENTS = 20
 
-WISHES: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "data": {"size": 64, "fov_mm": 360, "min_label_pixels": 10, "augment": {"shift": 0.04}},
     "model": {"phases": [0.16, 0.32], "lr": 3e-4},
     "train": {"images": 50000, "batch": 32, "snapshot_every": 10000, "ema_half_life": 2000},
@@ -66,12 +66,12 @@ class DemoReport:
         ]
         if self.refused:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
-            lines += ["", f"drawn anew by the filter: {reasons}"]
+            lines += ["", f"refused by the filter and drawn again: {reasons}"]
         lines += ["", f"{self.samples} synthetic slices in {self.out}", f"look at {self.preview}"]
         return "\n".join(lines)
 
 
-def demo(
+def run_demo(
     out: Path,
     *,
     n: int = 64,
@@ -79,7 +79,7 @@ def demo(
     scratch: bool = False,
     device: str = "auto",
 ) -> DemoReport:
-    """Phantom to annotated synthetic slices in ``out``; called again it goes on where it stopped.
+    """Make annotated synthetic slices of phantoms in ``out``; called again it resumes.
 
     Args:
         out: the folder for everything: phantom, cache, run and slices.
@@ -91,10 +91,12 @@ def demo(
     Raises:
         MedaugError: anything the user can correct.
     """
-    wishes = (
-        WISHES if images is None else {**WISHES, "train": {**WISHES["train"], "images": images}}
+    settings_given = (
+        SETTINGS
+        if images is None
+        else {**SETTINGS, "train": {**SETTINGS["train"], "images": images}}
     )
-    _say(
+    tell(
         "The patients of this demo are drawn by a program; nobody was scanned."
         + (
             ""
@@ -107,7 +109,7 @@ def demo(
     _, trained = train_on(
         Phantom(out / "phantom", PATIENTS),
         "phantom",
-        wishes,
+        settings_given,
         cache=out / "cache",
         run=out / "run",
         device=device,
@@ -143,7 +145,3 @@ def demo(
     )
     write_json(out / "report.json", {"real": vars(real), "synthetic": vars(synthetic)})
     return report
-
-
-def _say(text: str) -> None:
-    tell(text)

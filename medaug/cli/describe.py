@@ -1,4 +1,4 @@
-"""What a path is, and whether it is sound: a source, a cache, a run, a weight file, an output."""
+"""Describe a path: a source, a cache, a run, a weight file, an output; is it sound?"""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medaug.data.quality import Judged
 
 
-def inspect(
+def describe(
     path: Path, page: Path | None = None, against: Sequence[Path] = (), workers: int = 0
 ) -> dict[str, Any]:
     """Look at ``path``; the answer's ``what`` names it, ``problems`` lists what is not sound.
@@ -160,9 +160,9 @@ def _output(path: Path) -> dict[str, Any]:
     if not manifest.exists():
         problems.append(f"{manifest}: not there; run the same synthesize command again")
     settings = _content(path / "run.json")
-    asked = settings.get("n")
-    if isinstance(asked, int) and len(rows) < asked:
-        problems.append(f"{manifest}: lists {len(rows)} of {asked} samples; synthesize them again")
+    n = settings.get("n")
+    if isinstance(n, int) and len(rows) < n:
+        problems.append(f"{manifest}: lists {len(rows)} of {n} samples; synthesize them again")
     return {"what": "synthesised folder", "samples": len(rows), **settings, "problems": problems}
 
 
@@ -179,11 +179,11 @@ def _wrong_files(folder: Path, row: Row) -> list[str]:
 
 
 def _report(path: Path) -> dict[str, Any]:
-    asked = _content(path / "run.json")
+    settings = _content(path / "run.json")
     file = path / "report.json"
     if not file.is_file():
         problem = f"{file}: not there; run the same evaluate command again"
-        return {"what": "report", "judged": asked.get("judged"), "problems": [problem]}
+        return {"what": "report", "judged": settings.get("judged"), "problems": [problem]}
     content = _content(file)
     shown = {key: content.get(key) for key in ("schema", "passed", "verdict", "failed", "judged")}
     if None in (shown["schema"], shown["verdict"], shown["judged"]):

@@ -27,7 +27,7 @@ def download(
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Fetch a data set, checked and repaired; the same command goes on after a kill.
+    """Fetch a data set, checked and repaired; the same command resumes.
 
     Exit status 1 when some of it could not be had: each part is named with the reason.
     """
@@ -41,7 +41,7 @@ def download(
     place = default_root(data) if root is None else root
     if dry_run:
         plan = planned(data, place, settings)
-        answer(json, {**vars(plan), "bytes": plan.bytes}, _told(plan))
+        answer(json, {**vars(plan), "bytes": plan.bytes}, _planned_text(plan))
         return
     report = fetch(data, place, accepted(data, place) or _agreed(data, yes), settings)
     for line in [*report.notes, *(f"left out: {n}: {why}" for n, why in report.skipped.items())]:
@@ -65,7 +65,7 @@ def _agreed(data: str, yes: bool) -> bool:
     return typer.confirm("Do you accept these terms?", err=True)
 
 
-def _told(plan: "Plan") -> str:
+def _planned_text(plan: "Plan") -> str:
     from medaug.data.download.report import size_text
 
     lines = [

@@ -25,13 +25,13 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="The cache of real slices; default that of the run.")
     ] = None,
-    n: Annotated[str, typer.Option("-n", help="How many slices are drawn from a run.")] = "1000",
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    n: Annotated[str, typer.Option("-n", help="Slices to draw from a run.")] = "1000",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     uncertainty: Annotated[
         int, typer.Option(help="Alternatives of each slice drawn from a run.")
     ] = 8,
     families: Annotated[
-        str | None, typer.Option(help="Parts to measure, as fidelity,privacy; default all.")
+        str | None, typer.Option(help="Parts to measure, e.g. fidelity,privacy; default all.")
     ] = None,
     downstream: Annotated[
         Path | None, typer.Option(help="The JSON file of medaug downstream, for its table.")
@@ -46,7 +46,7 @@ def evaluate(
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Measure synthetic slices against real ones; the same command goes on after a kill."""
+    """Measure synthetic slices against real ones; the same command resumes."""
     from medaug.core.config import parse_count, parse_set
     from medaug.core.errors import ConfigError
     from medaug.evaluation.settings import resolve_evaluate

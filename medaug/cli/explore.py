@@ -33,25 +33,25 @@ def explore(
     cache: Annotated[
         Path | None, typer.Option(help="The slice cache; default that of the run.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="How many slices or pairs.")] = 8,
-    steps: Annotated[int, typer.Option(help="How many pictures on the way.")] = 9,
-    anneal: Annotated[int, typer.Option(help="Densities between prior and slice, of AIS.")] = 200,
+    rows: Annotated[int, typer.Option(help="Slices or pairs, one a row.")] = 8,
+    steps: Annotated[int, typer.Option(help="Pictures along each walk.")] = 9,
+    anneal: Annotated[int, typer.Option(help="Intermediate distributions of AIS.")] = 200,
     out: Annotated[Path | None, typer.Option(help="The PNG; default RUN/explore-WHAT.png.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of slices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of slices.")] = 0,
     device: Device = "auto",
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw reconstructions, walks or an attribute's effect as one picture; or tell likelihoods."""
+    """Draw reconstructions, walks or an attribute as one picture, or measure likelihoods."""
     from medaug.core.errors import ConfigError
 
-    asked = {
+    options_given = {
         "interpolate": interpolate,
         "attribute": attribute,
         "reconstruct": reconstruct,
         "likelihood": likelihood,
     }
-    given = [name for name, value in asked.items() if value not in (False, None)]
+    given = [name for name, value in options_given.items() if value not in (False, None)]
     if len(given) != 1:
         raise ConfigError(
             "explore does one thing at a time: give one of --interpolate, --attribute NAME, "
@@ -88,10 +88,10 @@ def explore(
 def probable(
     generator: "Generator", cache: "SliceCache | None", n: int, anneal: int, seed: int
 ) -> "Likelihoods":
-    """The likelihoods of ``n`` held-out slices.
+    """Measure the likelihoods of ``n`` held-out slices.
 
     Raises:
-        ConfigError: nobody is held out, or the cache does not fit the model.
+        ConfigError: no patient is held out, or the cache does not fit the model.
     """
     from medaug.core.errors import ConfigError
     from medaug.evaluation.latent.real_slices import open_feed, show
@@ -105,16 +105,14 @@ def probable(
         show(feed, min(count, len(feed)), seed)
         for feed, count in zip(feeds, (n, SIGMA_FROM), strict=True)
     )
-    told = [(generator.encoded(part.images, part.labels), part.cond) for part in (held, fitting)]
-    return likelihoods(generator.model, *told, steps=anneal, seed=seed)
+    encoded = [(generator.encoded(part.images, part.labels), part.cond) for part in (held, fitting)]
+    return likelihoods(generator.model, *encoded, steps=anneal, seed=seed)
 
 
 def find_cache(
     generator: "Generator", what: str, given: Path | None, run: Path
 ) -> "SliceCache | None":
-    """The cache asked for, else that of the run, else where training keeps it unless told.
-
-    None where none is needed.
+    """Open the cache given, else that of the run, else the default one; None if none is needed.
 
     Raises:
         ConfigError: the model needs slices, has no encoder for them, or the cache is not there.

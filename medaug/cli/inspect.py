@@ -38,10 +38,10 @@ def inspect(
     """
     import yaml
 
-    from medaug.cli.describe import inspect as look
+    from medaug.cli.describe import describe
 
     page = out or _page_for(path)
-    found = look(path, page, against or (), workers)
+    found = describe(path, page, against or (), workers)
     text = found.pop("table", None)
     if text is None:
         text = str(yaml.safe_dump(plain(found), sort_keys=False)).rstrip()

@@ -10,7 +10,6 @@ from medaug.cli import (  # noqa: F401 (each adds its command to the application
     evaluate,
     explore,
     inspect,
-    models,
     nnunet_splits,
     prepare,
     synthesize,
@@ -23,8 +22,8 @@ from medaug.runtime.signals import (
     INTERRUPTED,
     PREEMPTED,
     Preempted,
-    leave_by_sigterm,
     ignore_signals,
+    leave_by_sigterm,
     preempted,
 )
 

@@ -10,67 +10,41 @@ import typer
 Data = Annotated[
     str, typer.Argument(help="pancreas, mnist, fashion-mnist, phantom, or a path", metavar="DATA")
 ]
-
-
 Root = Annotated[
     Path | None, typer.Option(help="Where the data is; default $MEDAUG_DATA/DATA, then data/DATA.")
 ]
-
-
 Cache = Annotated[
     Path | None, typer.Option(help="The slice cache; default cache/DATA-SIZEpx-FOVmm.")
 ]
-
-
 Size = Annotated[int | None, typer.Option(help="Pixels along each side of a slice.")]
-
-
 Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice, mm.")]
-
-
 Labels = Annotated[
     str | None,
-    typer.Option(help="Those to take: pancreas,liver; pancreas+cancer makes one of two."),
+    typer.Option(help="Labels to take: pancreas,liver; pancreas+cancer joins two."),
 ]
-
-
 Modality = Annotated[
     str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
 ]
-
-
 Names = Annotated[
     str | None,
-    typer.Option(help="Label names for maps without: btcv, word, ..., or a json file."),
+    typer.Option(help="Names for label maps that carry none: btcv, word, ..., or a JSON file."),
 ]
-
-
 Run = Annotated[
     Path | None,
-    typer.Option(help="The run folder or a weight file; default the newest below runs/."),
+    typer.Option(help="A run folder or weight file; default the newest run below runs/."),
 ]
-
-
 Device = Annotated[str, typer.Option(help="auto (CUDA when there), cpu, cuda or cuda:N.")]
-
-
-Workers = Annotated[int | None, typer.Option(help="Processes; default one per core.")]
-
-
+Workers = Annotated[int | None, typer.Option(help="Worker processes; default one per core.")]
 Shard = Annotated[
     str | None,
     typer.Option(help="i/k: part i of k, from 0; default what torchrun or srun says, else all."),
 ]
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-
-
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """``i/k`` as two numbers; those of the environment where it is None.
+    """Read ``i/k`` as two numbers; None takes those of the environment.
 
     Raises:
         ConfigError: not of that form.
@@ -90,8 +64,8 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def wanted(labels: str | None, modality: str | None, names: str | None) -> dict[str, Any]:
-    """What is wanted of the scans, as ``medaug.data.open_source`` takes it."""
+def scan_options(labels: str | None, modality: str | None, names: str | None) -> dict[str, Any]:
+    """The options that say what to read of scans, as ``medaug.data.open_source`` takes them."""
     parted = None if labels is None else [name.strip() for name in labels.split(",")]
     return {"labels": parted, "modality": modality, "names": names}
 
@@ -99,6 +73,6 @@ def wanted(labels: str | None, modality: str | None, names: str | None) -> dict[
 def sized(
     size: int | None, fov: float | None, center: str | None = None, colour: str | None = None
 ) -> dict[str, Any]:
-    """The options that shape a slice as a config section, those not given left out."""
-    asked = {"size": size, "fov_mm": fov, "center": center, "colour": colour}
-    return {"data": {key: value for key, value in asked.items() if value is not None}}
+    """The options that shape a slice as a config section; those that are None are left out."""
+    given = {"size": size, "fov_mm": fov, "center": center, "colour": colour}
+    return {"data": {key: value for key, value in given.items() if value is not None}}

@@ -1,4 +1,4 @@
-"""``medaug prepare``: scans to a slice cache."""
+"""``medaug prepare``: slice scans into a cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +22,8 @@ from medaug.cli.options import (
     Size,
     Workers,
     parse_shard,
+    scan_options,
     sized,
-    wanted,
 )
 
 if TYPE_CHECKING:
@@ -47,18 +47,18 @@ def prepare(
         float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
     ] = None,
     colour: Annotated[
-        str | None, typer.Option(help="Of pictures: grey or rgb; default as they are.")
+        str | None, typer.Option(help="Colour of pictures: grey or rgb; default as they are.")
     ] = None,
     workers: Workers = None,
     apart_from: Annotated[
         list[Path] | None,
-        typer.Option(help="Another cache; a scan that is in it is refused. May be repeated."),
+        typer.Option(help="Another cache, whose scans are refused; repeatable."),
     ] = None,
     shard: Shard = None,
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Slice every scan once into a cache; the same command goes on after a kill.
+    """Slice every scan once into a cache; the same command resumes.
 
     Exit status 1 when some scans could not be used: each is named with the reason.  Scans that are
     doubtful are in the cache, and are named too.
@@ -68,7 +68,7 @@ def prepare(
     from medaug.data.cache.prepare import prepare as fill
     from medaug.training.workflow import cache_settings, plan
 
-    source = open_source(data, root, **wanted(labels, modality, names))
+    source = open_source(data, root, **scan_options(labels, modality, names))
     planned = plan(source, data, sized(size, fov, center, colour), cache=cache)
     settings = cache_settings(planned.config)
     if holdout is not None:
@@ -76,7 +76,7 @@ def prepare(
     if dry_run:
         listed, problems = _listing(source)
         content = {"cache": planned.cache, "settings": relevant(source, settings), **listed}
-        _name(listed["excluded"], problems, getattr(source, "places", {}))
+        _print_missing(listed["excluded"], problems, getattr(source, "places", {}))
         answer(json, content, f"would fill {planned.cache} from {listed['found']} cases")
         return
     part = parse_shard(shard)
@@ -88,7 +88,7 @@ def prepare(
         say(f"doubtful: {problem}{_where(places, problem.case)}")
     for name, what in report.changed.items():
         say(f"cut anew: {name}: {what}")
-    _name(report.excluded, report.failed, places)
+    _print_missing(report.excluded, report.failed, places)
     content = {
         "cache": report.cache,
         "done": report.done,
@@ -117,10 +117,10 @@ def prepare(
         raise typer.Exit(INCOMPLETE)
 
 
-def _name(
+def _print_missing(
     excluded: Mapping[str, str], failed: "Sequence[Problem]", places: Mapping[str, str]
 ) -> None:
-    """Say what is not in the cache, and why."""
+    """Print what is not in the cache, and why."""
     for name, reason in excluded.items():
         say(f"excluded: {name}: {reason}")
     for problem in failed:
@@ -133,7 +133,7 @@ def _where(places: Mapping[str, str], case: str) -> str:
 
 
 def _listing(source: Any) -> "tuple[dict[str, Any], Sequence[Problem]]":
-    """What is there, and what cannot be used as far as headers and lists tell."""
+    """List what is there, and what cannot be used by its headers."""
     problems: Sequence[Problem] = ()
     if source.kind == "image":
         parts, problems = source.counts(), source.problems

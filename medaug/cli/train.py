@@ -1,4 +1,4 @@
-"""``medaug train``: prepare where needed, then train."""
+"""``medaug train`` and ``medaug models``: train a model, and list those that there are."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ from medaug.cli.options import (
     Root,
     Size,
     Workers,
+    scan_options,
     sized,
-    wanted,
 )
 from medaug.runtime.signals import exit_status
 
@@ -28,10 +28,14 @@ from medaug.runtime.signals import exit_status
 def train(
     data: Annotated[str, typer.Option(help="pancreas, mnist, fashion-mnist, phantom, or a path.")],
     root: Root = None,
-    model: Annotated[str | None, typer.Option(help="See medaug models.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model; medaug models lists them.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Default runs/DATA-MODEL.")] = None,
-    images: Annotated[str | None, typer.Option(help="Images to see in all: 50Ki, 2Mi.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder; default runs/DATA-MODEL.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images to train on in all, such as 50Ki or 2Mi.")
+    ] = None,
     size: Size = None,
     fov: Fov = None,
     cache: Cache = None,
@@ -42,37 +46,39 @@ def train(
         Path | None, typer.Option(help="Start from these weights: a run or a file.")
     ] = None,
     unlabeled: Annotated[
-        Path | None, typer.Option(help="A folder of scans without labels that join training.")
+        Path | None, typer.Option(help="A folder of unlabelled scans that join training.")
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
-    set: Annotated[list[str] | None, typer.Option(help="A setting: model.width=48.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="A setting, such as model.width=48; repeatable.")
+    ] = None,
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Prepare the scans the first time, then train; the same command goes on after a kill."""
+    """Prepare the scans the first time, then train; the same command resumes."""
     from medaug.core.config import merge, parse_count, parse_set, read_yaml
     from medaug.runtime.distributed import share
     from medaug.training import workflow
 
-    asked: dict[str, Any] = read_yaml(config) if config else {}
-    asked = merge(asked, sized(size, fov))
+    settings: dict[str, Any] = read_yaml(config) if config else {}
+    settings = merge(settings, sized(size, fov))
     if model is not None:
-        asked = merge(asked, {"model": {"name": model}})
+        settings = merge(settings, {"model": {"name": model}})
     if images is not None:
-        asked = merge(asked, {"train": {"images": parse_count(images, "images")}})
-    asked = merge(asked, parse_set(set or []))
-    scans = wanted(labels, modality, names)
+        settings = merge(settings, {"train": {"images": parse_count(images, "images")}})
+    settings = merge(settings, parse_set(set or []))
+    scans = scan_options(labels, modality, names)
     if dry_run:
         source = workflow.open_data(data, root, **scans)
-        planned = workflow.plan(source, data, asked, cache=cache, run=run)
+        planned = workflow.plan(source, data, settings, cache=cache, run=run)
         content = {"config": planned.config.dump(), "cache": planned.cache, "run": planned.run}
         if share().rank == 0:
             answer(json, content, _yaml(content))
         return
     prepared, report = workflow.train(
         data,
-        asked,
+        settings,
         root=root,
         cache=cache,
         run=run,
@@ -101,6 +107,22 @@ def train(
         answer(json, content, told)
     if not report.finished:
         raise typer.Exit(exit_status(report.signal))
+
+
+@app.command()
+def models(json: AsJson = False) -> None:
+    """List the models with their presets."""
+    from medaug.core.config import presets
+    from medaug.core.registry import MODELS, plugins
+
+    rows = {}
+    for name, entry in (MODELS | plugins()).items():
+        rows[name] = {"summary": entry.summary, "presets": presets(name)}
+    lines = [
+        f"{name:<14} {row['summary']}  (presets: {', '.join(row['presets']) or 'none'})"
+        for name, row in rows.items()
+    ]
+    answer(json, rows, "\n".join(lines))
 
 
 def _yaml(content: dict[str, Any]) -> str:

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 import medaug
 from medaug.core.errors import LONGEST, ConfigError, shown
-from medaug.core.text import is_file_name
+from medaug.core.registry import MODELS
+from medaug.core.text import is_file_name, tell
 
 # YAML of plain values, from whoever wrote it: no Python objects, no aliases that explode.
 
@@ -71,6 +80,7 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
 
 
+DEFAULT_MODEL = "spatial_vaegan"
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -154,13 +164,61 @@ class ModelConfig(_Section):
     """A registered model, a preset of it, and its own arguments, checked against its signature."""
 
     model_config = ConfigDict(extra="allow")
-    name: _PlainName = "vaegan"
+    name: _PlainName = DEFAULT_MODEL
     preset: _PlainName = "modern"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _current(cls, value: Any) -> Any:
+        """Keys as they are called today."""
+        return current_keys(value)[0] if isinstance(value, Mapping) else value
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Everything but the name and the preset."""
         return dict(self.model_extra or {})
+
+
+_RENAMED = {
+    "duel": "adversarial_loss",
+    "judge_lr": "discriminator_lr",
+    "judge_turns": "discriminator_turns",
+    "prior_share": "prior.share",
+    "prior_width": "prior.width",
+    "prior_steps": "prior.steps",
+    "prior_batches": "prior.batches",
+}
+"""Keys of ``model`` in configs and weights of version 0.1 and earlier, and what they became."""
+
+
+def current_keys(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A section ``model`` with the keys of today, and one clause for each that was renamed.
+
+    A prior that is a bare name becomes a mapping, so that layers of a config merge.  Models of
+    other packages are left as they are.
+    """
+    found: dict[str, Any] = dict(model)
+    renamed: list[str] = []
+    if str(found.get("name", DEFAULT_MODEL)) not in MODELS:
+        return found, renamed
+    if isinstance(found.get("prior"), str):
+        found["prior"] = {"name": found["prior"]}
+    for old, new in _RENAMED.items():
+        if old not in found:
+            continue
+        renamed.append(f"model.{old} is now model.{new}")
+        value = found.pop(old)
+        section, dot, key = new.rpartition(".")
+        if dot:
+            found[section] = {key: value, **found.get(section, {})}
+        else:
+            found.setdefault(key, value)
+    phased = found.get("form") == "phased" or found.get("preset") == "modern"
+    if found.get("name") == "vaegan" and phased:
+        found.pop("form", None)
+        found["name"] = "spatial_vaegan"
+        renamed.append("vaegan in its form phased is now the model spatial_vaegan")
+    return found, renamed
 
 
 class PrivacyConfig(_Section):
@@ -272,14 +330,22 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown key, a value that is not accepted, or no such preset.
     """
+    sections = [layer.get("model") or {} for layer in layers]
+    for section in sections:
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"config model: a mapping is wanted, got {shown(section)}")
+    name = model_name = next((s["name"] for s in reversed(sections) if "name" in s), DEFAULT_MODEL)
     asked: dict[str, Any] = {}
-    for layer in layers:
-        asked = merge(asked, layer)
-    model = asked.get("model") or {}
-    if not isinstance(model, Mapping):
-        raise ConfigError(f"config model: a mapping is wanted, got {shown(model)}")
-    defaults = ModelConfig()
-    name, preset = model.get("name", defaults.name), model.get("preset", defaults.preset)
+    renamed: list[str] = []
+    for layer, section in zip(layers, sections, strict=True):
+        current, what = current_keys({**section, "name": model_name})
+        renamed += what
+        name = current["name"] if current["name"] != model_name else name
+        asked = merge(asked, {**layer, "model": {**current, "name": name}})
+    if renamed:
+        clauses = "; ".join(dict.fromkeys(renamed))
+        tell(f"config: {clauses}; the old names are read until version 0.3")
+    preset = asked.get("model", {}).get("preset", default_preset(str(name)))
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):
             raise ConfigError(
@@ -303,6 +369,17 @@ def validated(section: type[Section], asked: Mapping[str, Any], prefix: str) -> 
         raise ConfigError(_sentence(error, section, prefix)) from error
 
 
+def presets(name: str) -> list[str]:
+    """The presets of the model called ``name``."""
+    stems = [path.stem for path in preset_folder().glob("*.yaml")]
+    return sorted(s.removeprefix(f"{name}-") for s in stems if s.startswith(f"{name}-"))
+
+
+def default_preset(name: str) -> str:
+    """``modern``, or ``author`` for a model that has that preset alone."""
+    return "author" if presets(name) == ["author"] else ModelConfig().preset
+
+
 def _preset(name: str, preset: str) -> dict[str, Any]:
     """The shipped settings of a model; those of other packages rest on their own defaults."""
     files = {path.stem: path for path in preset_folder().glob("*.yaml")}
@@ -310,9 +387,9 @@ def _preset(name: str, preset: str) -> dict[str, Any]:
         return read_yaml(files[f"{name}-{preset}"])
     known = sorted(n.removeprefix(f"{name}-") for n in files if n.startswith(f"{name}-"))
     if not known:
-        from medaug.core.registry import model
+        from medaug.core.registry import model as entry
 
-        model(name)
+        entry(name)
     if known or preset != ModelConfig().preset:
         raise ConfigError(f"model.preset {shown(preset)} is not known (known: {', '.join(known)})")
     return {}

@@ -38,16 +38,16 @@ SOURCES = _table(
 
 MODELS = _table(
     ("vae",           "medaug.models.vae:VAE",            "VAE (Kingma and Welling 2014): reconstruction and KL"),
-    ("gan",           "medaug.models.gan:GAN",            "GAN (Goodfellow et al. 2014, DCGAN): one judge; relativistic with penalties when modern"),
-    ("vae_disl",      "medaug.models.vae_disl:VAEDisL",   "VAE_Dis_l (Larsen et al. 2016): a VAE under the features of a GAN's judge at rest"),
+    ("gan",           "medaug.models.gan:GAN",            "GAN (Goodfellow et al. 2014, DCGAN): one discriminator; relativistic with penalties when modern"),
+    ("vae_disl",      "medaug.models.vae_disl:VAEDisL",   "VAE_Dis_l (Larsen et al. 2016): a VAE under the features of a GAN's discriminator at rest"),
     ("vaegan",        "medaug.models.vaegan:VAEGAN",      "VAE/GAN (Larsen et al. 2016): a learned distance in place of pixel error"),
-    ("vaegan.phased", "medaug.models.spatial_vaegan:SpatialVAEGAN",      "VAE/GAN on a code grid: autoencode, sharpen, then learn the codes by a flow"),
+    ("spatial_vaegan", "medaug.models.spatial_vaegan:SpatialVAEGAN", "VAE/GAN on a grid of codes, the default: autoencode, sharpen, learn the codes by a flow"),
     ("wgan",          "medaug.models.wgan:WGAN",          "WGAN (Arjovsky et al. 2017): a critic with clipped weights"),
     ("wgan_gp",       "medaug.models.wgan_gp:WGANGP",     "WGAN-GP (Gulrajani et al. 2017): a critic with a gradient penalty"),
-    ("alpha_gan",     "medaug.models.alpha_gan:AlphaGAN", "alpha-GAN (Rosca et al. 2017): an autoencoder with a judge of images and one of codes"),
-    ("gvae",          "medaug.models.gvae:GVAE",          "GVAE (Sagar 2020): a VAE judged by a Wasserstein critic"),
-    ("aaae",          "medaug.models.aaae:AAAE",          "AAAE (Xu et al. 2019): an autoencoder, a judge of reconstructions, a generator of codes"),
-    ("ali",           "medaug.models.ali:ALI",            "ALI (Dumoulin et al. 2017): one judge of pairs of image and code"),
+    ("alpha_gan",     "medaug.models.alpha_gan:AlphaGAN", "alpha-GAN (Rosca et al. 2017): an autoencoder with discriminators of images and of codes"),
+    ("gvae",          "medaug.models.gvae:GVAE",          "GVAE (Sagar 2020): a VAE with a Wasserstein critic"),
+    ("aaae",          "medaug.models.aaae:AAAE",          "AAAE (Xu et al. 2019): an autoencoder, a discriminator of reconstructions, a generator of codes"),
+    ("ali",           "medaug.models.ali:ALI",            "ALI (Dumoulin et al. 2017): one discriminator of pairs of image and code"),
     ("alice",         "medaug.models.alice:ALICE",        "ALICE (Li et al. 2017): ALI with cycles"),
     ("wae_mmd",       "medaug.models.wae_mmd:WAEMMD",     "WAE-MMD (Tolstikhin et al. 2018): codes held to the prior by kernels"),
     ("wae_gan",       "medaug.models.wae_gan:WAEGAN",     "WAE-GAN (Tolstikhin et al. 2018): codes held to the prior by an adversary"),
@@ -87,7 +87,7 @@ def lookup(table: dict[str, Entry], name: str, kind: str) -> Entry:
     """
     if name in table:
         return table[name]
-    known = [key for key in table if "." not in key]
+    known = list(table)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{kind} {shown(name)} is not known{hint} (known: {', '.join(known)})")

@@ -24,29 +24,26 @@ from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.discriminator import Discriminator
 from medaug.models.losses import half_squared_error, per_sample
 from medaug.models.networks.build import Network
-from medaug.models.priors import AdversarialPrior
+from medaug.models.priors import ADVERSARIAL, AdversarialPrior, PriorOptions
 
 
 class AAAE(Autoencoder):
-    """See the module's docstring.
+    """An autoencoder with a discriminator of reconstructions and a generator of codes.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of all three networks.
-        width: of all three.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of all three networks.
+        width: channels of their first level.
         adversarial: weight of the logit on reconstructions, lambda_1 of the paper.
         code_rounds: rounds of the code game after each step of the autoencoder, k of the paper;
-            0 leaves it to the last ``prior_share`` of the images, at the rate of other priors.
+            0 leaves it to the last ``prior.share`` of the images, at the rate of other priors.
         critic_turns: the code critic's turns to one of the code generator.
         r1: gamma of the zero-centred penalty on real images.
         lr: of encoder, decoder and discriminator.
         code_lr: of the code game where it is played throughout.
         cooldown: share of the autoencoder's part of the run in which ``lr`` falls to 0 at last.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``; not where the code game is played throughout.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        prior: how codes are distributed and drawn.
     """
 
     stochastic = False
@@ -64,14 +61,9 @@ class AAAE(Autoencoder):
         lr: float = 1e-4,
         code_lr: float = 1e-4,
         cooldown: float = 0.0,
-        prior: str = "adversarial",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = ADVERSARIAL,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         self.discriminator = Discriminator(shape, network, width, r1=r1)
         self.adversarial, self.code_rounds = adversarial, code_rounds
         self.lr, self.code_lr = lr, code_lr
@@ -86,7 +78,7 @@ class AAAE(Autoencoder):
         return {"autoencoder": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
 
     def game(self, progress: float) -> Sequence[Turn]:
-        turns = [Turn(self.rebuild), Turn(self.judge)]
+        turns = [Turn(self.train_autoencoder), Turn(self.train_discriminator)]
         if self.plays_codes:
             turns += self.code_rounds * [*self.code.turns(self.codes)]
         return turns
@@ -98,17 +90,17 @@ class AAAE(Autoencoder):
         )
         return {**steps, **self.code.optim(self.code_lr)} if self.plays_codes else steps
 
-    def rebuild(self, batch: Batch) -> dict[str, Move]:
+    def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         x_hat = batch.seen(self.decode(self.encode(x, cond)[0], cond))
         terms = {"reconstruction": (2.0, half_squared_error(x_hat, x))}
         if self.adversarial:
-            escape = -per_sample(self.discriminator(x_hat, cond)[0])
-            terms["adversarial"] = (self.adversarial, escape)
+            adversarial = -per_sample(self.discriminator(x_hat, cond)[0])
+            terms["adversarial"] = (self.adversarial, adversarial)
         return {"autoencoder": Move(terms)}
 
-    def judge(self, batch: Batch) -> dict[str, Move]:
+    def train_discriminator(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
             x_hat = batch.seen(self.decode(self.encode(x, cond)[0], cond))
-        return {"discriminator": Move(self.discriminator.judge(x, x_hat, cond))}
+        return {"discriminator": Move(self.discriminator.discriminator_loss(x, x_hat, cond))}

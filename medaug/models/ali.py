@@ -1,8 +1,8 @@
-"""Adversarially learned inference of Dumoulin et al. 2017: a judge of pairs of image and code.
+"""Adversarially learned inference (ALI) of Dumoulin et al. 2017.
 
-The discriminator tells (x, E(x)) from (G(z), z); encoder and decoder play one side together, with
-labels swapped.  Both sides step at once, from the same forward pass.  Adam's second decay is 0.999:
-the paper prints 1 - beta_2.
+One discriminator of pairs of image and code tells (x, E(x)) from (G(z), z); encoder and decoder
+play one side together, with labels swapped.  Both sides step at once, from the same forward pass.
+Adam's second decay is 0.999: the paper prints 1 - beta_2.
 
 Healthy: ``real`` and ``fake`` between 0.2 and 0.7.  Reconstructions drift to other instances of
 the same kind; that is the model, and ALICE is the remedy.
@@ -20,23 +20,21 @@ from medaug.models.losses import fake_loss, real_loss, reparametrise
 from medaug.models.networks.blocks import repeated
 from medaug.models.networks.build import Network
 from medaug.models.networks.latent import JointDiscriminator
+from medaug.models.priors import GAUSSIAN, PriorOptions
 
 
 class ALI(Autoencoder):
-    """See the module's docstring.
+    """Encoder and decoder against one discriminator of pairs of image and code.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of encoder and decoder.
-        width: of all three networks.
-        maxout: whether the judge is the authors', of maxout and dropout, or of leaky ReLU.
-        lr: of encoder and decoder; ``judge_lr`` the judge's.
-        judge_lr: see ``lr``.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of the first level of all three networks.
+        maxout: whether the discriminator is the authors', of maxout and dropout, or of leaky ReLU.
+        lr: Adam's rate of encoder and decoder.
+        discriminator_lr: Adam's rate of the discriminator.
+        prior: how codes are distributed and drawn.
     """
 
     def __init__(
@@ -47,17 +45,12 @@ class ALI(Autoencoder):
         width: int = 64,
         maxout: bool = True,
         lr: float = 1e-4,
-        judge_lr: float = 1e-4,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        discriminator_lr: float = 1e-4,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         self.discriminator = JointDiscriminator(shape, latent_dim, width, maxout=maxout)
-        self.lr, self.judge_lr = lr, judge_lr
+        self.lr, self.discriminator_lr = lr, discriminator_lr
 
     def game_players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {"generator": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
@@ -68,7 +61,7 @@ class ALI(Autoencoder):
     def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
             "generator": OptimizerSettings(self.lr, betas=(0.5, 0.999)),
-            "discriminator": OptimizerSettings(self.judge_lr, betas=(0.5, 0.999)),
+            "discriminator": OptimizerSettings(self.discriminator_lr, betas=(0.5, 0.999)),
         }
 
     def play(self, batch: Batch) -> dict[str, Move]:
@@ -86,8 +79,8 @@ class ALI(Autoencoder):
             "sample": (1.0, real_loss(on_p)),
             **self.cycles(batch, mu, z, x_p),
         }
-        judge = {"real": (1.0, real_loss(on_q)), "fake": (1.0, fake_loss(on_p))}
-        return {"generator": Move(generator), "discriminator": Move(judge)}
+        discriminator = {"real": (1.0, real_loss(on_q)), "fake": (1.0, fake_loss(on_p))}
+        return {"generator": Move(generator), "discriminator": Move(discriminator)}
 
     def cycles(
         self, batch: Batch, mu: Tensor, z: Tensor, x_p: Tensor

@@ -14,24 +14,22 @@ from medaug.models.ali import ALI
 from medaug.models.base import Batch
 from medaug.models.losses import absolute_error
 from medaug.models.networks.build import Network
+from medaug.models.priors import GAUSSIAN, PriorOptions
 
 
 class ALICE(ALI):
-    """See the module's docstring.
+    """ALI with a cycle through images and one through codes.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of encoder and decoder.
-        width: of all three networks.
-        maxout: see ALI.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of the first level of all three networks.
+        maxout: whether the discriminator is the authors', of maxout and dropout, or of leaky ReLU.
         cycle: weight of both cycles.
-        lr: see ALI.
-        judge_lr: see ALI.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        lr: Adam's rate of encoder and decoder.
+        discriminator_lr: Adam's rate of the discriminator.
+        prior: how codes are distributed and drawn.
     """
 
     def __init__(
@@ -43,15 +41,12 @@ class ALICE(ALI):
         maxout: bool = True,
         cycle: float = 1.0,
         lr: float = 1e-4,
-        judge_lr: float = 1e-4,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        discriminator_lr: float = 1e-4,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
         super().__init__(
-            shape, latent_dim, network, width, maxout, lr, judge_lr,
-            prior, prior_share, prior_width, prior_steps,
+            shape, latent_dim, network, width, maxout, lr, discriminator_lr,
+            prior,
         )  # fmt: skip
         self.cycle = cycle
 

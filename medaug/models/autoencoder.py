@@ -13,24 +13,22 @@ from torch import Tensor, nn
 from medaug.core.batch import Shape
 from medaug.models.base import Batch, Model, OptimizerSettings, Turn
 from medaug.models.networks.build import Network, make_decoder, make_encoder, resting
-from medaug.models.priors import make_prior
+from medaug.models.priors import PriorOptions, make_prior
 
 LOGVAR = (-10.0, 10.0)
 PRIOR_LR = 1e-3
+LATE_SHARE = 0.25
 
 
 class Autoencoder(Model):
-    """See the module's docstring.
+    """An encoder, a decoder and the prior of the codes between them.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of encoder and decoder.
-        width: of both.
-        prior: ``gaussian``, ``gmm``, ``adversarial`` or ``flow``.
-        prior_share: share of the images, at the end, in which a prior that learns does so.
-        prior_width: channels of its networks.
-        prior_steps: Heun steps of a flow from noise to a code.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of their first level.
+        prior: how codes are distributed and drawn.
     """
 
     stochastic = True
@@ -42,17 +40,15 @@ class Autoencoder(Model):
         latent_dim: int,
         network: Network,
         width: int,
-        prior: str,
-        prior_share: float,
-        prior_width: int,
-        prior_steps: int,
+        prior: PriorOptions,
     ) -> None:
         super().__init__()
         outputs = 2 * latent_dim if self.stochastic else latent_dim
         self.encoder = make_encoder(network, shape, outputs, width)
         self.decoder = make_decoder(network, shape, latent_dim, width)
-        self.code = make_prior(prior, (latent_dim,), shape, prior_width, prior_steps)
-        self.prior_share = prior_share if self.code.learns else 0.0
+        self.code = make_prior(prior, (latent_dim,), shape)
+        share = LATE_SHARE if prior.share is None else prior.share
+        self.prior_share = share if self.code.learns else 0.0
         self.shape, self.noise_shape = shape, self.code.noise_shape
         self.posterior = self.stochastic and self.noise_shape[0] >= latent_dim
         self.uncertainty = self.code.redraws(self.posterior)
@@ -97,9 +93,9 @@ class Autoencoder(Model):
         with resting(self.encoder):
             return self.encode(batch.x, batch.cond)[0]
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def fit_prior(self, batches: Iterable[Batch]) -> None:
         if self.code.fits:
-            self.code.settle(self._pairs(batches))
+            self.code.fit(self._pairs(batches))
 
     def _pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:
         for batch in batches:
@@ -117,7 +113,7 @@ class Autoencoder(Model):
         posterior = self.encode(x, cond) if self.posterior else None
         return self.code.vary(noise, z, fresh, cond, how, posterior)
 
-    def around(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
-        """Codes near those of real images ``x``; see ``Prior.around``."""
+    def near_posterior(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
+        """Codes near those of real images (b, c, h, w), ``how`` far in (0, 1]."""
         mu, logvar = self.encode(x, cond)
-        return self.code.around(mu, logvar if self.stochastic else None, fresh, cond, how)
+        return self.code.near_posterior(mu, logvar if self.stochastic else None, fresh, cond, how)

@@ -25,13 +25,13 @@ class Move:
     Attributes:
         terms: name to (weight, values); values have shape (b,) or, for batch statistics, ().
         when: a boolean scalar on the device; where false the player keeps its parameters.
-        way: the gradients of ``total`` with respect to given parameters, by passes that players
-            share; None: by a backward pass of its own.
+        surrogate: a scalar with the gradients of ``total`` that costs less to differentiate, where
+            players share backward passes; None for ``total`` itself.
     """
 
     terms: Mapping[str, tuple[float, Tensor]]
     when: Tensor | None = None
-    way: Callable[[Sequence[nn.Parameter]], Sequence[Tensor]] | None = None
+    surrogate: Tensor | None = None
 
     def total(self) -> Tensor:
         """The weighted sum of the terms' means, in float32."""
@@ -68,7 +68,7 @@ class OptimizerSettings:
 
 
 class Model(nn.Module, ABC):
-    """A generator as data: see the module's docstring."""
+    """A generator as data: networks, players, turns, optimisers, and how a sample is drawn."""
 
     noise_shape: tuple[int, ...]
     """Shape of the standard normal noise of one sample."""
@@ -95,13 +95,13 @@ class Model(nn.Module, ABC):
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """Codes to (b, c, h, w) in [-1, 1]."""
 
-    def mixing(self) -> str | None:
+    def per_sample_gradients_obstacle(self) -> str | None:
         """Why the gradients of its losses are not per sample, or None where they are.
 
         None promises private training that all players share one move of terms (b,), each row from
         its own sample alone, on turns of one batch, and that nothing else is learned from data.
         """
-        return "its losses hold the samples of a batch against each other, or a judge learns them"
+        return "its losses compare the samples of a batch, or a discriminator learns them"
 
     def vary(
         self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
@@ -118,15 +118,15 @@ class Model(nn.Module, ABC):
         """
         return self.prior((1 - how**2) ** 0.5 * noise + how * fresh, cond)
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def fit_prior(self, batches: Iterable[Batch]) -> None:
         """Fit what is fitted in one go, such as a mixture on the codes of training images.
 
         The loop calls it on the averaged weights before it exports them.  ``batches`` are lazy,
         unwarped and the same every time; a model with nothing to fit does not iterate them.
         """
 
-    def shed(self) -> None:
-        """Drop the networks that only judge: what is left encodes, draws and decodes."""
+    def drop_discriminators(self) -> None:
+        """Drop discriminators and critics: what is left encodes, draws and decodes."""
         for module in list(self.modules()):
             for name, _ in list(module.named_children()):
                 if name.endswith(("discriminator", "critic")):

@@ -19,16 +19,16 @@ Terms = dict[str, tuple[float, Tensor]]
 
 
 class Discriminator(nn.Module):
-    """See the module's docstring.
+    """A discriminator with its adversarial loss, penalties and augmentation.
 
     Args:
-        shape: what the data dictate.
+        shape: channels, size and conditions of the data.
         network: of the discriminator.
         width: of the discriminator.
-        duel: name of the adversarial loss, in ``medaug.models.losses``.
+        adversarial_loss: logistic, saturating, hinge, wasserstein or relativistic.
         augment: names of differentiable augmentations, in ``medaug.models.augment``.
-        r1: gamma of the zero-centred penalty on real images; ``r2`` on fakes.
-        r2: see ``r1``.
+        r1: gamma of the zero-centred penalty on real images.
+        r2: gamma of the zero-centred penalty on fakes.
         gradient_penalty: weight of WGAN-GP's penalty between each real and its fake.
         lecam: weight of the pull towards running means of the scores (Tseng et al. 2021).
         drift: weight of the mean squared score of real images.
@@ -45,7 +45,7 @@ class Discriminator(nn.Module):
         network: Network,
         width: int,
         *,
-        duel: str = "logistic",
+        adversarial_loss: str = "logistic",
         augment: Sequence[str] = (),
         r1: float = 0.0,
         r2: float = 0.0,
@@ -58,7 +58,7 @@ class Discriminator(nn.Module):
             network, shape, width, penalised=bool(r1 or r2 or gradient_penalty)
         )
         self.rules, self.changes, self.images = (
-            losses.duel(duel),
+            losses.adversarial_loss(adversarial_loss),
             augmentation.check(augment),
             shape.images,
         )
@@ -76,11 +76,13 @@ class Discriminator(nn.Module):
         """One score (b,) a sample: the mean over patches."""
         return per_sample(self(x, cond)[0])
 
-    def judge(self, real: Tensor, fake: Tensor, cond: Tensor | None) -> Terms:
-        """What the discriminator minimises; no gradient flows to ``fake``."""
+    def discriminator_loss(self, real: Tensor, fake: Tensor, cond: Tensor | None) -> Terms:
+        """The discriminator's terms; no gradient flows to ``fake``."""
         fake = fake.detach()
         on_real, on_fake = self(real, cond)[0], self(fake, cond)[0]
-        terms: Terms = {k: (1.0, v) for k, v in self.rules.judge(on_real, on_fake).items()}
+        terms: Terms = {
+            k: (1.0, v) for k, v in self.rules.discriminator_loss(on_real, on_fake).items()
+        }
         if self.gradient_penalty:
             slope = losses.gradient_penalty(lambda u: self.score(u, cond), real, fake)
             terms["penalty"] = (self.gradient_penalty, slope)
@@ -95,18 +97,18 @@ class Discriminator(nn.Module):
                 losses.squared_slope(lambda u: self.score(u, cond), fake),
             )
         if self.lecam:
-            terms["lecam"] = (self.lecam, self.strayed(on_real, on_fake))
+            terms["lecam"] = (self.lecam, self.lecam_penalty(on_real, on_fake))
         if self.drift:
             terms["drift"] = (self.drift, per_sample(on_real.square()))
         return terms
 
-    def escape(self, fake: Tensor, real: Tensor, cond: Tensor | None) -> Tensor:
-        """What whoever made ``fake`` minimises, (b,)."""
+    def generator_loss(self, fake: Tensor, real: Tensor, cond: Tensor | None) -> Tensor:
+        """The generator's adversarial loss, (b,)."""
         on_real = self(real, cond)[0] if self.rules.paired else None
-        return self.rules.escape(self(fake, cond)[0], on_real)
+        return self.rules.generator_loss(self(fake, cond)[0], on_real)
 
-    def strayed(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
-        """LeCam: how far scores lie beyond the other side's running mean, squared, (b,)."""
+    def lecam_penalty(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        """How far scores lie beyond the other side's running mean, squared, (b,): LeCam."""
         with torch.no_grad():
             self.judged += 1
             share = (1 / self.judged).clamp_min(1 - self.LECAM_DECAY)

@@ -20,29 +20,27 @@ from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.discriminator import Discriminator
 from medaug.models.losses import absolute_error, gaussian_kl, reparametrise
 from medaug.models.networks.build import Network
+from medaug.models.priors import GAUSSIAN, PriorOptions
 
 
 class GVAE(Autoencoder):
-    """See the module's docstring.
+    """A VAE with a Wasserstein critic of reconstructions and samples.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of all three networks.
-        width: of all three.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of all three networks.
+        width: channels of their first level.
         reconstruction: weight of the mean absolute error; 0 is the paper's pure form.
         beta: weight of the KL per code dimension.
         penalty: weight of the gradient penalties.
         critic_turns: the critic's turns to one of the autoencoder.
         augment: differentiable augmentations of what the critic sees.
-        lr: of encoder and decoder; ``critic_lr`` the critic's.
-        critic_lr: see ``lr``.
-        beta1: Adam's first decay, ``beta2`` its second.
-        beta2: see ``beta1``.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        lr: Adam's rate of encoder and decoder.
+        critic_lr: Adam's rate of the critic.
+        beta1: Adam's first decay.
+        beta2: Adam's second decay.
+        prior: how codes are distributed and drawn.
     """
 
     def __init__(
@@ -60,16 +58,16 @@ class GVAE(Autoencoder):
         critic_lr: float = 4e-4,
         beta1: float = 0.0,
         beta2: float = 0.9,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         self.discriminator = Discriminator(
-            shape, network, width, duel="wasserstein", gradient_penalty=penalty, augment=augment
+            shape,
+            network,
+            width,
+            adversarial_loss="wasserstein",
+            gradient_penalty=penalty,
+            augment=augment,
         )
         self.latent_dim, self.reconstruction, self.beta = latent_dim, reconstruction, beta
         self.critic_turns = critic_turns
@@ -79,7 +77,7 @@ class GVAE(Autoencoder):
         return {"autoencoder": (self.encoder, self.decoder), "discriminator": (self.discriminator,)}
 
     def game(self, progress: float) -> Sequence[Turn]:
-        return self.critic_turns * [Turn(self.judge)] + [Turn(self.explain)]
+        return self.critic_turns * [Turn(self.train_discriminator)] + [Turn(self.train_autoencoder)]
 
     def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return {
@@ -87,7 +85,7 @@ class GVAE(Autoencoder):
             "discriminator": OptimizerSettings(self.critic_lr, betas=self.betas),
         }
 
-    def judge(self, batch: Batch) -> dict[str, Move]:
+    def train_discriminator(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         with torch.no_grad():  # the autoencoder rests
             z_hat = reparametrise(*self.encode(x, cond))
@@ -96,19 +94,19 @@ class GVAE(Autoencoder):
         terms = {
             f"{term}_{kind}": value
             for kind, fake in fakes.items()
-            for term, value in self.discriminator.judge(x, fake, cond).items()
+            for term, value in self.discriminator.discriminator_loss(x, fake, cond).items()
         }
         return {"discriminator": Move(terms)}
 
-    def explain(self, batch: Batch) -> dict[str, Move]:
+    def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         x, cond = batch.x, batch.cond
         mu, logvar = self.encode(x, cond)
         x_hat = batch.seen(self.decode(reparametrise(mu, logvar), cond))
         x_p = batch.seen(self.decode(torch.randn_like(mu), cond))
         terms = {
             "kl": (self.beta, gaussian_kl(mu, logvar)),
-            "hat": (1.0, self.discriminator.escape(x_hat, x, cond)),
-            "sample": (1.0, self.discriminator.escape(x_p, x, cond)),
+            "hat": (1.0, self.discriminator.generator_loss(x_hat, x, cond)),
+            "sample": (1.0, self.discriminator.generator_loss(x_p, x, cond)),
         }
         if self.reconstruction:
             terms["reconstruction"] = (self.reconstruction, absolute_error(x_hat, x))

@@ -119,7 +119,7 @@ def reparametrise(mu: Tensor, logvar: Tensor) -> Tensor:
     return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
 
 
-# Two-sided adversarial losses: what a judge minimises, and what whoever it judges minimises.
+# Adversarial losses: discriminator and generator objectives.
 #
 # All are written on logits that are large for real images, and return one value a sample.  The
 # relativistic pair compares a fake with the real image at its side; the others look at one image.
@@ -130,13 +130,13 @@ class AdversarialLoss:
     """One adversarial loss.
 
     Attributes:
-        judge: logits on real and on fake images to the judge's named terms.
-        escape: logits on fakes, and on real images where ``paired``, to the other side's values.
-        paired: whether ``escape`` looks at the real images.
+        discriminator_loss: logits on real and on fake images to named terms (b,).
+        generator_loss: logits on fakes, and on real images where ``paired``, to values (b,).
+        paired: whether ``generator_loss`` looks at the real images.
     """
 
-    judge: Callable[[Tensor, Tensor], dict[str, Tensor]]
-    escape: Callable[[Tensor, Tensor | None], Tensor]
+    discriminator_loss: Callable[[Tensor, Tensor], dict[str, Tensor]]
+    generator_loss: Callable[[Tensor, Tensor | None], Tensor]
     paired: bool = False
 
 
@@ -169,16 +169,15 @@ ADVERSARIAL_LOSSES = {
 2017, Jolicoeur-Martineau 2019 in the paired form of Huang et al. 2024 (R3GAN)."""
 
 
-def duel(name: str) -> AdversarialLoss:
+def adversarial_loss(name: str) -> AdversarialLoss:
     """The adversarial loss called ``name``.
 
     Raises:
         ConfigError: no such loss.
     """
     if name not in ADVERSARIAL_LOSSES:
-        raise ConfigError(
-            f"config model.duel: {name!r} is not known (known: {', '.join(ADVERSARIAL_LOSSES)})"
-        )
+        known = ", ".join(ADVERSARIAL_LOSSES)
+        raise ConfigError(f"config model.adversarial_loss: {name!r} is not known (known: {known})")
     return ADVERSARIAL_LOSSES[name]
 
 

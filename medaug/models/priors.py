@@ -13,6 +13,7 @@ import difflib
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,6 +35,30 @@ CRITIC_TURNS = 5
 LARGEST_MIXTURE = 512
 
 
+@dataclass(frozen=True)
+class PriorOptions:
+    """How codes are distributed and drawn: ``model.prior`` of a config.
+
+    Attributes:
+        name: ``gaussian``, ``gmm``, ``adversarial`` or ``flow``.
+        share: share of the images, at the end of a run, in which a prior that learns does so; None
+            for 0.25.  ``spatial_vaegan`` has ``phases`` instead and takes none.
+        width: channels of the networks of a prior that learns.
+        steps: Heun steps of a flow from noise to a code.
+        batches: batches that one step of a flow on a grid of codes takes at once.
+    """
+
+    name: str = "gaussian"
+    share: float | None = None
+    width: int = 512
+    steps: int = 24
+    batches: int = 1
+
+
+GAUSSIAN = PriorOptions()
+ADVERSARIAL = PriorOptions("adversarial")
+
+
 class Prior(nn.Module):
     """Noise to codes; subclasses say how that is learned."""
 
@@ -41,7 +66,7 @@ class Prior(nn.Module):
     learns = False
     """Whether there are turns to play."""
     fits = False
-    """Whether ``settle`` does anything."""
+    """Whether ``fit`` does anything."""
 
     def players(self) -> dict[str, tuple[nn.Module, ...]]:
         return {}
@@ -52,7 +77,7 @@ class Prior(nn.Module):
     def optim(self, lr: float) -> dict[str, OptimizerSettings]:
         return {}
 
-    def settle(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    def fit(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Fit to all of ``codes``, batches of (codes, cond)."""
 
     @abstractmethod
@@ -85,7 +110,7 @@ class Prior(nn.Module):
         draw = fresh.flatten(1)[:, : mu[0].numel()].view_as(mu)
         return mu + 2 * how * (0.5 * logvar).exp() * draw
 
-    def around(
+    def near_posterior(
         self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
     ) -> Tensor:
         """Codes near those of real images, with a strength ``how`` in (0, 1].
@@ -150,7 +175,7 @@ class MixturePrior(Prior):
         self.register_buffer("means", torch.zeros(groups, k, dim))
         self.register_buffer("factors", torch.eye(dim).repeat(groups, k, 1, 1))
 
-    def settle(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    def fit(self, codes: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         from sklearn.mixture import GaussianMixture
 
         rows, groups = [], []
@@ -223,16 +248,16 @@ class Whitened(Prior):
     def whiten(self, code: Tensor) -> Tensor:
         return (code.float() - self.mean) / self.std()
 
-    def colour(self, white: Tensor) -> Tensor:
+    def unwhiten(self, white: Tensor) -> Tensor:
         return self.mean + self.std() * white
 
-    def around(
+    def near_posterior(
         self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
     ) -> Tensor:
         if logvar is not None:
-            return super().around(mu, logvar, fresh, cond, how)
+            return super().near_posterior(mu, logvar, fresh, cond, how)
         near = (1 - how**2) ** 0.5 * self.whiten(mu) + how * fresh
-        return self.colour(near)
+        return self.unwhiten(near)
 
 
 class AdversarialPrior(Whitened):
@@ -254,15 +279,15 @@ class AdversarialPrior(Whitened):
         return {"code_critic": (self.critic,), "code_generator": (self.generator,)}
 
     def turns(self, codes: Codes) -> Sequence[Turn]:
-        def judge_codes(batch: Batch) -> dict[str, Move]:
-            return self.judge(batch, codes)
+        def train_critic(batch: Batch) -> dict[str, Move]:
+            return self.critic_loss(batch, codes)
 
-        return self.critic_turns * [Turn(judge_codes)] + [Turn(self.generate_codes)]
+        return self.critic_turns * [Turn(train_critic)] + [Turn(self.train_code_generator)]
 
     def optim(self, lr: float) -> dict[str, OptimizerSettings]:
         return dict.fromkeys(self.players(), OptimizerSettings(lr, betas=(0.5, 0.9)))
 
-    def judge(self, batch: Batch, codes: Codes) -> dict[str, Move]:
+    def critic_loss(self, batch: Batch, codes: Codes) -> dict[str, Move]:
         cond = batch.cond
         with torch.no_grad():
             white = self.observe(codes(batch)).flatten(1)
@@ -274,9 +299,9 @@ class AdversarialPrior(Whitened):
         }
         return {"code_critic": Move(terms)}
 
-    def generate_codes(self, batch: Batch) -> dict[str, Move]:
-        escape = -self.score(self.draw(batch), batch.cond)
-        return {"code_generator": Move({"adversarial": (1.0, escape)})}
+    def train_code_generator(self, batch: Batch) -> dict[str, Move]:
+        adversarial = -self.score(self.draw(batch), batch.cond)
+        return {"code_generator": Move({"adversarial": (1.0, adversarial)})}
 
     def draw(self, batch: Batch) -> Tensor:
         """Whitened codes (b, d) from fresh noise."""
@@ -288,7 +313,7 @@ class AdversarialPrior(Whitened):
 
     def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
         white = self.generator(joined(noise, cond)).float()
-        return self.colour(white.unflatten(1, self.code))
+        return self.unwhiten(white.unflatten(1, self.code))
 
 
 class FlowPrior(Whitened):
@@ -312,14 +337,14 @@ class FlowPrior(Whitened):
 
     def turns(self, codes: Codes) -> Sequence[Turn]:
         def fit_flow(batch: Batch) -> dict[str, Move]:
-            return self.fit(batch, codes)
+            return self.fit_velocity(batch, codes)
 
         return [Turn(fit_flow, self.batches)]
 
     def optim(self, lr: float) -> dict[str, OptimizerSettings]:
         return {"flow": OptimizerSettings(lr, weight_decay=0.01, max_norm=1.0)}
 
-    def fit(self, batch: Batch, codes: Codes) -> dict[str, Move]:
+    def fit_velocity(self, batch: Batch, codes: Codes) -> dict[str, Move]:
         with torch.no_grad():
             white = self.observe(codes(batch))
             noise = torch.randn_like(white)
@@ -333,7 +358,7 @@ class FlowPrior(Whitened):
         return integrate(lambda z, t: self.velocity(z, t, cond), white, start, steps)
 
     def forward(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        return self.colour(self.carry(noise, cond, 0.0, self.steps))
+        return self.unwhiten(self.carry(noise, cond, 0.0, self.steps))
 
     def redraws(self, posterior: bool) -> str:
         return "the code partly redrawn by the flow"
@@ -350,9 +375,9 @@ class FlowPrior(Whitened):
         """The code with a share ``how`` of the way back to noise drawn anew."""
         z_t = (1 - how) * self.whiten(z) + how * fresh
         steps = max(2, round(self.steps * how))
-        return self.colour(self.carry(z_t, cond, 1 - how, steps))
+        return self.unwhiten(self.carry(z_t, cond, 1 - how, steps))
 
-    def around(
+    def near_posterior(
         self, mu: Tensor, logvar: Tensor | None, fresh: Tensor, cond: Tensor | None, how: float
     ) -> Tensor:
         return self.vary(fresh, mu, fresh, cond, how, None)
@@ -361,33 +386,28 @@ class FlowPrior(Whitened):
 PRIORS = ("gaussian", "gmm", "adversarial", "flow")
 
 
-def make_prior(
-    kind: str, code: tuple[int, ...], shape: Shape, width: int, steps: int, batches: int = 1
-) -> Prior:
-    """The prior called ``kind`` over codes of the shape ``code``.
+def make_prior(options: PriorOptions, code: tuple[int, ...], shape: Shape) -> Prior:
+    """The prior that ``options`` name.
 
     Args:
-        kind: one of ``PRIORS``.
-        code: shape of one code.
-        shape: what the data dictate.
-        width: of the networks of a prior that learns.
-        steps: Heun steps of a flow.
-        batches: how many batches one step of a flow takes.
+        options: which prior, and its size.
+        code: shape of one code, (d,) or (channels, grid, grid).
+        shape: channels, size and conditions of the data.
 
     Raises:
         ConfigError: no such prior, or it cannot take this code or condition.
     """
-    match kind:
+    match options.name:
         case "gaussian":
             return GaussianPrior(code)
         case "gmm":
             return MixturePrior(code, shape)
         case "adversarial":
-            return AdversarialPrior(code, shape, width)
+            return AdversarialPrior(code, shape, options.width)
         case "flow":
-            return FlowPrior(code, shape, width, steps, batches)
-    near = difflib.get_close_matches(kind, PRIORS, n=1)
+            return FlowPrior(code, shape, options.width, options.steps, options.batches)
+    near = difflib.get_close_matches(options.name, PRIORS, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"config model.prior: {kind!r} is not known{hint} (known: {', '.join(PRIORS)})"
+        f"config model.prior: {options.name!r} is not known{hint} (known: {', '.join(PRIORS)})"
     )

@@ -41,18 +41,20 @@ from medaug.models.networks.spatial import (
     SpatialEncoder,
     squash,
 )
-from medaug.models.priors import make_prior
+from medaug.models.priors import PriorOptions, make_prior
 from medaug.runtime import collectives
 
 RAREST = 1e-3
 """Share of a layout below which a part counts no more."""
 
+FLOW = PriorOptions("flow", width=128, batches=2)
+
 
 class SpatialVAEGAN(Model):
-    """See the module's docstring.
+    """A VAE/GAN whose code is a grid, with a prior learned afterwards.
 
     Args:
-        shape: what the data dictate.
+        shape: channels, size and conditions of the data.
         code_channels: channels of the code.
         code_stride: pixels a code covers along a side; 0 chooses 8 from 128 pixels on, else 4, and
             twice that where a layout tells the places.
@@ -60,19 +62,15 @@ class SpatialVAEGAN(Model):
         phases: shares of the images at which sharpening and the prior begin; None chooses 0.4 and
             0.65, and with a layout, which leaves the prior less to learn, 0.55 and 0.8. A prior
             without turns leaves its part to sharpening.
-        prior: ``flow``, ``gmm``, ``adversarial`` or ``gaussian``, of the codes.
-        prior_width: channels of its networks.
-        prior_steps: Heun steps of the flow from noise to a code.
-        prior_batches: batches a step of the flow takes at once.
+        prior: how codes are distributed and drawn; ``phases`` say when it learns.
         mask_weight: weight of the mask's cross-entropy beside the image's absolute error.
         kl_weight: weight of the KL per code dimension; None chooses 1e-3, and twice that with a
             layout.
         level_weight: weight of the distance of the intensities in each part of a layout.
         adversarial: weight of the patch logits in the decoder's move.
         texture: weight of the distance in discriminator features.
-        lr: rate of autoencoder and prior; ``sharpen_lr`` that of the decoder in phase 2, a half
-            of the discriminator's.
-        sharpen_lr: see ``lr``.
+        lr: Adam's rate of autoencoder and prior.
+        sharpen_lr: Adam's rate of the decoder in phase 2; the discriminator's is twice that.
         dropout: share of the decoder's deepest channels dropped in training, for samples that
             show the network's own uncertainty.
     """
@@ -84,10 +82,7 @@ class SpatialVAEGAN(Model):
         code_stride: int = 0,
         width: int = 24,
         phases: tuple[float, float] | None = None,
-        prior: str = "flow",
-        prior_width: int = 128,
-        prior_steps: int = 24,
-        prior_batches: int = 2,
+        prior: PriorOptions = FLOW,
         mask_weight: float = 3.0,
         kl_weight: float | None = None,
         level_weight: float = 1.0,
@@ -112,17 +107,20 @@ class SpatialVAEGAN(Model):
             raise ConfigError(
                 f"config model.phases: two ascending shares in [0, 1], got {list(phases)}"
             )
+        if prior.share is not None:
+            raise ConfigError(
+                f"config model.prior.share: {prior.share:g} is not accepted; set model.phases, "
+                "whose second number says when the prior begins to learn"
+            )
         grid = shape.size // stride
         sizes = (code_channels, width, stride, shape.cond_dim)
         encoder = SpatialEncoder(shape.encoded, *sizes)
         self.encoder = ImagesAlone(encoder, shape.images) if shape.unlabeled else encoder
         self.decoder = SpatialDecoder(shape.channels, *sizes, shape.layout > 0, dropout)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
-        self.code = make_prior(
-            prior, (code_channels, grid, grid), shape, prior_width, prior_steps, prior_batches
-        )
+        self.code = make_prior(prior, (code_channels, grid, grid), shape)
         self.noise_shape = self.code.noise_shape
-        self.posterior = prior in ("gaussian", "gmm")
+        self.posterior = prior.name in ("gaussian", "gmm")
         self.uncertainty = self.code.redraws(self.posterior)
         self.shape = shape
         self.phases = tuple(phases) if self.code.learns else (phases[0], 1.0)
@@ -234,9 +232,9 @@ class SpatialVAEGAN(Model):
         with resting(self.encoder):
             return self.encoder(batch.x, batch.cond)[0]
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def fit_prior(self, batches: Iterable[Batch]) -> None:
         if self.code.fits:
-            self.code.settle((self.codes(batch), batch.cond) for batch in batches)
+            self.code.fit((self.codes(batch), batch.cond) for batch in batches)
 
     def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each (b, code, grid, grid)."""
@@ -254,10 +252,10 @@ class SpatialVAEGAN(Model):
         posterior = self.encode(x, cond) if self.posterior else None
         return self.code.vary(noise, z, fresh, cond, how, posterior)
 
-    def around(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
-        """Codes near those of real images ``x``; see ``Prior.around``."""
+    def near_posterior(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
+        """Codes near those of real images (b, c, h, w), ``how`` far in (0, 1]."""
         mu, logvar = self.encode(x, cond)
-        return self.code.around(mu, logvar, fresh, cond, how)
+        return self.code.near_posterior(mu, logvar, fresh, cond, how)
 
 
 def rarity(layout: Tensor) -> Tensor:

@@ -22,27 +22,25 @@ from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.losses import gaussian_kl, half_squared_error, mask_error, reparametrise
 from medaug.models.networks.build import Network
+from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.runtime import collectives
 
 LIKELIHOODS = ("gaussian", "learned", "bernoulli")
 
 
 class VAE(Autoencoder):
-    """See the module's docstring.
+    """A variational autoencoder.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of encoder and decoder.
-        width: of both.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of their first level.
         likelihood: ``gaussian`` (unit variance), ``learned`` or ``bernoulli``.
         beta: weight of the KL.
         rule: ``adam`` or ``rmsprop``.
         lr: rate at the start, decaying to a hundredth.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        prior: how codes are distributed and drawn.
     """
 
     error: Tensor
@@ -57,14 +55,9 @@ class VAE(Autoencoder):
         beta: float = 1.0,
         rule: str = "adam",
         lr: float = 1e-3,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         if likelihood not in LIKELIHOODS:
             raise ConfigError(
                 f"config model.likelihood: {likelihood!r} is not known "
@@ -77,7 +70,7 @@ class VAE(Autoencoder):
         self.share = latent_dim / (shape.channels * shape.size**shape.spatial_dims)
         self.register_buffer("error", torch.ones(()))
 
-    def mixing(self) -> str | None:
+    def per_sample_gradients_obstacle(self) -> str | None:
         if self.likelihood == "learned":
             return (
                 "model.likelihood learned keeps a mean over slices in the weights, so choose "
@@ -91,13 +84,13 @@ class VAE(Autoencoder):
         return {"autoencoder": (self.encoder, self.decoder)}
 
     def game(self, progress: float) -> Sequence[Turn]:
-        return [Turn(self.explain)]
+        return [Turn(self.train_autoencoder)]
 
     def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         rate = self.lr * (1 - progress**0.75 * 0.99)
         return {"autoencoder": OptimizerSettings(rate, self.rule)}
 
-    def explain(self, batch: Batch) -> dict[str, Move]:
+    def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         mu, logvar = self.encode(batch.x, batch.cond)
         raw = batch.seen(self.decoder(reparametrise(mu, logvar), batch.cond))
         terms = {

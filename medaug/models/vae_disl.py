@@ -22,26 +22,24 @@ from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.discriminator import Discriminator
 from medaug.models.losses import absolute_error, gaussian_kl, half_squared_error, reparametrise
 from medaug.models.networks.build import Network
+from medaug.models.priors import GAUSSIAN, PriorOptions
 
 
 class VAEDisL(Autoencoder):
-    """See the module's docstring.
+    """A GAN, then a VAE under the features of its discriminator.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of all three networks.
-        width: of all three.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of all three networks.
+        width: channels of their first level.
         gan_share: share of the images that the GAN has.
         pixel_weight: weight of the absolute pixel error beside the feature distance.
         kl_weight: weight of the KL beside the summed feature distance.
-        duel: the adversarial loss; see `medaug.models.losses`.
+        adversarial_loss: logistic, saturating, hinge, wasserstein or relativistic.
         r1: gamma of the zero-centred penalty on real images.
-        lr: of all players.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        lr: Adam's rate of all players.
+        prior: how codes are distributed and drawn.
     """
 
     def __init__(
@@ -53,18 +51,15 @@ class VAEDisL(Autoencoder):
         gan_share: float = 0.5,
         pixel_weight: float = 0.0,
         kl_weight: float = 1.0,
-        duel: str = "logistic",
+        adversarial_loss: str = "logistic",
         r1: float = 0.0,
         lr: float = 2e-4,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
+        super().__init__(shape, latent_dim, network, width, prior)
+        self.discriminator = Discriminator(
+            shape, network, width, adversarial_loss=adversarial_loss, r1=r1
         )
-        self.discriminator = Discriminator(shape, network, width, duel=duel, r1=r1)
         self.latent_dim, self.gan_share, self.lr = latent_dim, gan_share, lr
         self.pixel_weight, self.kl_weight = pixel_weight, kl_weight
 
@@ -77,22 +72,24 @@ class VAEDisL(Autoencoder):
 
     def game(self, progress: float) -> Sequence[Turn]:
         if progress < self.gan_share:
-            return [Turn(self.judge), Turn(self.generate)]
-        return [Turn(self.explain)]
+            return [Turn(self.train_discriminator), Turn(self.train_generator)]
+        return [Turn(self.train_autoencoder)]
 
     def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
         return dict.fromkeys(self.game_players(), OptimizerSettings(self.lr, betas=(0.5, 0.999)))
 
-    def judge(self, batch: Batch) -> dict[str, Move]:
+    def train_discriminator(self, batch: Batch) -> dict[str, Move]:
         with torch.no_grad():  # the decoder rests
             fake = self.fakes(batch)
-        return {"discriminator": Move(self.discriminator.judge(batch.x, fake, batch.cond))}
+        return {
+            "discriminator": Move(self.discriminator.discriminator_loss(batch.x, fake, batch.cond))
+        }
 
-    def generate(self, batch: Batch) -> dict[str, Move]:
-        escape = self.discriminator.escape(self.fakes(batch), batch.x, batch.cond)
-        return {"decoder": Move({"adversarial": (1.0, escape)})}
+    def train_generator(self, batch: Batch) -> dict[str, Move]:
+        adversarial = self.discriminator.generator_loss(self.fakes(batch), batch.x, batch.cond)
+        return {"decoder": Move({"adversarial": (1.0, adversarial)})}
 
-    def explain(self, batch: Batch) -> dict[str, Move]:
+    def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         self.discriminator.eval()
         x, cond = batch.x, batch.cond
         mu, logvar = self.encode(x, cond)

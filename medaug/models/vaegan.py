@@ -7,7 +7,7 @@ without gradient to the encoder because the loop differentiates each player's ow
 
 In the saturating game the decoder maximises all that the discriminator minimises, as in the code of
 the authors: what real images cost too, which batch norm makes depend on the fakes.  So one backward
-pass through the discriminator serves both (`medaug.models.vaegan`).
+pass through the discriminator serves both (`VAEGAN.surrogates`).
 
 Deviations from the paper, after the authors' code: a saturating game and a margin gate that rests
 the winning side; likelihoods per dimension, so that gamma, on half the summed squared distance,
@@ -17,9 +17,7 @@ Healthy: ``real`` and ``fake`` stay near 0.68 (the gate's equilibrium), ``distan
 rises and settles.  ``real`` and ``fake`` both near 0 with a closed gate: the discriminator has won.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,100 +35,27 @@ from medaug.models.losses import (
 )
 from medaug.models.networks.blocks import repeated
 from medaug.models.networks.build import Network, make_discriminator
+from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.runtime import collectives
-
-# Gradients of a VAE/GAN's three players by two backward passes through the discriminator.
-#
-# Encoder and decoder both need the slope of the distance at the decoded images, and decoder and
-# discriminator both need that of the game, so each is taken once; the chain rule does the rest.
-
-
-Way = Callable[[Sequence[nn.Parameter]], Sequence[Tensor]]
-"""Gradients with respect to given parameters."""
-
-
-@dataclass(frozen=True)
-class Ways:
-    """How each player's gradients are taken; None: by a backward pass of its own."""
-
-    encoder: Way | None = None
-    decoder: Way | None = None
-    discriminator: Way | None = None
-
-
-def shared(
-    fakes: Tensor,
-    distance: Tensor,
-    game: Tensor,
-    divergence: Tensor,
-    share: float,
-    against: float,
-    judge: Sequence[nn.Parameter],
-) -> Ways:
-    """Ways to the gradients of each player's mean.
-
-    Args:
-        fakes: decoded images, which distance and game depend on.
-        distance: what the encoder minimises beside the divergence.
-        game: what the discriminator minimises.
-        divergence: of the codes.
-        share: weight of the distance for the decoder.
-        against: weight of the game for the decoder.
-        judge: the discriminator's parameters.
-    """
-
-    @cache
-    def by_distance() -> Tensor:
-        (slope,) = torch.autograd.grad(distance.float().mean(), fakes, retain_graph=True)
-        return slope
-
-    @cache
-    def by_game() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(
-            game.float().mean(), [fakes, *judge], retain_graph=True, materialize_grads=True
-        )
-
-    def encoder(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
-        loss = divergence.float().mean()
-        return _chained([loss, fakes], parameters, [torch.ones_like(loss), by_distance()])
-
-    def decoder(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
-        return _chained([fakes], parameters, [share * by_distance() + against * by_game()[0]])
-
-    def discriminator(parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
-        places = {id(parameter): place for place, parameter in enumerate(judge, 1)}
-        return [by_game()[places[id(parameter)]] for parameter in parameters]
-
-    return Ways(encoder, decoder, discriminator)
-
-
-def _chained(
-    ends: Sequence[Tensor], parameters: Sequence[nn.Parameter], slopes: Sequence[Tensor]
-) -> Sequence[Tensor]:
-    return torch.autograd.grad(ends, parameters, slopes, retain_graph=True, materialize_grads=True)
-
 
 EQUILIBRIUM = 0.68
 
 
 class VAEGAN(Autoencoder):
-    """See the module's docstring.
+    """Encoder, decoder and discriminator, which step at once.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of all three networks.
-        width: of all three.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of all three networks.
+        width: channels of their first level.
         feature_weight: weight of the feature distance in the decoder's move.
         real_weight: share of the real images in the discriminator's move.
         margin: half-width of the gate around the equilibrium.
         reconstructions_play: whether reconstructions face the discriminator beside samples.
         saturating: whether the decoder maximises the discriminator's loss, as the authors did.
         lr: RMSProp rate at the start, decaying to lr / 2000.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        prior: how codes are distributed and drawn.
 
     Raises:
         ConfigError: a share of the real images that leaves real ones or fakes out.
@@ -148,14 +73,9 @@ class VAEGAN(Autoencoder):
         reconstructions_play: bool = True,
         saturating: bool = True,
         lr: float = 3.1e-4,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         if not 0 < real_weight < 1:
             raise ConfigError(
                 f"config model.real_weight: a share above 0 and below 1, got {real_weight:g}"
@@ -195,35 +115,61 @@ class VAEGAN(Autoencoder):
         fake = torch.stack([fake_loss(logits) for logits in judged]).mean(0)
         divergence = gaussian_kl(mu, logvar)
         dimensions = f_real[0].numel() / mu[0].numel()
-        ways = Ways()
+        surrogates: dict[str, Tensor] = {}
         if self.saturating:
             game = self.real_weight * real + (1 - self.real_weight) * fake
             against = -1 / (1 - self.real_weight)
-            escape = against * game
-            ways = shared(
-                fakes, distance, game, divergence / dimensions, self.feature_weight, against,
-                list(self.discriminator.parameters()),
-            )  # fmt: skip
+            adversarial = against * game
+            surrogates = self.surrogates(fakes, distance, game, divergence / dimensions, against)
         else:
-            escape = torch.stack([real_loss(logits) for logits in judged]).mean(0)
+            adversarial = torch.stack([real_loss(logits) for logits in judged]).mean(0)
         discriminator_moves, decoder_moves = self.gate(
             collectives.all_mean(real.mean()), collectives.all_mean(fake.mean())
         )
         return {
             "encoder": Move(
                 {"kl": (1 / dimensions, divergence), "distance": (1.0, distance)},
-                way=ways.encoder,
+                surrogate=surrogates.get("encoder"),
             ),
             "decoder": Move(
-                {"distance": (self.feature_weight, distance), "adversarial": (1.0, escape)},
+                {"distance": (self.feature_weight, distance), "adversarial": (1.0, adversarial)},
                 decoder_moves,
-                ways.decoder,
+                surrogates.get("decoder"),
             ),
             "discriminator": Move(
                 {"real": (self.real_weight, real), "fake": (1 - self.real_weight, fake)},
                 discriminator_moves,
-                ways.discriminator,
+                surrogates.get("discriminator"),
             ),
+        }
+
+    def surrogates(
+        self, fakes: Tensor, distance: Tensor, game: Tensor, divergence: Tensor, against: float
+    ) -> dict[str, Tensor]:
+        """Each player's surrogate, by two backward passes through the discriminator, not three.
+
+        Encoder and decoder both need the slope of the distance at the decoded images, decoder and
+        discriminator both need that of the game, so each is taken once; the chain rule does the
+        rest.
+
+        Args:
+            fakes: decoded images, which distance and game depend on.
+            distance: what the encoder minimises beside the divergence.
+            game: what the discriminator minimises.
+            divergence: of the codes.
+            against: weight of the game for the decoder.
+        """
+        judge = list(self.discriminator.parameters())
+        (by_distance,) = torch.autograd.grad(distance.float().mean(), fakes, retain_graph=True)
+        by_game, *slopes = torch.autograd.grad(
+            game.float().mean(), [fakes, *judge], retain_graph=True, materialize_grads=True
+        )
+        pull = self.feature_weight * by_distance + against * by_game
+        own = [(p.float() * slope).sum() for p, slope in zip(judge, slopes, strict=True)]
+        return {
+            "encoder": divergence.float().mean() + (fakes * by_distance).sum(),
+            "decoder": (fakes * pull).sum(),
+            "discriminator": torch.stack(own).sum(),
         }
 
     def gate(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

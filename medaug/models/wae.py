@@ -15,6 +15,7 @@ from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.losses import half_squared_error
 from medaug.models.networks.build import Network
+from medaug.models.priors import PriorOptions
 from medaug.runtime import collectives
 
 NOISE = 0.01
@@ -23,20 +24,17 @@ AUTHORS_SCALE = 0.05 / 4
 
 
 class WAE(Autoencoder):
-    """See the module's docstring; subclasses say how codes are held to the prior.
+    """A Wasserstein autoencoder; subclasses say how codes are held to the prior.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of encoder and decoder.
-        width: of both.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of their first level.
         penalty: lambda of the paper, against its summed squared error.
         pretrain: share of the images in which the encoder matches moments.
         lr: rate at the start; halved after 30 % and again to a fifth after half of the images.
-        prior: see Autoencoder, as the three that follow.
-        prior_share: see ``prior``.
-        prior_width: see ``prior``.
-        prior_steps: see ``prior``.
+        prior: how codes are distributed and drawn.
     """
 
     stochastic = False
@@ -50,14 +48,9 @@ class WAE(Autoencoder):
         penalty: float,
         pretrain: float,
         lr: float,
-        prior: str,
-        prior_share: float,
-        prior_width: int,
-        prior_steps: int,
+        prior: PriorOptions,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, prior, prior_share, prior_width, prior_steps
-        )
+        super().__init__(shape, latent_dim, network, width, prior)
         pixels = shape.channels * shape.size**shape.spatial_dims
         self.penalty = penalty / (AUTHORS_SCALE * pixels)
         self.pretrain, self.lr = pretrain, lr

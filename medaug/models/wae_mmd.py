@@ -13,12 +13,24 @@ from medaug.core.batch import Shape
 from medaug.models.base import Batch, Move, Turn
 from medaug.models.losses import imq_mmd
 from medaug.models.networks.build import Network
+from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.models.wae import WAE
 from medaug.runtime import collectives
 
 
 class WAEMMD(WAE):
-    """See the module's docstring; arguments as WAE's."""
+    """A Wasserstein autoencoder whose codes are held to the prior by kernels.
+
+    Args:
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of encoder and decoder.
+        width: channels of their first level.
+        penalty: lambda of the paper, against its summed squared error.
+        pretrain: share of the images in which the encoder matches moments.
+        lr: Adam's rate at the start; halved after 30 %, a tenth after half of the images.
+        prior: how codes are distributed and drawn.
+    """
 
     def __init__(
         self,
@@ -29,20 +41,17 @@ class WAEMMD(WAE):
         penalty: float = 10.0,
         pretrain: float = 0.003,
         lr: float = 1e-3,
-        prior: str = "gaussian",
-        prior_share: float = 0.25,
-        prior_width: int = 512,
-        prior_steps: int = 24,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
         super().__init__(
             shape, latent_dim, network, width, penalty, pretrain, lr,
-            prior, prior_share, prior_width, prior_steps,
+            prior,
         )  # fmt: skip
 
     def match_codes(self) -> Sequence[Turn]:
-        return [Turn(self.rebuild)]
+        return [Turn(self.train_autoencoder)]
 
-    def rebuild(self, batch: Batch) -> dict[str, Move]:
+    def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         z = self.noisy_codes(batch)
         mmd = (
             self.penalty,

@@ -16,13 +16,13 @@ from medaug.models.networks.build import Network
 
 
 class WGAN(GAN):
-    """See the module's docstring.
+    """A generator against a critic whose weights are clipped.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of both networks.
-        width: of both.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of both networks.
+        width: channels of their first level.
         augment: differentiable augmentations of what the critic sees.
         critic_turns: the critic's turns to one of the generator.
         clip: bound on the critic's weights.
@@ -41,7 +41,13 @@ class WGAN(GAN):
         lr: float = 5e-5,
     ) -> None:
         super().__init__(
-            shape, latent_dim, network, width, "wasserstein", augment, judge_turns=critic_turns
+            shape,
+            latent_dim,
+            network,
+            width,
+            "wasserstein",
+            augment,
+            discriminator_turns=critic_turns,
         )
         self.clip, self.lr = clip, lr
 

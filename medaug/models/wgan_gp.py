@@ -18,19 +18,19 @@ from medaug.models.networks.build import Network
 
 
 class WGANGP(GAN):
-    """See the module's docstring.
+    """A generator against a critic with a gradient penalty.
 
     Args:
-        shape: what the data dictate.
-        latent_dim: dimensions of the code.
-        network: family of both networks.
-        width: of both.
+        shape: channels, size and conditions of the data.
+        latent_dim: length of the code.
+        network: architecture of both networks.
+        width: channels of their first level.
         augment: differentiable augmentations of what the critic sees.
         critic_turns: the critic's turns to one of the generator.
         penalty: weight of the gradient penalty.
         drift: weight of the mean squared score of real images.
-        lr: the generator's rate; ``critic_lr`` the critic's.
-        critic_lr: see ``lr``.
+        lr: Adam's rate of the generator.
+        critic_lr: Adam's rate of the critic.
         beta1: Adam's first decay; the second is 0.9.
     """
 
@@ -53,9 +53,9 @@ class WGANGP(GAN):
             latent_dim,
             network,
             width,
-            judge_turns=critic_turns,
+            discriminator_turns=critic_turns,
             lr=lr,
-            judge_lr=critic_lr,
+            discriminator_lr=critic_lr,
             beta1=beta1,
             beta2=0.9,
         )
@@ -63,7 +63,7 @@ class WGANGP(GAN):
             shape,
             network,
             width,
-            duel="wasserstein",
+            adversarial_loss="wasserstein",
             augment=augment,
             gradient_penalty=penalty,
             drift=drift,

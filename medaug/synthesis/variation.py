@@ -45,7 +45,7 @@ def vary(
             mu, _ = model.encode(x, told)
         fresh = path(len(images), mu.shape[1:], seed, index, smooth)[part].to(x.device)
         with generator.casting():
-            codes = model.around(x, fresh, told, strength).float()
+            codes = model.near_posterior(x, fresh, told, strength).float()
         given = None if maps is None else maps[part]
         drawn.append(generator.stored(generator.model.decode(codes, told), given))
     return whole(drawn)

@@ -27,7 +27,7 @@ class Average:
     def __init__(self, live: Model, half_life: int) -> None:
         self.half_life = half_life
         self.model = deepcopy(live)
-        self.model.shed()
+        self.model.drop_discriminators()
         self.model.requires_grad_(False).eval()
         parameters, buffers = dict(live.named_parameters()), dict(live.named_buffers())
         self.parameters = [(p, parameters[name]) for name, p in self.model.named_parameters()]

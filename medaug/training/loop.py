@@ -441,7 +441,7 @@ def _write_snapshot(training: Training, planned: bool) -> None:
     """Write the files; the state comes last, since once it is there none is written again."""
     run, images, model = training.run, training.images, training.average.model
     tensors = {f"game.{k}": v for k, v in training.players.tensors().items()}
-    model.settle(_unwarped_batches(training))
+    model.fit_prior(_unwarped_batches(training))
     weights = model.state_dict()
     tensors |= {f"average.{k}": v for k, v in weights.items()}
     header = training.exporter.header(

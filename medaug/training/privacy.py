@@ -62,11 +62,16 @@ def check_supported(config: ModelConfig, shape: Shape) -> None:
     if find_spec("opacus") is None:
         raise ConfigError("train.privacy needs the package opacus: pip install medaug[dp]")
     model = build(config.name, config.arguments, shape)
-    reason = model.mixing()
+    reason = model.per_sample_gradients_obstacle()
     if reason is None and any(isinstance(module, BATCH_NORMS) for module in model.modules()):
         reason = "its networks have batch norm, so choose model.network plain or residual"
     if reason is not None:
-        able = [n for n, entry in MODELS.items() if entry.load().mixing is not Model.mixing]
+        silent = Model.per_sample_gradients_obstacle
+        able = [
+            name
+            for name, entry in MODELS.items()
+            if entry.load().per_sample_gradients_obstacle is not silent
+        ]
         raise ConfigError(
             f"train.privacy needs gradients per sample, which {config.name} does not give as it "
             f"is set: {reason} (models that can: {', '.join(able)})"
@@ -187,7 +192,7 @@ class PrivateGradients:
     def clipped(
         self, turn: Turn, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, tuple[float, Tensor]]]:
-        """Return the sum of clipped gradients by parameter, and each slice's weighted terms (b,)."""
+        """The sum of clipped gradients by parameter, and each slice's weighted terms (b,)."""
         weights = {name: p.detach() for name, p in self.turns.named_parameters()}
         sums = {name: torch.zeros_like(p) for name, p in weights.items()}
         terms: dict[str, list[Tensor]] = {}

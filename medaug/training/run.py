@@ -1,6 +1,6 @@
 """A run folder: what it was asked to be, where it stands, and who is working in it.
 
-runs/pancreas-vaegan/
+runs/pancreas-spatial_vaegan/
   config.yaml            the resolved config
   run.json               versions, device, precision, the cache it learns from; the secret of a
                          private training

@@ -23,10 +23,10 @@ def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
         shape = Shape(**{"classes": len(header["classes"]), **header["shape"]})
         with torch.device("meta"):  # sizes alone: a header may announce terabytes
             announced = build(settings.name, settings.arguments, shape)
-        announced.shed()
+        announced.drop_discriminators()
         _check_fit(file, announced, tensors)
         model = build(settings.name, settings.arguments, shape)
-        model.shed()
+        model.drop_discriminators()
     except MedaugError:
         raise
     except Exception as error:  # a malformed header can make a network raise anything

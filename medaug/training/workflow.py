@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from medaug.core import registry
 from medaug.core.batch import Shape
-from medaug.core.config import Config, resolve
+from medaug.core.config import DEFAULT_MODEL, Config, read_yaml, resolve
 from medaug.core.errors import ConfigError
 from medaug.core.modality import MR
 from medaug.core.text import tell
@@ -137,8 +137,18 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
 
 
 def default_run(config: Config) -> Path:
-    """Where a run is kept unless told: ``runs/DATA-MODEL``."""
-    return Path("runs") / f"{config.data.name}-{config.model.name}"
+    """The run folder that no ``--run`` names: ``runs/DATA-MODEL``.
+
+    A run of ``spatial_vaegan`` that version 0.1 began under its old name is gone on with.
+    """
+    run = Path("runs") / f"{config.data.name}-{config.model.name}"
+    old = run.with_name(f"{config.data.name}-vaegan")
+    if config.model.name != DEFAULT_MODEL or run.exists() or not (old / "config.yaml").is_file():
+        return run
+    if (read_yaml(old / "config.yaml").get("model") or {}).get("form") != "phased":
+        return run
+    tell(f"run: {old}, begun when spatial_vaegan was called vaegan, in its form phased")
+    return old
 
 
 def plan(

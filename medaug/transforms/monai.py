@@ -1,11 +1,14 @@
-"""MONAI dictionary transform that puts a synthetic pair in the place of a scan and its label map.
+"""MONAI dictionary transforms: synthetic cases, CutMix, CarveMix, copy-paste, new contrasts.
 
-All draws come from the transform's own ``R``, so ``set_random_state`` and MONAI's data loader
-decide them.  It is not lazy: ``Compose`` resamples what is pending before it.
+All draws come from a transform's own ``R``, so ``set_random_state`` and MONAI's data loader decide
+them.  None is lazy: ``Compose`` resamples what is pending before them.  Entries are channel-first
+arrays, tensors or ``MetaTensor``s of CT in HU, of two or three spatial axes; class, device and,
+where it can hold the values, data type stay.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,35 +23,203 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import MetaKeys, SpaceKeys
 
 from medaug.core.errors import ConfigError
-from medaug.core.geometry import HU_RANGE, spacing
-from medaug.core.seeds import derive
 from medaug.core.types import Affine
-from medaug.transforms.carvemix import carvemix
-from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
-from medaug.transforms.copypaste import copypaste
-from medaug.transforms.cutmix import cutmix
-from medaug.transforms.pairs import POOL, open_pairs
-from medaug.transforms.scan import Scan, fitting, isolated_rng
-from medaug.transforms.sources import (
-    Anchor,
-    Cases,
-    Donor,
-    Draw,
-    Mixing,
-    check_anchor,
-    check_donors,
-    mixed,
-    open_donors,
+from medaug.transforms.mixtures import (
+    CarveMixArguments,
+    ContrastArguments,
+    CopyPasteArguments,
+    CutMixArguments,
+    Mixture,
+    change_contrast,
 )
-from medaug.transforms.synthesis import SMOOTH_MM, STRENGTH, Mode, Recipe, synthetic
+from medaug.transforms.pairs import POOL
+from medaug.transforms.scan import fitting, isolated_rng
+from medaug.transforms.sources import SEEDS, Donor, MixArguments, mixed, name_source
+from medaug.transforms.synthesis import SynthesisArguments, check_synthesis
 
-# What the MONAI transforms share: the arrays of a dictionary's entries, and their likes.
-
+Source = str | Path | Sequence[Mapping[Hashable, Any]]
 
 Keys = tuple[Hashable, Hashable | None]
 
 
-def two_keys(keys: tuple[Hashable, ...]) -> Keys:
+@dataclass(kw_only=True, eq=False, repr=False)
+class _Pair(RandomizableTransform, MapTransform):
+    """Changes an item's image, and its label map where there is one."""
+
+    allow_missing_keys: bool = False
+    """Whether items may lack the label map, whose image is then changed alone, or the image, and
+    then stay as they are."""
+
+    def begin(self, keys: KeysCollection, prob: float) -> None:
+        """Call MONAI's constructors.
+
+        Raises:
+            ConfigError: more than two keys, or ``prob`` is no probability.
+        """
+        MapTransform.__init__(self, keys, self.allow_missing_keys)
+        if not 0 <= prob <= 1:
+            raise ConfigError(f"prob must be from 0 to 1, got {prob}")
+        RandomizableTransform.__init__(self, prob)
+        self.pair = _two_keys(self.keys)
+
+    @abstractmethod
+    def draw_parameters(self) -> None:
+        """Draw what is applied, from ``R``."""
+
+    @abstractmethod
+    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
+        """The new entries of an item at ``keys``."""
+
+    def randint(self, below: int) -> int:
+        """A random integer from 0 to below ``below``."""
+        return int(self.R.randint(below))
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw whether to change an item, and how."""
+        super().randomize(None)
+        if self._do_transform:
+            self.draw_parameters()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """A new dictionary with other entries at ``keys``; ``data`` is left as it is."""
+        keys = _present(data, self.pair, self.allow_missing_keys)
+        self.randomize()
+        changed = {} if keys is None or not self._do_transform else self.change(data, keys)
+        return {**data, **changed}
+
+
+@dataclass(eq=False, repr=False)
+class RandSynthesisd(SynthesisArguments, _Pair):
+    """Replace an item's image and label map by a synthetic pair, with probability ``prob``.
+
+    In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
+    thick; a ``MetaTensor`` gets its affine, new metadata and an empty trace of operations.  In the
+    modes ``vary`` and ``redraw`` it is this case, slice by slice, on its own voxels, and metadata
+    and trace stay.
+
+    Raises:
+        ConfigError: an argument is out of range, the mode needs a run, or an item does not fit.
+        DataError: ``source`` is neither a run nor a synthesised folder.
+    """
+
+    keys: KeysCollection
+    """Of the image, and of the label map where there is one, in this order."""
+    source: str | Path
+    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
+    ``medaug synthesize``."""
+    prob: float = 0.3
+    """Probability of replacing."""
+    _: KW_ONLY
+    pool: int = POOL
+    """How many samples of a run take part; more variety for more computing."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.keys, self.prob)
+        self.source = check_synthesis(self, self.source, self.pool)
+        self.index = 0
+
+    def draw_parameters(self) -> None:
+        """Draw by which sample to replace."""
+        with isolated_rng():
+            self.index = self.draw_index(str(self.source), self.pool, self.randint)
+
+    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
+        """The synthetic pair as entries of an item."""
+        image, label = keys
+        with isolated_rng():
+            mine = _read(item, (image, None if self.mode == "replace" else label))
+            drawn = self.synthetic(mine, str(self.source), self.index, None)
+        if label is not None and drawn.label is None:
+            raise ConfigError(
+                f"{self.source}: draws no label maps, and {label!r} would no longer match its "
+                f"image; keys=[{image!r}] leaves it as it is"
+            )
+        moved = drawn.affine if self.mode == "replace" else None
+        return _entries(item, keys, drawn.image, drawn.label, moved, f"syn_{self.index:06d}")
+
+
+@dataclass(eq=False, repr=False)
+class _RandMixd(MixArguments, Mixture, _Pair):
+    """Mix a case of a source into an item's image and label map, with probability ``prob``.
+
+    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
+    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
+    Metadata and the trace of what was applied stay, since voxels keep their places.
+
+    Raises:
+        ConfigError: an argument is out of range, or an item does not fit.
+        DataError: ``source`` is none of these.
+    """
+
+    keys: KeysCollection
+    """Of the image, and of the label map where there is one, in this order."""
+    source: Source
+    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
+    images and labels as nnU-Net's, or a sequence of items with these keys, loaded and
+    channel-first, such as a MONAI ``CacheDataset``."""
+    prob: float = 0.3
+    """Probability of mixing."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.keys, self.prob)
+        self.check_mix()
+        self.source, self.cases = name_source(self.source, partial(_read, keys=self.pair))
+
+    def draw_parameters(self) -> None:
+        """Draw with which case to mix, and the seed of all else."""
+        self.drawn = self.draw_case(str(self.source), self.randint, hashed=False)
+
+    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
+        """The mixed pair as entries of an item."""
+        with isolated_rng():
+            scan = mixed(_read(item, keys), self.mixing(), self.drawn)
+        return _entries(item, keys, scan.image, scan.label)
+
+
+@dataclass(eq=False, repr=False)
+class RandCutMixd(CutMixArguments, _RandMixd):
+    """Mix by CutMix (Yun et al., ICCV 2019), with probability ``prob``: a box of another case."""
+
+
+@dataclass(eq=False, repr=False)
+class RandCarveMixd(CarveMixArguments, _RandMixd):
+    """Mix by CarveMix (Zhang et al., MICCAI 2021), with probability ``prob``: another's lesion."""
+
+
+@dataclass(eq=False, repr=False)
+class RandCopyPasted(CopyPasteArguments, _RandMixd):
+    """Mix by copy-paste (Ghiasi et al., CVPR 2021), with probability ``prob``: labelled voxels."""
+
+
+@dataclass(eq=False, repr=False)
+class RandLabelContrastd(ContrastArguments, _Pair):
+    """Give all tissues new intensities, with probability ``prob``, after SynthSeg (2023).
+
+    Raises:
+        ConfigError: an argument is out of range, or an item does not fit.
+    """
+
+    keys: KeysCollection
+    """Of the image, and of the label map where there is one, which stays."""
+    prob: float = 0.3
+    """Probability of the change."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.keys, self.prob)
+        self.contrast()
+        self.draw = 0
+
+    def draw_parameters(self) -> None:
+        """Draw the seed of all that is random."""
+        self.draw = self.randint(SEEDS)
+
+    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
+        """The changed image as an entry of an item."""
+        scan = change_contrast(_read(item, keys), self.draw, self.contrast())
+        return _entries(item, (keys[0], None), scan.image, None)
+
+
+def _two_keys(keys: tuple[Hashable, ...]) -> Keys:
     """The image's key, and the label map's or None.
 
     Raises:
@@ -61,7 +232,7 @@ def two_keys(keys: tuple[Hashable, ...]) -> Keys:
     return keys[0], keys[1] if len(keys) == 2 else None
 
 
-def present(item: Mapping[Hashable, Any], keys: Keys, allow_missing: bool) -> Keys | None:
+def _present(item: Mapping[Hashable, Any], keys: Keys, allow_missing: bool) -> Keys | None:
     """The keys that are there; None without an image.
 
     Raises:
@@ -75,7 +246,7 @@ def present(item: Mapping[Hashable, Any], keys: Keys, allow_missing: bool) -> Ke
     return None if image in missing else (image, None if label in missing else label)
 
 
-def read(item: Mapping[Hashable, Any], keys: Keys) -> Donor:
+def _read(item: Mapping[Hashable, Any], keys: Keys) -> Donor:
     """An item's image and label map, channel first, as a case (channels, x, y, z).
 
     Raises:
@@ -117,7 +288,7 @@ def _affine(entry: Any) -> Affine:
     return np.asarray(to_affine_nd(3, entry.affine.cpu().numpy()), np.float64)
 
 
-def like(
+def _like(
     old: Any, array: npt.NDArray[Any], affine: Affine | None = None, name: str | None = None
 ) -> Any:
     """``array`` (channels, x, y, z) with the class, type, device and axes of ``old``.
@@ -155,333 +326,16 @@ def like(
     return MetaTensor(tensor, meta=meta)
 
 
-SEEDS = 2**31 - 1
-
-
-class RandSynthesisd(RandomizableTransform, MapTransform):
-    """Now and then, a synthetic pair in the place of an item's image and label map.
-
-    Entries are channel-first arrays, tensors or ``MetaTensor``s of CT in HU, of two or three
-    spatial axes; class, device and, where it can hold the values, data type stay.
-
-    In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
-    thick; a ``MetaTensor`` gets its affine, new metadata and an empty trace of operations.  In the
-    modes ``vary`` and ``redraw`` it is this case, slice by slice, on its own voxels, and metadata
-    and trace stay.
-
-    Args:
-        keys: of the image, and of the label map where there is one, in this order.
-        source: a run folder, a ``.safetensors`` file, or, to replace, a folder written by
-            ``medaug synthesize``.
-        prob: probability of replacing.
-        mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
-        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
-        smooth_mm: over which length along the body the slices' draws resemble each other.
-        seed: which family of samples a run draws from; without meaning for a folder.
-        pool: how many samples of a run take part.
-        device: where a run's model is computed; with worker processes, ``cpu``.
-        allow_missing_keys: whether items may lack the label map, whose image is then replaced
-            alone, or the image, and then stay as they are.
-
-    Raises:
-        ConfigError: an argument is out of range, the mode needs a run, or an item does not fit.
-        DataError: ``source`` is neither a run nor a synthesised folder.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        source: str | Path,
-        prob: float = 0.3,
-        *,
-        mode: Mode = "replace",
-        strength: float = STRENGTH,
-        smooth_mm: float = SMOOTH_MM,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        check_probability(prob)
-        RandomizableTransform.__init__(self, prob)
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        self.pair = two_keys(self.keys)
-        self.pool = pool
-        self.recipe = Recipe(str(source), mode, seed, device, strength, smooth_mm)
-        self.recipe.check()
-        self.index = 0
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw whether to replace, and by which sample."""
-        super().randomize(None)
-        if not self._do_transform:
-            return
-        if self.recipe.mode == "replace":
-            with isolated_rng():
-                indices = open_pairs(self.recipe.source, self.recipe.device).indices(self.pool)
-            self.index = int(indices[self.R.randint(len(indices))])
-        else:
-            self.index = int(self.R.randint(SEEDS))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A new dictionary with other entries at ``keys``; ``data`` is left as it is."""
-        result = dict(data)
-        keys = present(data, self.pair, self.allow_missing_keys)
-        self.randomize()
-        if keys is None or not self._do_transform:
-            return result
-        image, label = keys
-        with isolated_rng():
-            mine = read(data, (image, None if self.recipe.mode == "replace" else label))
-            drawn = synthetic(mine, self.recipe, self.index, None)
-        if label is not None and drawn.label is None:
-            raise ConfigError(
-                f"{self.recipe.source}: draws no label maps, and {label!r} would no longer match "
-                f"its image; keys=[{image!r}] leaves it as it is"
-            )
-        moved = drawn.affine if self.recipe.mode == "replace" else None
-        name = f"syn_{self.index:06d}"
-        result[image] = like(data[image], drawn.image, moved, name)
-        if label is not None and drawn.label is not None:
-            result[label] = like(data[label], drawn.label[None], moved, name)
-        return result
-
-
-def check_probability(prob: float) -> None:
-    """Refuse what is no probability.
-
-    Raises:
-        ConfigError: below 0 or above 1.
-    """
-    if not 0 <= prob <= 1:
-        raise ConfigError(f"prob must be from 0 to 1, got {prob}")
-
-
-# MONAI dictionary transforms: CutMix, CarveMix, copy-paste and contrast randomisation.
-#
-# All draws come from a transform's own ``R``, so ``set_random_state`` and MONAI's data loader
-# decide
-# them.  None is lazy: ``Compose`` resamples what is pending before them.  Metadata and the trace of
-# what was applied stay, since voxels keep their places.
-
-
-Source = str | Path | Sequence[Mapping[Hashable, Any]]
-
-
-class _RandMixd(RandomizableTransform, MapTransform):
-    """Now and then, one case of a source mixed into an item's image and label map.
-
-    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
-    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
-
-    Args:
-        keys: of the image, and of the label map where there is one, in this order.
-        source: a run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a
-            folder of images and labels as nnU-Net's, or a sequence of items with these keys,
-            loaded and channel-first, such as a MONAI ``CacheDataset``.
-        prob: probability of mixing.
-        seed: which family of samples a run draws from.
-        pool: how many samples of a run take part.
-        device: where a run's model is computed; with worker processes, ``cpu``.
-        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
-            middles of their labels, where both have any.
-        allow_missing_keys: whether items may lack the label map, whose image is then mixed alone,
-            or the image, and then stay as they are.
-
-    Raises:
-        ConfigError: an argument is out of range, or an item does not fit.
-        DataError: ``source`` is none of these.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        source: Source,
-        prob: float = 0.3,
-        *,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        anchor: Anchor = "middle",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        check_probability(prob)
-        RandomizableTransform.__init__(self, prob)
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        self.pair = two_keys(self.keys)
-        check_anchor(anchor)
-        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
-        self.cases: Cases | None = None
-        if isinstance(source, str | Path):
-            check_donors(str(source))
-            self.source = str(source)
-        else:
-            self.cases = Cases(source, partial(read, keys=self.pair))
-            self.source = self.cases.name
-        self.index = self.draw = 0
-
-    @abstractmethod
-    def mixing(self) -> Mixing:
-        """The rival as a function of two scans and a generator."""
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw whether to mix, with which case, and the seed of all else."""
-        super().randomize(None)
-        if not self._do_transform:
-            return
-        with isolated_rng():
-            indices = open_donors(self.source, self.device).indices(self.pool)
-        self.index = int(indices[self.R.randint(len(indices))])
-        self.draw = int(self.R.randint(SEEDS))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A new dictionary with other entries at ``keys``; ``data`` is left as it is."""
-        result = dict(data)
-        keys = present(data, self.pair, self.allow_missing_keys)
-        self.randomize()
-        if keys is None or not self._do_transform:
-            return result
-        image, label = keys
-        drawn = Draw(self.source, self.index, self.draw, self.seed, self.device, anchor=self.anchor)
-        with isolated_rng():
-            scan = mixed(read(data, keys), self.mixing(), drawn)
-        result[image] = like(data[image], scan.image)
-        if label is not None and scan.label is not None:
-            result[label] = like(data[label], scan.label[None])
-        return result
-
-
-class RandCutMixd(_RandMixd):
-    """Now and then CutMix (Yun et al. 2019): a box of another case.
-
-    Args:
-        *args: ``keys``, ``source`` and ``prob``.
-        alpha: the share of voxels that stays is drawn from Beta(alpha, alpha).
-        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
-    """
-
-    def __init__(self, *args: Any, alpha: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.alpha = alpha
-
-    def mixing(self) -> Mixing:
-        """See ``_RandMixd``."""
-        return partial(cutmix, alpha=self.alpha)
-
-
-class RandCarveMixd(_RandMixd):
-    """Now and then CarveMix (Zhang et al. 2021): the region around another case's lesion.
-
-    Args:
-        *args: ``keys``, ``source`` and ``prob``.
-        labels: ids that are the lesion; None for all but 0.
-        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
-    """
-
-    def __init__(self, *args: Any, labels: Collection[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.labels = labels
-
-    def mixing(self) -> Mixing:
-        """See ``_RandMixd``."""
-        return partial(carvemix, labels=self.labels)
-
-
-class RandCopyPasted(_RandMixd):
-    """Now and then copy-paste (Ghiasi et al. 2021): another case's labelled voxels on top.
-
-    Args:
-        *args: ``keys``, ``source`` and ``prob``.
-        labels: ids to copy; None for all but 0.
-        shift_mm: largest shift along each axis.
-        **kwargs: ``seed``, ``pool``, ``device``, ``anchor`` and ``allow_missing_keys``.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        labels: Collection[int] | None = None,
-        shift_mm: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.labels, self.shift_mm = labels, shift_mm
-
-    def mixing(self) -> Mixing:
-        """See ``_RandMixd``."""
-        return partial(copypaste, labels=self.labels, shift_mm=self.shift_mm)
-
-
-class RandLabelContrastd(RandomizableTransform, MapTransform):
-    """Now and then new intensities for all tissues, after SynthSeg (Billot et al. 2023).
-
-    Args:
-        keys: of the image, and of the label map where there is one, which stays.
-        prob: probability of the change.
-        clusters: into how many classes of intensity to divide what no label covers.
-        means: range of the new means; None for that of the image's own intensities.
-        gains: range of the factor on the texture, where that is kept.
-        deviations: range of the standard deviation, where the texture is Gaussian.
-        texture: ``kept`` or ``gaussian``.
-        strength: 0 for no change, 1 for what was drawn.
-        limits: lowest and highest intensity of the result; HU unless given.
-        allow_missing_keys: whether items may lack the label map, and are then divided by intensity
-            alone, or the image, and then stay as they are.
-
-    Raises:
-        ConfigError: an argument is out of range, or an item does not fit.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        prob: float = 0.3,
-        *,
-        clusters: int = 4,
-        means: tuple[float, float] | None = None,
-        gains: tuple[float, float] = (0.5, 1.5),
-        deviations: tuple[float, float] = (0.0, 30.0),
-        texture: Texture = "kept",
-        strength: float = 1.0,
-        limits: tuple[float, float] = HU_RANGE,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        check_probability(prob)
-        RandomizableTransform.__init__(self, prob)
-        check_contrast(clusters, means, gains, deviations, texture, strength, limits)
-        self.pair = two_keys(self.keys)
-        self.change = partial(
-            randomise_contrast,
-            clusters=clusters,
-            means=means,
-            gains=gains,
-            deviations=deviations,
-            texture=texture,
-            strength=strength,
-            limits=limits,
-        )
-        self.draw = 0
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw whether to change, and the seed of all else."""
-        super().randomize(None)
-        if self._do_transform:
-            self.draw = int(self.R.randint(SEEDS))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A new dictionary with another image; ``data`` is left as it is."""
-        result = dict(data)
-        keys = present(data, self.pair, self.allow_missing_keys)
-        self.randomize()
-        if keys is None or not self._do_transform:
-            return result
-        mine = read(data, keys)
-        rng = np.random.default_rng(derive(self.draw, "contrast"))
-        scan = self.change(Scan(mine.image, mine.label, spacing(mine.affine)), rng)
-        result[keys[0]] = like(data[keys[0]], scan.image)
-        return result
+def _entries(
+    item: Mapping[Hashable, Any],
+    keys: Keys,
+    image: npt.NDArray[Any],
+    label: npt.NDArray[Any] | None,
+    affine: Affine | None = None,
+    name: str | None = None,
+) -> dict[Hashable, Any]:
+    """Arrays as entries of an item; with ``affine`` and ``name`` they are another image."""
+    fresh = {keys[0]: _like(item[keys[0]], image, affine, name)}
+    if keys[1] is not None and label is not None:
+        fresh[keys[1]] = _like(item[keys[1]], label[None], affine, name)
+    return fresh

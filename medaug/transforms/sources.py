@@ -23,8 +23,8 @@ from medaug.data.formats.labels import reader_of
 from medaug.data.formats.readers import VolumeReader
 from medaug.data.sources.collections import labelled, open_collection
 from medaug.transforms.grids import label_middle, onto
-from medaug.transforms.pairs import Pairs, key_file, open_pairs
-from medaug.transforms.scan import Scan
+from medaug.transforms.pairs import POOL, Pairs, key_file, open_pairs
+from medaug.transforms.scan import Scan, isolated_rng
 
 KEPT_BYTES = 2**30
 """Memory for cases read from a folder, a process."""
@@ -109,13 +109,13 @@ class Cases:
         return range(len(self.items))
 
     def donor(self, index: int, seed: int) -> Donor:
-        """See ``Donors.donor``."""
+        """Case ``index``; ``seed`` plays no part."""
         if not 0 <= index < len(self.items):
             raise DataError(f"{self.name}: has {len(self.items)} cases, and not number {index}")
         return self.read(self.items[index])
 
     def fingerprint(self, index: int, seed: int) -> str:
-        """See ``Donors.fingerprint``."""
+        """12 characters of a hash of the case."""
         return self.donor(index, seed).content
 
 
@@ -234,16 +234,51 @@ Anchor = Literal["middle", "label"]
 
 Mixing = Callable[[Scan, Scan, np.random.Generator], Scan]
 
+SEEDS = 2**31
+"""Seeds of single draws lie below this."""
+
+
+def check_pool(pool: int) -> None:
+    """Refuse a pool without a sample.
+
+    Raises:
+        ConfigError: it is below 1.
+    """
+    if pool < 1:
+        raise ConfigError(f"pool must be at least 1, got {pool}")
+
+
+def name_source(source: Any, read: Callable[[Any], Donor]) -> tuple[str, Cases | None]:
+    """The name of a source of second cases, and what keeps a sequence alive under its name.
+
+    Args:
+        source: a run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a
+            folder of images and labels as nnU-Net's, or a sequence of cases.
+        read: an item of such a sequence as a donor; a function that can be pickled.
+
+    Raises:
+        DataError: ``source`` is none of these.
+    """
+    if isinstance(source, str | Path):
+        check_donors(str(source))
+        return str(source), None
+    cases = Cases(source, read)
+    return cases.name, cases
+
 
 @dataclass(frozen=True)
 class Draw:
-    """Which case of which source is mixed in, and the seed of all else that is random.
+    """Which case is mixed in, and the seed of all else that is random: JSON values.
 
-    ``source`` is what `open_donors` takes, ``index`` a case of it, ``draw`` the seed.  ``seed`` is
-    the family of samples that a model draws from, ``device`` where it is computed.
-    ``fingerprint`` is that of the case or weights expected; None for any.  ``anchor`` says what is
-    laid on what: ``middle``, the middles of the two, or ``label``, the middles of their labels,
-    where both have any.
+    Attributes:
+        source: what `open_donors` takes.
+        index: which case of it.
+        draw: the seed of everything else.
+        seed: random seed of a run's samples.
+        device: where a run's model is computed.
+        fingerprint: of the case or weights expected, 12 characters; None for any.
+        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
+            middles of their labels, where both have any.
     """
 
     source: str
@@ -253,6 +288,47 @@ class Draw:
     device: str = "cpu"
     fingerprint: str | None = None
     anchor: Anchor = "middle"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MixArguments:
+    """Arguments that all transforms which mix two cases share."""
+
+    seed: int = 0
+    """Random seed of a run's samples."""
+    pool: int = POOL
+    """How many samples of a run take part."""
+    device: str = "cpu"
+    """Where a run's model is computed: ``cpu``, ``cuda`` or ``auto``; with worker processes,
+    ``cpu``."""
+    anchor: Anchor = "middle"
+    """What is laid on what: ``middle``, the middles of the two cases, or ``label``, the middles of
+    their labels, where both have any."""
+
+    def check_mix(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: an argument is out of range.
+        """
+        check_pool(self.pool)
+        check_anchor(self.anchor)
+
+    def draw_case(self, source: str, randint: Callable[[int], int], hashed: bool = True) -> Draw:
+        """Draw a case of ``source``, uniformly, and the seed of all else.
+
+        Args:
+            source: what `open_donors` takes.
+            randint: a random integer from 0 to below its argument.
+            hashed: whether the draw says what the case is, so that a replay can tell.
+        """
+        with isolated_rng():
+            donors = open_donors(source, self.device)
+        indices = donors.indices(self.pool)
+        index, draw = int(indices[randint(len(indices))]), randint(SEEDS)
+        with isolated_rng():
+            known = donors.fingerprint(index, self.seed) if hashed else None
+        return Draw(source, index, draw, self.seed, self.device, known, self.anchor)
 
 
 def check_anchor(anchor: str) -> None:

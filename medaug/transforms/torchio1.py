@@ -1,15 +1,15 @@
-"""torchio 1.x transforms: CutMix, CarveMix, copy-paste and contrast randomisation.
+"""Transforms for torchio 1.
 
 Each random transform samples parameters and hands them to its counterpart without ``Random`` in
 its name, which a subject's history keeps and replays.  All draws come from torch's global
 generator, as in torchio.
 """
 
-from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,46 +18,365 @@ import torchio as tio
 from torchio.transforms.augmentation import RandomTransform
 
 from medaug.core.errors import ConfigError
-from medaug.core.geometry import HU_RANGE, spacing
-from medaug.core.seeds import derive
 from medaug.core.types import Affine
-from medaug.transforms import scan
-from medaug.transforms.carvemix import carvemix
-from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
-from medaug.transforms.copypaste import copypaste
-from medaug.transforms.cutmix import cutmix
+from medaug.transforms.mixtures import (
+    CarveMixArguments,
+    ContrastArguments,
+    CopyPasteArguments,
+    CutMixArguments,
+    Mixture,
+    change_contrast,
+)
 from medaug.transforms.pairs import POOL, open_pairs
-from medaug.transforms.scan import Scan, isolated_rng
+from medaug.transforms.scan import Scan, isolated_rng, pick
 from medaug.transforms.sources import (
+    SEEDS,
     Anchor,
-    Cases,
     Donor,
     Draw,
-    Mixing,
+    MixArguments,
     check_anchor,
-    check_donors,
     mixed,
-    open_donors,
+    name_source,
 )
-from medaug.transforms.synthesis import SMOOTH_MM, STRENGTH, Mode, Recipe, synthetic
+from medaug.transforms.synthesis import SynthesisArguments, check_synthesis
+
+Source = str | Path | Sequence[tio.Subject]
 
 
-def pick(
+@dataclass(kw_only=True, eq=False, repr=False)
+class _Case(tio.Transform):
+    """Changes one scalar image of a subject, and its label map."""
+
+    image: str | None = None
+    """Name of the scalar image; may be left out where a subject has only one."""
+    label: str | None = None
+    """Name of its label map; may be left out where a subject has only one or none."""
+    copy: bool = True
+    """Whether to leave the subject that is given as it is, and change a copy."""
+    include: Sequence[str] | None = None
+    """Names of the only images that are looked at; None for all."""
+    exclude: Sequence[str] | None = None
+    """Names of images that are not looked at."""
+    keep: dict[str, str] | None = None
+    """Images to keep as they were, and the names they get."""
+    parse_input: bool = True
+    """Whether what is given becomes a ``torchio.Subject`` first."""
+    label_keys: Sequence[str] | None = None
+    """Names of label maps, where a dictionary is given."""
+
+    def start(self, p: float, copy: bool) -> None:
+        """Call torchio's constructor."""
+        tio.Transform.__init__(
+            self,
+            p=p,
+            copy=copy,
+            include=self.include,
+            exclude=self.exclude,
+            keep=self.keep,
+            parse_input=self.parse_input,
+            label_keys=self.label_keys,
+        )
+
+    def pick(self, subject: tio.Subject) -> tuple[str, str | None]:
+        """The names of the scalar image to change and of its label map, if there is one.
+
+        Raises:
+            ConfigError: the subject's images do not say which.
+        """
+        return _pick(subject, self.image, self.label, self.include, self.exclude)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class _Fixed(_Case):
+    """A change whose parameters are given: what a history keeps."""
+
+    p: float = 1.0
+    """Probability of the change."""
+
+    def __post_init__(self) -> None:
+        self.start(self.p, self.copy)
+
+
+@dataclass(eq=False, repr=False)
+class _Random(_Case, RandomTransform):
+    """Draws the parameters of its counterpart and applies that."""
+
+    fixed: ClassVar[type[_Fixed]]
+
+    def begin(self, p: float) -> None:
+        """Call torchio's constructor; the counterpart makes the copy."""
+        self.copies = self.copy
+        self.start(p, copy=False)
+
+    def apply_drawn(self, subject: tio.Subject, **drawn: Any) -> tio.Subject:
+        """Apply the counterpart with the parameters that were drawn and this one's arguments."""
+        taken = {field.name for field in fields(self.fixed)} - {"p", *drawn}
+        shared = {name: getattr(self, name) for name in taken if hasattr(self, name)}
+        return self.fixed(**{**shared, **drawn, "copy": self.copies})(subject)
+
+
+@dataclass(eq=False, repr=False)
+class Synthesis(SynthesisArguments, _Fixed):
+    """Replace a subject's image and label map by one synthetic pair, with its affine and HU.
+
+    The other entries of the subject stay, and so do data types, where they can hold the values.
+
+    In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
+    thick, so follow it by ``Resample`` or ``CropOrPad`` where subjects must agree.  In the modes
+    ``vary`` and ``redraw`` it is this case, slice by slice, on its own voxels; outside the model's
+    field of view it stays as it is.  ``redraw`` leaves the label map alone.
+
+    Raises:
+        ConfigError: the subject's images do not say which to replace, or the mode does not suit
+            the source or the subject.
+        DataError: ``source`` cannot be used, or has other weights than ``fingerprint``.
+    """
+
+    source: str | Path
+    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
+    ``medaug synthesize``."""
+    index: int
+    """Which sample, or which draw of this case."""
+    _: KW_ONLY
+    fingerprint: str | None = None
+    """The weights expected, 12 characters, as in a history; None for any."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.source, self.index = check_synthesis(self, self.source, POOL), int(self.index)
+        self.args_names = ["source", "index", "mode", "image", "label", "strength", "smooth_mm"]
+        self.args_names += ["seed", "device", "fingerprint"]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Put the pair in place; called by torchio."""
+        image, label = self.pick(subject)
+        with isolated_rng():
+            mine = arrays(subject, image, None if self.mode == "replace" else label)
+            drawn = self.synthetic(mine, str(self.source), self.index, self.fingerprint)
+        if label is not None and drawn.label is None:
+            raise ConfigError(
+                f"{self.source}: draws no label maps, and the subject's {label!r} would no longer "
+                f"match its image; exclude=[{label!r}] leaves it as it is"
+            )
+        return _put_back(subject, image, label, drawn, drawn.affine)
+
+
+@dataclass(eq=False, repr=False)
+class RandomSynthesis(SynthesisArguments, _Random):
+    """Replace a subject's image and label map by a synthetic pair, with probability ``p``.
+
+    ``Synthesis`` says what is replaced and what stays.  To replace, the draw of the sample is
+    uniform: over all of a synthesised folder, or over the first ``pool`` samples of a run.  Each
+    process that draws from a run decodes each block of samples once, when first needed.
+
+    Raises:
+        ConfigError: an argument is out of range, or the mode needs a run.
+        DataError: ``source`` is neither a run nor a synthesised folder.
+    """
+
+    fixed = Synthesis
+
+    source: str | Path
+    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
+    ``medaug synthesize``."""
+    p: float = 0.3
+    """Probability of replacing."""
+    _: KW_ONLY
+    pool: int = POOL
+    """How many samples of a run take part; more variety for more computing."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.source = check_synthesis(self, self.source, self.pool)
+        self.args_names = ["source", "mode", "image", "label", "strength", "smooth_mm", "seed"]
+        self.args_names += ["pool", "device"]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Draw a sample and put it in place; called by torchio."""
+        source = str(self.source)
+        with isolated_rng():
+            fingerprint = open_pairs(source, self.device).fingerprint
+        index = self.draw_index(source, self.pool, _randint)
+        return self.apply_drawn(subject, index=index, fingerprint=fingerprint)
+
+
+@dataclass(eq=False, repr=False)
+class _Mix(Mixture, _Fixed):
+    """One case of a source mixed into a subject's image and label map.
+
+    Raises:
+        ConfigError: the subject's images do not say which to change, or the two do not fit.
+        DataError: ``source`` cannot be used, or gives another case than ``fingerprint``.
+    """
+
+    source: Source
+    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
+    images and labels as nnU-Net's, or a sequence of subjects."""
+    index: int
+    """Which case of the source."""
+    draw: int
+    """Random seed of everything else that is random."""
+    _: KW_ONLY
+    seed: int = 0
+    """Random seed of a run's samples."""
+    device: str = "cpu"
+    """Where a run's model is computed."""
+    fingerprint: str | None = None
+    """The case or weights expected, 12 characters, as in a history; None for any."""
+    anchor: Anchor = "middle"
+    """What is laid on what: ``middle``, the middles of the two cases, or ``label``, the middles of
+    their labels, where both have any."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_anchor(self.anchor)
+        read = partial(_read, image=self.image, label=self.label)
+        self.source, self.cases = name_source(self.source, read)
+        self.index, self.draw = int(self.index), int(self.draw)
+        for name, value in self.own().items():
+            setattr(self, name, value)
+        self.args_names = ["source", "index", "draw", "image", "label", "seed", "device"]
+        self.args_names += ["fingerprint", "anchor", *self.names]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Mix the case in; called by torchio."""
+        image, label = self.pick(subject)
+        mine = arrays(subject, image, label)
+        drawn = Draw(**{field.name: getattr(self, field.name) for field in fields(Draw)})
+        with isolated_rng():
+            result = mixed(mine, self.mixing(), drawn)
+        return _put_back(subject, image, label, result)
+
+
+@dataclass(eq=False, repr=False)
+class CutMix(CutMixArguments, _Mix):
+    """Put a box of another case in the place of this one's, image and label map alike."""
+
+
+@dataclass(eq=False, repr=False)
+class CarveMix(CarveMixArguments, _Mix):
+    """Put in the region around another case's lesion, of random extent, with its labels."""
+
+
+@dataclass(eq=False, repr=False)
+class CopyPaste(CopyPasteArguments, _Mix):
+    """Lay another case's labelled voxels over this one."""
+
+
+@dataclass(eq=False, repr=False)
+class _RandomMix(MixArguments, Mixture, _Random):
+    """Mix a case of a source into a subject, with probability ``p``.
+
+    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
+    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        DataError: ``source`` is none of these.
+    """
+
+    source: Source
+    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
+    images and labels as nnU-Net's, or a sequence of subjects."""
+    p: float = 0.3
+    """Probability of mixing."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.check_mix()
+        read = partial(_read, image=self.image, label=self.label)
+        self.source, self.cases = name_source(self.source, read)
+        self.args_names = ["source", "image", "label", "seed", "pool", "device", "anchor"]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Draw a case and mix it in; called by torchio."""
+        return self.apply_drawn(subject, **vars(self.draw_case(str(self.source), _randint)))
+
+
+@dataclass(eq=False, repr=False)
+class RandomCutMix(CutMixArguments, _RandomMix):
+    """Mix by CutMix (Yun et al., ICCV 2019), with probability ``p``: a box of another case."""
+
+    fixed = CutMix
+
+
+@dataclass(eq=False, repr=False)
+class RandomCarveMix(CarveMixArguments, _RandomMix):
+    """Mix by CarveMix (Zhang et al., MICCAI 2021), with probability ``p``: another's lesion."""
+
+    fixed = CarveMix
+
+
+@dataclass(eq=False, repr=False)
+class RandomCopyPaste(CopyPasteArguments, _RandomMix):
+    """Mix by copy-paste (Ghiasi et al., CVPR 2021), with probability ``p``: labelled voxels."""
+
+    fixed = CopyPaste
+
+
+@dataclass(eq=False, repr=False)
+class LabelContrast(ContrastArguments, _Fixed):
+    """Give every label and every class of the background a new mean intensity.
+
+    Raises:
+        ConfigError: an argument is out of range, or the subject's images do not say which.
+    """
+
+    draw: int
+    """Random seed of all that is random."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.draw = int(self.draw)
+        self.args_names = ["draw", "image", "label", *self.contrast()]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Change the image; called by torchio."""
+        image, label = self.pick(subject)
+        mine = arrays(subject, image, label)
+        with isolated_rng():
+            result = change_contrast(mine, self.draw, self.contrast())
+        return _put_back(subject, image, None, result)
+
+
+@dataclass(eq=False, repr=False)
+class RandomLabelContrast(ContrastArguments, _Random):
+    """Give all tissues new intensities, with probability ``p``, after SynthSeg (2023).
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    fixed = LabelContrast
+
+    p: float = 0.3
+    """Probability of the change."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.contrast()
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Draw intensities and apply them; called by torchio."""
+        return self.apply_drawn(subject, draw=_randint(SEEDS))
+
+
+def _pick(
     subject: Any,
     image: str | None,
     label: str | None,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
 ) -> tuple[str, str | None]:
-    """The names of the scalar image to change and of its label map, if there is one.
-
-    Raises:
-        ConfigError: the subject's images do not say which.
-    """
     images = subject.get_images_dict(intensity_only=False, include=include, exclude=exclude)
     scalars = [name for name, image in images.items() if isinstance(image, tio.ScalarImage)]
     maps = [name for name, image in images.items() if isinstance(image, tio.LabelMap)]
-    return scan.pick(scalars, maps, image, label)
+    return pick(scalars, maps, image, label)
+
+
+def _read(subject: tio.Subject, image: str | None, label: str | None) -> Donor:
+    return arrays(subject, *_pick(subject, image, label))
 
 
 def arrays(subject: Any, image: str, label: str | None) -> Donor:
@@ -79,7 +398,24 @@ def arrays(subject: Any, image: str, label: str | None) -> Donor:
     return Donor(values, ids[0], affine)
 
 
-def like(old: Any, array: npt.NDArray[Any], affine: Affine) -> Any:
+def _put_back(
+    subject: tio.Subject,
+    image: str,
+    label: str | None,
+    changed: Scan | Donor,
+    affine: Affine | None = None,
+) -> tio.Subject:
+    """Put new voxels in; without ``affine`` each image keeps its own."""
+    fresh = {image: changed.image}
+    if label is not None and changed.label is not None:
+        fresh[label] = changed.label[None]
+    for name, array in fresh.items():
+        old = subject[name]
+        subject.add_image(_like(old, array, old.affine if affine is None else affine), name)
+    return subject
+
+
+def _like(old: Any, array: npt.NDArray[Any], affine: Affine) -> Any:
     """An image of the class, type and extra keys of ``old`` holding ``array`` (c, x, y, z).
 
     The type is the array's own where that of ``old`` cannot hold the values.
@@ -94,505 +430,6 @@ def like(old: Any, array: npt.NDArray[Any], affine: Affine) -> Any:
     return kind(tensor=tensor, affine=affine, **extra)
 
 
-Source = str | Path | Sequence[tio.Subject]
-
-
-_DRAWN = ["source", "index", "draw", "image", "label", "seed", "device", "fingerprint", "anchor"]
-
-
-class _Mix(tio.Transform):
-    """One case of a source mixed into a subject's image and label map; see its subclasses.
-
-    Args:
-        source: a run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a
-            folder of images and labels as nnU-Net's, or a sequence of subjects.
-        index: which case.
-        draw: the seed of everything else that is random.
-        image: name of the scalar image; may be left out where there is only one.
-        label: name of its label map; may be left out where there is only one or none.
-        seed: which family of samples a run draws from.
-        device: where a run's model is computed.
-        fingerprint: of the case or weights expected, as in a history; None for any.
-        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
-            middles of their labels, where both have any.
-        **kwargs: see ``torchio.Transform``.
-
-    Raises:
-        ConfigError: the subject's images do not say which to change, or the two do not fit.
-        DataError: ``source`` cannot be used, or gives another case than ``fingerprint``.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        index: int,
-        draw: int,
-        *,
-        image: str | None = None,
-        label: str | None = None,
-        seed: int = 0,
-        device: str = "cpu",
-        fingerprint: str | None = None,
-        anchor: Anchor = "middle",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_anchor(anchor)
-        self.anchor = anchor
-        self.source, self.cases = _named(source, image, label)
-        self.index, self.draw, self.image, self.label = int(index), int(draw), image, label
-        self.seed, self.device, self.fingerprint = seed, device, fingerprint
-        self.args_names = [*_DRAWN, *self.options()]
-
-    @abstractmethod
-    def options(self) -> dict[str, Any]:
-        """The rival's own arguments by name."""
-
-    @abstractmethod
-    def mixing(self) -> Mixing:
-        """The rival as a function of two scans and a generator."""
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Mix the case in; called by torchio."""
-        image, label = pick(subject, self.image, self.label, self.include, self.exclude)
-        mine = arrays(subject, image, label)
-        drawn = Draw(
-            self.source,
-            self.index,
-            self.draw,
-            self.seed,
-            self.device,
-            self.fingerprint,
-            self.anchor,
-        )
-        with isolated_rng():
-            result = mixed(mine, self.mixing(), drawn)
-        return _put_back(subject, image, label, result)
-
-
-class CutMix(_Mix):
-    """A box of another case in the place of this one's, image and label map alike.
-
-    Args:
-        *args: ``source``, ``index`` and ``draw``.
-        alpha: the share of voxels that stays is drawn from Beta(alpha, alpha).
-        **kwargs: those of all mixing transforms, and ``torchio.Transform``'s.
-    """
-
-    def __init__(self, *args: Any, alpha: float = 1.0, **kwargs: Any) -> None:
-        self.alpha = alpha
-        super().__init__(*args, **kwargs)
-
-    def options(self) -> dict[str, Any]:
-        """See ``_Mix``."""
-        return {"alpha": self.alpha}
-
-    def mixing(self) -> Mixing:
-        """See ``_Mix``."""
-        return partial(cutmix, **self.options())
-
-
-class CarveMix(_Mix):
-    """The region around another case's lesion, of random extent, image and label map alike.
-
-    Args:
-        *args: ``source``, ``index`` and ``draw``.
-        labels: ids that are the lesion; None for all but 0.
-        **kwargs: those of all mixing transforms, and ``torchio.Transform``'s.
-    """
-
-    def __init__(self, *args: Any, labels: Collection[int] | None = None, **kwargs: Any) -> None:
-        self.labels = _ids(labels)
-        super().__init__(*args, **kwargs)
-
-    def options(self) -> dict[str, Any]:
-        """See ``_Mix``."""
-        return {"labels": self.labels}
-
-    def mixing(self) -> Mixing:
-        """See ``_Mix``."""
-        return partial(carvemix, **self.options())
-
-
-class CopyPaste(_Mix):
-    """Another case's labelled voxels laid over this one.
-
-    Args:
-        *args: ``source``, ``index`` and ``draw``.
-        labels: ids to copy; None for all but 0.
-        shift_mm: largest shift along each axis.
-        **kwargs: those of all mixing transforms, and ``torchio.Transform``'s.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        labels: Collection[int] | None = None,
-        shift_mm: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        self.labels, self.shift_mm = _ids(labels), shift_mm
-        super().__init__(*args, **kwargs)
-
-    def options(self) -> dict[str, Any]:
-        """See ``_Mix``."""
-        return {"labels": self.labels, "shift_mm": self.shift_mm}
-
-    def mixing(self) -> Mixing:
-        """See ``_Mix``."""
-        return partial(copypaste, **self.options())
-
-
-class _RandomMix(RandomTransform):
-    """Now and then, a case of a source mixed into a subject; see its subclasses.
-
-    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
-    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
-
-    Args:
-        source: a run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a
-            folder of images and labels as nnU-Net's, or a sequence of subjects.
-        p: probability of mixing.
-        image: name of the scalar image; may be left out where there is only one.
-        label: name of its label map; may be left out where there is only one or none.
-        seed: which family of samples a run draws from.
-        pool: how many samples of a run take part.
-        device: where a run's model is computed; with worker processes, ``cpu``.
-        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
-            middles of their labels, where both have any.
-        **kwargs: the rival's own arguments, and those of ``torchio.Transform``.
-
-    Raises:
-        ConfigError: an argument is out of range.
-        DataError: ``source`` is none of these.
-    """
-
-    fixed: type[_Mix]
-
-    def __init__(
-        self,
-        source: Source,
-        p: float = 0.3,
-        *,
-        image: str | None = None,
-        label: str | None = None,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        anchor: Anchor = "middle",
-        **kwargs: Any,
-    ) -> None:
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        trial = self.fixed(source, 0, 0, image=image, label=label, anchor=anchor, **kwargs)
-        self.own = trial.options()
-        base = {k: v for k, v in kwargs.items() if k not in self.own}
-        super().__init__(p=p, **(base | {"copy": False}))  # its counterpart makes the copy
-        self.copies = kwargs.get("copy", True)
-        self.source, self.cases, self.image, self.label = trial.source, trial.cases, image, label
-        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
-        self.args_names = ["source", "image", "label", "seed", "pool", "device", "anchor"]
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Draw a case and mix it in; called by torchio."""
-        with isolated_rng():
-            donors = open_donors(self.source, self.device)
-        indices = donors.indices(self.pool)
-        index = indices[int(torch.randint(len(indices), (1,)))]
-        draw = self._get_random_seed()
-        with isolated_rng():
-            fingerprint = donors.fingerprint(index, self.seed)
-        fixed = self.fixed(
-            self.source,
-            index,
-            draw,
-            image=self.image,
-            label=self.label,
-            seed=self.seed,
-            device=self.device,
-            fingerprint=fingerprint,
-            anchor=self.anchor,
-            **self.own,
-            **(self._get_base_args() | {"copy": self.copies}),
-        )
-        return fixed(subject)
-
-
-class RandomCutMix(_RandomMix):
-    """Now and then CutMix (Yun et al. 2019): a box of another case; ``alpha`` as in ``CutMix``."""
-
-    fixed = CutMix
-
-
-class RandomCarveMix(_RandomMix):
-    """Now and then CarveMix (Zhang et al. 2021): the region around another case's lesion."""
-
-    fixed = CarveMix
-
-
-class RandomCopyPaste(_RandomMix):
-    """Now and then copy-paste (Ghiasi et al. 2021): another case's labelled voxels on top."""
-
-    fixed = CopyPaste
-
-
-class LabelContrast(tio.Transform):
-    """A new mean intensity for every label and every class of the background.
-
-    Args:
-        draw: the seed of all that is random.
-        image: name of the scalar image; may be left out where there is only one.
-        label: name of its label map; may be left out where there is only one or none.
-        clusters: into how many classes of intensity to divide what no label covers.
-        means: range of the new means; None for that of the image's own intensities.
-        gains: range of the factor on the texture, where that is kept.
-        deviations: range of the standard deviation, where the texture is Gaussian.
-        texture: ``kept`` or ``gaussian``.
-        strength: 0 for no change, 1 for what was drawn.
-        limits: lowest and highest intensity of the result; HU unless given.
-        **kwargs: see ``torchio.Transform``.
-
-    Raises:
-        ConfigError: an argument is out of range, or the subject's images do not say which.
-    """
-
-    def __init__(
-        self,
-        draw: int,
-        *,
-        image: str | None = None,
-        label: str | None = None,
-        clusters: int = 4,
-        means: tuple[float, float] | None = None,
-        gains: tuple[float, float] = (0.5, 1.5),
-        deviations: tuple[float, float] = (0.0, 30.0),
-        texture: Texture = "kept",
-        strength: float = 1.0,
-        limits: tuple[float, float] = HU_RANGE,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_contrast(clusters, means, gains, deviations, texture, strength, limits)
-        self.draw, self.image, self.label, self.clusters = int(draw), image, label, clusters
-        self.means, self.gains, self.deviations = means, gains, deviations
-        self.texture, self.strength, self.limits = texture, strength, limits
-        self.args_names = ["draw", "image", "label", *_CONTRAST]
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Change the image; called by torchio."""
-        image, label = pick(subject, self.image, self.label, self.include, self.exclude)
-        mine = arrays(subject, image, label)
-        options = {name: getattr(self, name) for name in _CONTRAST}
-        rng = np.random.default_rng(derive(self.draw, "contrast"))
-        with isolated_rng():
-            scan = Scan(mine.image, mine.label, spacing(mine.affine))
-            result = randomise_contrast(scan, rng, **options)
-        return _put_back(subject, image, None, result)
-
-
-_CONTRAST = ["clusters", "means", "gains", "deviations", "texture", "strength", "limits"]
-
-
-class RandomLabelContrast(RandomTransform):
-    """Now and then new intensities for all tissues, after SynthSeg (Billot et al. 2023).
-
-    Args:
-        p: probability of the change.
-        **kwargs: those of ``LabelContrast`` but ``draw``, and those of ``torchio.Transform``.
-
-    Raises:
-        ConfigError: an argument is out of range.
-    """
-
-    def __init__(self, p: float = 0.3, **kwargs: Any) -> None:
-        trial = LabelContrast(0, **kwargs)
-        self.own = {name: getattr(trial, name) for name in ["image", "label", *_CONTRAST]}
-        base = {k: v for k, v in kwargs.items() if k not in self.own}
-        super().__init__(p=p, **(base | {"copy": False}))  # its counterpart makes the copy
-        self.copies = kwargs.get("copy", True)
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Draw intensities and apply them; called by torchio."""
-        base = self._get_base_args() | {"copy": self.copies}
-        fixed = LabelContrast(self._get_random_seed(), **self.own, **base)
-        return fixed(subject)
-
-
-def _named(source: Source, image: str | None, label: str | None) -> tuple[str, Cases | None]:
-    """The source's name, and what keeps it alive where it is a sequence."""
-    if isinstance(source, str | Path):
-        check_donors(str(source))
-        return str(source), None
-    cases = Cases(source, partial(_read, image=image, label=label))
-    return cases.name, cases
-
-
-def _read(subject: tio.Subject, image: str | None, label: str | None) -> Donor:
-    return arrays(subject, *pick(subject, image, label))
-
-
-def _ids(labels: Collection[int] | None) -> list[int] | None:
-    return None if labels is None else sorted(int(number) for number in labels)
-
-
-def _put_back(subject: tio.Subject, image: str, label: str | None, result: Scan) -> tio.Subject:
-    affine = np.asarray(subject[image].affine)
-    fresh = {image: like(subject[image], result.image, affine)}
-    if label is not None and result.label is not None:
-        old = subject[label]
-        fresh[label] = like(old, result.label[None], np.asarray(old.affine))
-    for name, new in fresh.items():
-        subject.add_image(new, name)
-    return subject
-
-
-class Synthesis(tio.Transform):
-    """Replace a subject's image and label map by one synthetic pair, with its affine and HU.
-
-    The other entries of the subject stay, and so do data types, where they can hold the values.
-
-    In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
-    thick, so follow it by ``Resample`` or ``CropOrPad`` where subjects must agree.  In the modes
-    ``vary`` and ``redraw`` it is this case, slice by slice, on its own voxels; outside the model's
-    field of view it stays as it is.  ``redraw`` leaves the label map alone.
-
-    Args:
-        source: a run folder, a ``.safetensors`` file, or, to replace, a folder written by
-            ``medaug synthesize``.
-        index: which sample, or which draw of this case.
-        mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
-        image: name of the scalar image to replace; may be left out where there is only one.
-        label: name of the label map to replace; may be left out where there is only one or none.
-        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
-        smooth_mm: over which length along z the slices' draws resemble each other.
-        seed: which family of samples a run draws from; without meaning for a folder.
-        device: where a run's model is computed.
-        fingerprint: the weights expected, as in a history; None for any.
-        **kwargs: see ``torchio.Transform``.
-
-    Raises:
-        ConfigError: the subject's images do not say which to replace, or the mode does not suit
-            the source or the subject.
-        DataError: ``source`` cannot be used, or has other weights than ``fingerprint``.
-    """
-
-    def __init__(
-        self,
-        source: str | Path,
-        index: int,
-        *,
-        mode: Mode = "replace",
-        image: str | None = None,
-        label: str | None = None,
-        strength: float = STRENGTH,
-        smooth_mm: float = SMOOTH_MM,
-        seed: int = 0,
-        device: str = "cpu",
-        fingerprint: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.source, self.index, self.mode = str(source), int(index), mode
-        self.image, self.label = image, label
-        self.strength, self.smooth_mm = strength, smooth_mm
-        self.seed, self.device, self.fingerprint = seed, device, fingerprint
-        self.recipe = Recipe(self.source, mode, seed, device, strength, smooth_mm)
-        self.recipe.check()
-        self.args_names = ["source", "index", "mode", "image", "label", "strength", "smooth_mm"]
-        self.args_names += ["seed", "device", "fingerprint"]
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Put the pair in place; called by torchio."""
-        image, label = pick(subject, self.image, self.label, self.include, self.exclude)
-        with isolated_rng():
-            mine = arrays(subject, image, None if self.mode == "replace" else label)
-            drawn = synthetic(mine, self.recipe, self.index, self.fingerprint)
-        if label is not None and drawn.label is None:
-            raise ConfigError(
-                f"{self.source}: draws no label maps, and the subject's {label!r} would no longer "
-                f"match its image; exclude=[{label!r}] leaves it as it is"
-            )
-        fresh = {image: like(subject[image], drawn.image, drawn.affine)}
-        if label is not None and drawn.label is not None:
-            fresh[label] = like(subject[label], drawn.label[None], drawn.affine)
-        for name, new in fresh.items():
-            subject.add_image(new, name)
-        return subject
-
-
-class RandomSynthesis(RandomTransform):
-    """Now and then, a synthetic pair in the place of a subject's image and label map.
-
-    See ``Synthesis`` for what is replaced and what stays.  To replace, the draw of the sample is
-    uniform: over all of a synthesised folder, or over the first ``pool`` samples of a run.  Each
-    process that draws from a run decodes each block of samples once, when first needed.
-
-    Args:
-        source: a run folder, a ``.safetensors`` file, or, to replace, a folder written by
-            ``medaug synthesize``.
-        p: probability of replacing.
-        mode: ``replace``, ``vary`` (the run needs an encoder) or ``redraw`` (a run in layout mode).
-        image: name of the scalar image to replace; may be left out where there is only one.
-        label: name of the label map to replace; may be left out where there is only one or none.
-        strength: how far ``vary`` goes, above 0, little, to 1, all that the prior allows.
-        smooth_mm: over which length along z the slices' draws resemble each other.
-        seed: which family of samples a run draws from; without meaning for a folder.
-        pool: how many samples of a run take part; more variety for more computing.
-        device: where a run's model is computed; with worker processes, ``cpu``.
-        **kwargs: see ``torchio.Transform``.
-
-    Raises:
-        ConfigError: an argument is out of range, or the mode needs a run.
-        DataError: ``source`` is neither a run nor a synthesised folder.
-    """
-
-    def __init__(
-        self,
-        source: str | Path,
-        p: float = 0.3,
-        *,
-        mode: Mode = "replace",
-        image: str | None = None,
-        label: str | None = None,
-        strength: float = STRENGTH,
-        smooth_mm: float = SMOOTH_MM,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(p=p, **(kwargs | {"copy": False}))  # `Synthesis` makes the copy
-        self.copies = kwargs.get("copy", True)
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        self.source, self.mode, self.image, self.label = str(source), mode, image, label
-        self.strength, self.smooth_mm = strength, smooth_mm
-        self.seed, self.pool, self.device = seed, pool, device
-        self.recipe = Recipe(self.source, mode, seed, device, strength, smooth_mm)
-        self.recipe.check()
-        self.args_names = ["source", "mode", "image", "label", "strength", "smooth_mm", "seed"]
-        self.args_names += ["pool", "device"]
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        """Draw a sample and put it in place; called by torchio."""
-        with isolated_rng():
-            pairs = open_pairs(self.source, self.device)
-        if self.mode == "replace":
-            indices = pairs.indices(self.pool)
-            index = indices[int(torch.randint(len(indices), (1,)))]
-        else:
-            index = self._get_random_seed()
-        fixed = Synthesis(
-            self.source,
-            index,
-            mode=self.mode,
-            image=self.image,
-            label=self.label,
-            strength=self.strength,
-            smooth_mm=self.smooth_mm,
-            seed=self.seed,
-            device=self.device,
-            fingerprint=pairs.fingerprint,
-            **(self._get_base_args() | {"copy": self.copies}),
-        )
-        return fixed(subject)
+def _randint(below: int) -> int:
+    """A random integer from 0 to below ``below``, from torch's global generator."""
+    return int(torch.randint(below, (1,)))

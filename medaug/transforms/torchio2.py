@@ -1,4 +1,4 @@
-"""The transforms in torchio 2's form: ``make_params`` samples, ``apply_transform`` applies.
+"""Transforms for torchio 2: ``make_params`` samples, ``apply_transform`` applies.
 
 Parameters are plain JSON values that name the source, the case and the draw, and stand in a
 subject's history; ``apply_transform`` with them gives the same result again.  In a batch every
@@ -6,7 +6,8 @@ element has its own.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,42 +18,46 @@ import torch
 import torchio as tio
 
 from medaug.core.errors import ConfigError
-from medaug.core.geometry import HU_RANGE, spacing
-from medaug.core.seeds import derive
-from medaug.transforms.carvemix import carvemix
-from medaug.transforms.contrast import Texture, check_contrast, randomise_contrast
-from medaug.transforms.copypaste import copypaste
-from medaug.transforms.cutmix import cutmix
-from medaug.transforms.pairs import POOL, open_pairs
-from medaug.transforms.scan import Scan, isolated_rng, pick
-from medaug.transforms.sources import (
-    Anchor,
-    Cases,
-    Donor,
-    Draw,
-    check_anchor,
-    check_donors,
-    mixed,
-    open_donors,
+from medaug.transforms.mixtures import (
+    CarveMixArguments,
+    ContrastArguments,
+    CopyPasteArguments,
+    CutMixArguments,
+    Mixture,
+    change_contrast,
 )
-from medaug.transforms.synthesis import SMOOTH_MM, STRENGTH, Mode, Recipe, synthetic
+from medaug.transforms.pairs import POOL, open_pairs
+from medaug.transforms.scan import isolated_rng, pick
+from medaug.transforms.sources import SEEDS, Donor, Draw, MixArguments, mixed, name_source
+from medaug.transforms.synthesis import SynthesisArguments, check_synthesis
 
-SEEDS = 2**31
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class _OnCases(tio.Transform):
-    """Changes an image and its label map, element by element, by parameters that are drawn.
+    """Changes an image and its label map, element by element, by parameters that are drawn."""
 
-    Args:
-        p: probability of the change.
-        image: name of the scalar image; may be left out where there is only one.
-        label: name of its label map; may be left out where there is only one or none.
-        **kwargs: see ``torchio.Transform``.
-    """
+    image: str | None = None
+    """Name of the scalar image; may be left out where a subject has only one."""
+    label: str | None = None
+    """Name of its label map; may be left out where a subject has only one or none."""
+    copy: bool = True
+    """Whether to leave the subject that is given as it is, and change a copy."""
+    per_instance: bool = True
+    """Whether every element of a batch is changed with its own probability."""
+    include: list[str] | None = None
+    """Names of the only images that are looked at; None for all."""
+    exclude: list[str] | None = None
+    """Names of images that are not looked at."""
 
-    def __init__(self, p: float, image: str | None, label: str | None, **kwargs: Any) -> None:
-        super().__init__(p=p, **kwargs)
-        self.image, self.label = image, label
+    def begin(self, p: float) -> None:
+        """Call torchio's constructor."""
+        super().__init__(
+            p=p,
+            copy=self.copy,
+            per_instance=self.per_instance,
+            include=self.include,
+            exclude=self.exclude,
+        )
 
     @property
     def supports_per_instance_params(self) -> bool:
@@ -60,7 +65,7 @@ class _OnCases(tio.Transform):
         return True
 
     @abstractmethod
-    def draw(self) -> dict[str, Any]:
+    def draw_parameters(self) -> dict[str, Any]:
         """The parameters of one element, JSON values."""
 
     @abstractmethod
@@ -70,7 +75,7 @@ class _OnCases(tio.Transform):
     def make_params(self, batch: Any) -> dict[str, Any]:
         """Draw for every element of a batch; called by torchio."""
         n = self._resolve_n(batch)
-        drawn = [self.draw() for _ in range(n or 1)]
+        drawn = [self.draw_parameters() for _ in range(n or 1)]
         if n is None:
             return drawn[0]
         params = {key: [one[key] for one in drawn] for key in drawn[0]}
@@ -102,226 +107,131 @@ class _OnCases(tio.Transform):
             return self.change(mine, params)
 
 
-class RandomSynthesis(_OnCases):
-    """Now and then, a synthetic pair in the place of a subject's image and label map.
+@dataclass(eq=False, repr=False)
+class RandomSynthesis(SynthesisArguments, _OnCases):
+    """Replace a subject's image and label map by a synthetic pair, with probability ``p``.
 
-    The form for torchio 2 of the transform that `medaug.transforms.torchio1` describes, with the
-    same arguments.
+    In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
+    thick; in the modes ``vary`` and ``redraw`` it is this case, slice by slice, on its own voxels.
+
+    Raises:
+        ConfigError: an argument is out of range, or the mode needs a run.
+        DataError: ``source`` is neither a run nor a synthesised folder.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        p: float = 0.3,
-        *,
-        mode: Mode = "replace",
-        image: str | None = None,
-        label: str | None = None,
-        strength: float = STRENGTH,
-        smooth_mm: float = SMOOTH_MM,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(p, image, label, **kwargs)
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        self.source, self.mode, self.pool = str(source), mode, pool
-        self.strength, self.smooth_mm, self.seed, self.device = strength, smooth_mm, seed, device
-        self.recipe().check()
+    source: str | Path
+    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
+    ``medaug synthesize``."""
+    p: float = 0.3
+    """Probability of replacing."""
+    _: KW_ONLY
+    pool: int = POOL
+    """How many samples of a run take part; more variety for more computing."""
 
-    def recipe(self) -> Recipe:
-        """What of which source."""
-        return Recipe(self.source, self.mode, self.seed, self.device, self.strength, self.smooth_mm)
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.source = check_synthesis(self, self.source, self.pool)
 
-    def draw(self) -> dict[str, Any]:
-        """See ``_OnCases``."""
+    def draw_parameters(self) -> dict[str, Any]:
+        """The sample, its source and how it is put in."""
+        source = str(self.source)
         with isolated_rng():
-            pairs = open_pairs(self.source, self.device)
-        index = _integer(SEEDS)
-        if self.mode == "replace":
-            indices = pairs.indices(self.pool)
-            index = int(indices[index % len(indices)])
-        names = ("source", "mode", "strength", "smooth_mm", "seed", "device")
-        told = {name: getattr(self, name) for name in names}
-        return told | {"index": index, "fingerprint": pairs.fingerprint}
+            fingerprint = open_pairs(source, self.device).fingerprint
+        index = self.draw_index(source, self.pool, _randint)
+        options = {field.name: getattr(self, field.name) for field in fields(SynthesisArguments)}
+        return {"source": source, **options, "index": index, "fingerprint": fingerprint}
 
     def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """See ``_OnCases``."""
-        recipe = Recipe(**{k: v for k, v in params.items() if k not in ("index", "fingerprint")})
-        drawn = synthetic(mine, recipe, params["index"], params["fingerprint"])
+        """The synthetic pair."""
+        where = {name: params[name] for name in ("source", "index", "fingerprint")}
+        options = SynthesisArguments(**{k: v for k, v in params.items() if k not in where})
+        drawn = options.synthetic(mine, **where)
         if mine.label is not None and drawn.label is None:
             raise ConfigError(
-                f"{recipe.source}: draws no label maps, and the subject's would no longer match "
+                f"{where['source']}: draws no label maps, and the subject's would no longer match "
                 "its image; exclude it to leave it as it is"
             )
         return drawn
 
 
-class _RandomMix(_OnCases):
-    """Now and then, a case of a source mixed in.
+@dataclass(eq=False, repr=False)
+class _RandomMix(MixArguments, Mixture, _OnCases):
+    """Mix a case of a source into a subject, with probability ``p``.
 
-    Arguments as in `medaug.transforms.torchio1`.
+    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
+    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        DataError: ``source`` is none of these.
     """
 
-    def __init__(
-        self,
-        source: str | Path | Sequence[Any],
-        p: float = 0.3,
-        *,
-        image: str | None = None,
-        label: str | None = None,
-        seed: int = 0,
-        pool: int = POOL,
-        device: str = "cpu",
-        anchor: Anchor = "middle",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(p, image, label, **kwargs)
-        if pool < 1:
-            raise ConfigError(f"pool must be at least 1, got {pool}")
-        check_anchor(anchor)
-        self.seed, self.pool, self.device, self.anchor = seed, pool, device, anchor
-        self.cases: Cases | None = None
-        if isinstance(source, str | Path):
-            check_donors(str(source))
-            self.source = str(source)
-        else:
-            self.cases = Cases(source, partial(_read, image=image, label=label))
-            self.source = self.cases.name
+    source: str | Path | Sequence[Any]
+    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
+    images and labels as nnU-Net's, or a sequence of subjects."""
+    p: float = 0.3
+    """Probability of mixing."""
 
-    @abstractmethod
-    def own(self) -> dict[str, Any]:
-        """The rival's own arguments, JSON values."""
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.check_mix()
+        read = partial(_read, image=self.image, label=self.label)
+        self.source, self.cases = name_source(self.source, read)
 
-    @abstractmethod
-    def rival(self) -> Callable[..., Scan]:
-        """The rival as a function."""
-
-    def draw(self) -> dict[str, Any]:
-        """See ``_OnCases``."""
-        with isolated_rng():
-            donors = open_donors(self.source, self.device)
-        indices = donors.indices(self.pool)
-        told: dict[str, Any] = {
-            "source": self.source,
-            "index": int(indices[_integer(len(indices))]),
-        }
-        told |= {"draw": _integer(SEEDS), "seed": self.seed, "device": self.device}
-        with isolated_rng():
-            told["fingerprint"] = donors.fingerprint(told["index"], self.seed)
-        return told | {"own": self.own()}
+    def draw_parameters(self) -> dict[str, Any]:
+        """The case, its source and how it is mixed in."""
+        return {**vars(self.draw_case(str(self.source), _randint)), "own": self.own()}
 
     def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """See ``_OnCases``."""
+        """The mixed pair."""
         drawn = Draw(**{k: v for k, v in params.items() if k != "own"})
-        scan = mixed(mine, partial(self.rival(), **params["own"]), drawn)
+        scan = mixed(mine, partial(type(self).function, **params["own"]), drawn)
         return Donor(scan.image, scan.label, mine.affine)
 
 
-class RandomCutMix(_RandomMix):
-    """Now and then CutMix (Yun et al. 2019): a box of another case."""
-
-    def __init__(self, *args: Any, alpha: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.alpha = alpha
-
-    def own(self) -> dict[str, Any]:
-        """See ``_RandomMix``."""
-        return {"alpha": self.alpha}
-
-    def rival(self) -> Callable[..., Scan]:
-        """See ``_RandomMix``."""
-        return cutmix
+@dataclass(eq=False, repr=False)
+class RandomCutMix(CutMixArguments, _RandomMix):
+    """Mix by CutMix (Yun et al., ICCV 2019), with probability ``p``: a box of another case."""
 
 
-class RandomCarveMix(_RandomMix):
-    """Now and then CarveMix (Zhang et al. 2021): the region around another case's lesion."""
-
-    def __init__(self, *args: Any, labels: Collection[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.labels = _ids(labels)
-
-    def own(self) -> dict[str, Any]:
-        """See ``_RandomMix``."""
-        return {"labels": self.labels}
-
-    def rival(self) -> Callable[..., Scan]:
-        """See ``_RandomMix``."""
-        return carvemix
+@dataclass(eq=False, repr=False)
+class RandomCarveMix(CarveMixArguments, _RandomMix):
+    """Mix by CarveMix (Zhang et al., MICCAI 2021), with probability ``p``: another's lesion."""
 
 
-class RandomCopyPaste(_RandomMix):
-    """Now and then copy-paste (Ghiasi et al. 2021): another case's labelled voxels on top."""
-
-    def __init__(
-        self,
-        *args: Any,
-        labels: Collection[int] | None = None,
-        shift_mm: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.labels, self.shift_mm = _ids(labels), shift_mm
-
-    def own(self) -> dict[str, Any]:
-        """See ``_RandomMix``."""
-        return {"labels": self.labels, "shift_mm": self.shift_mm}
-
-    def rival(self) -> Callable[..., Scan]:
-        """See ``_RandomMix``."""
-        return copypaste
+@dataclass(eq=False, repr=False)
+class RandomCopyPaste(CopyPasteArguments, _RandomMix):
+    """Mix by copy-paste (Ghiasi et al., CVPR 2021), with probability ``p``: labelled voxels."""
 
 
-class RandomLabelContrast(_OnCases):
-    """Now and then new intensities for all tissues, after SynthSeg (Billot et al. 2023).
+@dataclass(eq=False, repr=False)
+class RandomLabelContrast(ContrastArguments, _OnCases):
+    """Give all tissues new intensities, with probability ``p``, after SynthSeg (2023).
 
-    The form for torchio 2; arguments as in `medaug.transforms.torchio1`.
+    Raises:
+        ConfigError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        p: float = 0.3,
-        *,
-        image: str | None = None,
-        label: str | None = None,
-        clusters: int = 4,
-        means: tuple[float, float] | None = None,
-        gains: tuple[float, float] = (0.5, 1.5),
-        deviations: tuple[float, float] = (0.0, 30.0),
-        texture: Texture = "kept",
-        strength: float = 1.0,
-        limits: tuple[float, float] = HU_RANGE,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(p, image, label, **kwargs)
-        check_contrast(clusters, means, gains, deviations, texture, strength, limits)
-        self.clusters, self.means, self.gains, self.deviations = clusters, means, gains, deviations
-        self.texture, self.strength, self.limits = texture, strength, limits
+    p: float = 0.3
+    """Probability of the change."""
 
-    def draw(self) -> dict[str, Any]:
-        """See ``_OnCases``."""
-        names = ("clusters", "means", "gains", "deviations", "texture", "strength", "limits")
-        own = {name: getattr(self, name) for name in names}
-        return {
-            "draw": _integer(SEEDS),
-            "own": {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()},
-        }
+    def __post_init__(self) -> None:
+        self.begin(self.p)
+        self.contrast()
+
+    def draw_parameters(self) -> dict[str, Any]:
+        """The seed and the ranges."""
+        own = {k: list(v) if isinstance(v, tuple) else v for k, v in self.contrast().items()}
+        return {"draw": _randint(SEEDS), "own": own}
 
     def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """See ``_OnCases``."""
-        rng = np.random.default_rng(derive(params["draw"], "contrast"))
-        scan = Scan(mine.image, mine.label, spacing(mine.affine))
-        return Donor(randomise_contrast(scan, rng, **params["own"]).image, None, mine.affine)
+        """The changed image."""
+        return Donor(change_contrast(mine, params["draw"], params["own"]).image, None, mine.affine)
 
 
-def _integer(below: int) -> int:
+def _randint(below: int) -> int:
+    """A random integer from 0 to below ``below``, from torch's global generator."""
     return int(torch.randint(below, (1,)))
-
-
-def _ids(labels: Collection[int] | None) -> list[int] | None:
-    return None if labels is None else sorted(int(number) for number in labels)
 
 
 def _element(params: dict[str, Any], i: int) -> dict[str, Any]:

@@ -194,11 +194,11 @@ def wgan_gp(model: WGANGP, x: Tensor, mixed: Mixed, progress: float) -> Loop:
         return loss.detach()
 
     def step() -> dict[str, Tensor]:
-        for _ in range(model.judge_turns):
+        for _ in range(model.discriminator_turns):
             judged = judge()
         return {"discriminator": judged, "generator": generate()}
 
-    return Loop(step, (model.judge_turns + 1) * len(x))
+    return Loop(step, (model.discriminator_turns + 1) * len(x))
 
 
 def vaegan(model: VAEGAN, x: Tensor, mixed: Mixed, progress: float) -> Loop:

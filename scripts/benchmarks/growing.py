@@ -20,7 +20,7 @@ SCAN = 100
 """Slices of each scan."""
 NOISE_HU = 12
 LEAST = DataConfig().min_label_pixels
-MODEL = {"width": 8, "prior_width": 16, "prior_steps": 2}
+MODEL = {"width": 8, "prior": {"width": 16, "steps": 2}}
 WISHES = {"model": MODEL, "train": {"batch": 64, "snapshot_every": 10**9}}
 
 

@@ -183,7 +183,7 @@ def plain_wgan_gp(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
 
     while True:
         toggled(model.discriminator, True)
-        for _ in range(model.judge_turns):
+        for _ in range(model.discriminator_turns):
             real = next(batches)
             with autocast(device, precision):
                 fake = fakes(len(real)).detach()
@@ -194,7 +194,7 @@ def plain_wgan_gp(model: Any, x: Tensor, batch: int, precision: str, watch: Watc
         with autocast(device, precision):
             loss = -score(fakes(batch)).float().mean()
         log["generator"] = stepped(generator, loss)
-        watch.step(model.judge_turns + 1)
+        watch.step(model.discriminator_turns + 1)
 
 
 def plain_gvae(model: Any, x: Tensor, batch: int, precision: str, watch: Watch) -> None:

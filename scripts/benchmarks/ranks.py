@@ -34,8 +34,8 @@ BATCH = 16
 ROUNDS = 200
 GAMES: dict[str, dict[str, Any]] = {
     "vae modern": {"name": "vae", "width": 16},
-    "vaegan author": {"preset": "author", "width": 16},
-    "vaegan modern": {"width": 16},
+    "vaegan author": {"name": "vaegan", "width": 16},
+    "spatial_vaegan modern": {"width": 16},
     "wgan_gp modern": {"name": "wgan_gp", "width": 16},
 }
 NUDGE = 1e-7

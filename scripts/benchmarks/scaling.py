@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medaug.core.batch import Batch, Shape
-from medaug.core.config import resolve
+from medaug.core.config import presets, resolve
 from medaug.core.registry import MODELS
 from medaug.models import build
 from medaug.models.base import Model
@@ -22,7 +22,6 @@ from medaug.runtime.distributed import Ranks
 from medaug.training.step import Players
 
 SHAPE = Shape(2, 1, 64)
-PRESETS = ("author", "modern")
 PROGRESS = (0.0, 0.6, 0.9)
 LITTLE = 2
 """Rows of the batches that are played."""
@@ -53,7 +52,7 @@ class Counting(Ranks):
         return values
 
     def gathered(self, values: Tensor) -> Tensor:
-        """`collectives.all_gather`, whose messages there and, of gradients, back grow with the rows."""
+        """`collectives.all_gather`; its messages, and those of gradients, grow with the rows."""
         size = values.nbytes * (1 + values.requires_grad)
         self.gathered_bytes += self.world * size
         self.row_bytes += size // LITTLE
@@ -66,8 +65,8 @@ GATHERED = collectives.all_gather
 def sent(names: list[str] | None = None) -> dict[str, dict[str, int]]:
     """By model and preset: weights, gradients and messages of a round."""
     found = {}
-    for name in names or [name for name in MODELS if "." not in name]:
-        for preset in PRESETS:
+    for name in names or MODELS:
+        for preset in presets(name):
             found[f"{name} {preset}"] = _sent(name, preset)
     return found
 

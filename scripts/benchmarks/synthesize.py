@@ -41,7 +41,7 @@ def weights(how: Asked) -> Path:
 def with_few_steps(path: Path, target: Path) -> Path:
     """The same networks with fewer steps from noise to a code: quicker, and of the same size."""
     tensors, header, _ = read_tensors(path)
-    header["config"]["model"]["prior_steps"] = FEW_STEPS
+    header["config"]["model"]["prior"]["steps"] = FEW_STEPS
     write_tensors(target, tensors, header)
     return target
 

@@ -32,7 +32,7 @@ GAMES: dict[str, dict[str, Any]] = {
     "vaegan modern, autoencode": {"phases": [1, 1]},
     "vaegan modern, sharpen": {"phases": [0, 1]},
     "vaegan modern, prior": {"phases": [0, 0]},
-    "vaegan author": {"preset": "author"},
+    "vaegan author": {"name": "vaegan"},
     "wgan_gp modern": {"name": "wgan_gp"},
     "wgan_gp author": {"name": "wgan_gp", "preset": "author"},
 }

@@ -274,7 +274,7 @@ def config(root: Path) -> None:
     root.mkdir(parents=True)
     (root / "config.yaml").write_text(
         "data: {name: pancreas, size: 64, window_hu: [-160, 240], labels: [pancreas]}\n"
-        "model: {name: vaegan, preset: modern, width: 16, phases: [0.4, 0.7]}\n"
+        "model: {name: spatial_vaegan, preset: modern, width: 16, phases: [0.4, 0.7]}\n"
         "train: {images: 2Mi, batch: 64, seed: 0, precision: auto}\n"
     )
 

@@ -79,13 +79,13 @@ def unlabeled(root: Path) -> Seen:
 
 def cache(root: Path) -> Seen:
     """A cache as training sees it: opened, and every slice of it taken."""
-    from medaug.cli.describe import inspect
+    from medaug.cli.describe import describe
     from medaug.core.codec import CTCodec
     from medaug.core.config import DataConfig
     from medaug.data.feed.feed import Feed
 
     opened = SliceCache.open(root / "cache")
-    about = inspect(root / "cache")
+    about = describe(root / "cache")
     data = DataConfig(size=32, augment=None)
     codec = CTCodec((-160.0, 240.0), opened.labels)
     feed = Feed(opened, data, codec, seed=0, device=torch.device("cpu"))
@@ -104,7 +104,7 @@ def resumed(root: Path) -> Seen:
 
 def weights(root: Path) -> Seen:
     """A run that is drawn from."""
-    from medaug.cli.describe import inspect
+    from medaug.cli.describe import describe
     from medaug.evaluation.page.training_curves import training_curves
     from medaug.synthesis.generator import Generator
     from medaug.training.run import trained_on
@@ -112,7 +112,7 @@ def weights(root: Path) -> Seen:
     source = Generator.from_pretrained(root / "run", "cpu")
     samples = list(source.generate(2, seed=0, uncertainty=2))
     drawn = [_hash(s.image) + _hash(s.label) + _hash(s.std) for s in samples]
-    about = inspect(root / "run")
+    about = describe(root / "run")
     there = trained_on(root / "run")
     curves = [curve.lines for curve in training_curves(root / "run")]
     facets = {
@@ -157,14 +157,14 @@ def output(form: str) -> Callable[[Path], Seen]:
     """A synthesised folder, as every command reads it."""
 
     def read(root: Path) -> Seen:
-        from medaug.cli.describe import inspect
+        from medaug.cli.describe import describe
         from medaug.evaluation.slices.from_folder import looks_like, open_synthesised
         from medaug.synthesis import journal
         from medaug.synthesis.nnunet_splits import nnunet_splits
         from medaug.transforms.pairs import _written, open_pairs
 
         out, facets = root / "out", {}
-        about = inspect(out)
+        about = describe(out)
         rows = journal.read(out)
         facets["rows"] = _hash({index: rows[index] for index in rows})
         facets["inspect"] = _hash([about["samples"], about["settings"]])

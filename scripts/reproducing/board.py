@@ -31,7 +31,7 @@ from medaug.training.workflow import PICTURES
 QUICK_WIDTH = 16
 QUICK_BATCH = 32
 QUICK_IMAGES = 20_000
-QUICK_MORE = {"wgan": 10, "aaae": 2, "vaegan": 2, "wae_gan": 2, "wae_mmd": 2}
+QUICK_MORE = {"wgan": 10, "aaae": 2, "spatial_vaegan": 2, "wae_gan": 2, "wae_mmd": 2}
 """Models whose images cost less get more of them, so that all take a minute or two on one core."""
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ("mnist", "fashion-mnist")

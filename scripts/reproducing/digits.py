@@ -19,6 +19,7 @@ from board import (
     trained,
 )
 
+from medaug.core.config import presets
 from medaug.core.registry import MODELS
 from medaug.data.cache.prepare import SliceCache
 from medaug.evaluation.metrics.scoreboard import Reference, score
@@ -129,14 +130,14 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
 def main() -> int:
     """Fill the table; rows that are done are kept."""
     how = asked(__doc__ or "")
-    names = how.models or [name for name in MODELS if "." not in name]
+    names = how.models or list(MODELS)
     real: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for data in how.data:
         cache, reference, facts = pictures(how, data)
         real[data] = real_figures(reference, facts)
         for preset in how.presets:
-            for name in names:
+            for name in (name for name in names if preset in presets(name)):
                 rows.append(row(how, data, name, preset, cache, reference))
                 ratio = rows[-1]["frechet_ratio"]
                 print(f"{data} {name} {preset}: Frechet ratio {ratio:.3g}", flush=True)

@@ -23,7 +23,7 @@ FULL = {"patients": 40, "unseen": 30, "size": 64}
 QUICK = {"patients": 12, "unseen": 4, "size": 32}
 COARSE: dict[str, Any] = {"shape": (64, 64, 20), "spacing_mm": (6.0, 6.0, 9.5)}
 LITTLE: dict[str, Any] = {
-    "model": {"width": 8, "prior_width": 16, "prior_steps": 4},
+    "model": {"width": 8, "prior": {"width": 16, "steps": 4}},
     "train": {"images": 1200, "batch": 16, "snapshot_every": 1200, "ema_half_life": 100},
     # networks that have seen so little pass no strict filter, and the road is to be walked
     "filter": {

@@ -31,9 +31,9 @@ TIMED = 256
 PRIORS: dict[str, dict[str, Any]] = {
     "gaussian": {},
     "gmm": {"prior": "gmm"},
-    "adversarial": {"prior": "adversarial", "prior_share": 1.0},
-    "flow, 2 steps": {"prior": "flow", "prior_share": 1.0, "prior_steps": 2},
-    "flow, 24 steps": {"prior": "flow", "prior_share": 1.0, "prior_steps": 24},
+    "adversarial": {"prior": {"name": "adversarial", "share": 1.0}},
+    "flow, 2 steps": {"prior": {"name": "flow", "share": 1.0, "steps": 2}},
+    "flow, 24 steps": {"prior": {"name": "flow", "share": 1.0, "steps": 24}},
 }
 COLUMNS = {
     "milliseconds": "ms a sample",

@@ -24,8 +24,8 @@ PAUSE_S = 0.001
 
 TINY = {
     "model.width": 8,
-    "model.prior_width": 16,
-    "model.prior_steps": 4,
+    "model.prior.width": 16,
+    "model.prior.steps": 4,
     "model.phases": [0.4, 0.7],
     "train.batch": 8,
     "train.snapshot_every": 40,

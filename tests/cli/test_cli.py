@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medaug.core.config import presets
 from medaug.core.registry import MODELS
 from tests.conftest import TINY, Medaug, write_patient
 
@@ -19,7 +20,7 @@ MAKE = ("synthesize", "--no-filter")
 """Runs of these tests draw noise, which the filter would refuse."""
 SETTINGS = [
     *("--size", 32, "--images", 48, "--device", "cpu"),
-    *("--set", "model.width=8", "--set", "model.prior_width=16", "--set", "model.prior_steps=3"),
+    *("--set", "model.width=8", "--set", "model.prior.width=16", "--set", "model.prior.steps=3"),
     *("--set", "train.batch=8"),
 ]
 
@@ -168,11 +169,10 @@ def test_a_dry_run_writes_nothing(
 
 def test_models_are_listed_from_the_registry(medaug: Medaug) -> None:
     listed = medaug("models", "--json").json
-    assert set(listed) == {name for name in MODELS if "." not in name}
-    assert len(listed) == 13
-    assert all(row["presets"] == ["author", "modern"] for row in listed.values())
+    assert set(listed) == set(MODELS)
+    assert {name: row["presets"] for name, row in listed.items()} == {n: presets(n) for n in MODELS}
     text = medaug("models").out.splitlines()
-    assert len(text) == 13
+    assert len(text) == len(MODELS) == 14
 
 
 def test_inspect_knows_everything_that_is_made(
@@ -314,7 +314,7 @@ def test_the_demo_from_noise_in_small(medaug: Medaug, monkeypatch: pytest.Monkey
     from medaug.cli import demonstration
 
     small = {**TINY, "train": {**TINY["train"], "images": 64}}
-    monkeypatch.setattr(demonstration, "WISHES", small)
+    monkeypatch.setattr(demonstration, "SETTINGS", small)
     monkeypatch.setattr(demonstration, "PATIENTS", 3)
     done = medaug("demo", "--out", "d", "--scratch", "-n", 3, "--json", "--device", "cpu")
     assert done.code == 0, done.err

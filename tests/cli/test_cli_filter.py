@@ -20,7 +20,7 @@ def test_the_snippet_of_the_page_runs(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = Path("runs/pancreas-vaegan")
+    run = Path("runs/pancreas-spatial_vaegan")
     shutil.copytree(tiny_run, run)
     data = Generator.from_pretrained(run).settings.data
     few = partial(FilterConfig, segmenter_images=16, folds=2)

@@ -31,7 +31,7 @@ def test_digits_train_with_their_class_and_become_png(medaug: Medaug, tmp_path: 
     for model in ("wgan_gp", "vaegan"):
         settings = ["--images", 32, "--set", "train.batch=8", "--set", "model.width=8"]
         if model == "vaegan":
-            settings += ["--set", "model.prior_width=16", "--set", "model.prior_steps=2"]
+            settings += ["--set", "model.prior.width=16", "--set", "model.prior.steps=2"]
         trained = medaug(
             "train", "--data", digits, "--model", model, "--device", "cpu", *settings, "--json"
         )

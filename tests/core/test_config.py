@@ -6,7 +6,16 @@ import pytest
 import yaml
 
 from medaug.core.batch import Shape
-from medaug.core.config import Config, parse_count, parse_set, preset_folder, read_yaml, resolve
+from medaug.core.config import (
+    Config,
+    ModelConfig,
+    current_keys,
+    parse_count,
+    parse_set,
+    preset_folder,
+    read_yaml,
+    resolve,
+)
 from medaug.core.errors import ConfigError
 from medaug.models import build
 
@@ -78,7 +87,7 @@ def test_counts_that_are_none(text: str, message: str) -> None:
         ),
         (
             {"model": {"preset": "moden"}},
-            "model.preset 'moden' is not known (known: author, modern)",
+            "model.preset 'moden' is not known (known: modern)",
         ),
         ({"model": 7}, "config model: a mapping is wanted, got 7"),
     ],
@@ -115,7 +124,7 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 
 def test_defaults_are_complete() -> None:
     assert Config().data.labels is None
-    assert Config().model.name == "vaegan"
+    assert Config().model.name == "spatial_vaegan"
 
 
 def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
@@ -140,3 +149,30 @@ def test_bytes_that_mean_nothing_are_refused(tmp_path, content):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config.yaml: (not|holds)"):
         read_yaml(tmp_path / "config.yaml")
+
+
+def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    old = {"name": "vaegan", "preset": "modern", "form": "phased", "prior_steps": 8, "width": 16}
+    now = {"name": "spatial_vaegan", "prior": {"steps": 8}, "width": 16}
+    assert resolve({"model": old}) == resolve({"model": now})
+    assert capsys.readouterr().err == (
+        "config: model.prior_steps is now model.prior.steps; vaegan in its form phased is now the "
+        "model spatial_vaegan; the old names are read until version 0.3\n"
+    )
+    assert resolve({"model": old}, {"model": {"prior": "gmm"}}).model.arguments["prior"] == {
+        "name": "gmm",
+        "steps": 8,
+    }
+    gan = {"name": "gan", "duel": "hinge", "judge_lr": 1e-3, "judge_turns": 2}
+    found = resolve({"model": gan}).model.arguments
+    assert (found["adversarial_loss"], found["discriminator_turns"]) == ("hinge", 2)
+    assert ModelConfig.model_validate(old).arguments == {"prior": {"steps": 8}, "width": 16}
+    capsys.readouterr()
+    assert resolve({"model": {"name": "vaegan"}}).model.preset == "author"
+    assert resolve({"model": now}) == resolve(resolve({"model": now}).dump())
+    assert capsys.readouterr().err == ""
+
+
+def test_keys_of_a_plugin_are_its_own() -> None:
+    model = {"name": "theirs", "duel": 1, "prior": "flat", "form": "phased"}
+    assert current_keys(model) == (model, [])

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medaug.cli.describe import inspect
+from medaug.cli.describe import describe
 from medaug.core.errors import DataError
 from medaug.core.modality import MR
 from medaug.core.types import Case
@@ -236,7 +236,7 @@ def test_prepare_refuses_and_doubts_as_inspect_does(
         caches.append(SliceCache.open(tmp_path / f"cache{workers}"))
     assert caches[0].fingerprint == caches[1].fingerprint
     assert not (caches[0].path / "cases" / "b").exists()
-    assert inspect(caches[0].path)["doubtful"] == [f"{report.doubtful[0]}"]
+    assert describe(caches[0].path)["doubtful"] == [f"{report.doubtful[0]}"]
     judged = {one.case: one.verdict for one in survey(source)[0]}
     assert judged == {
         "a": "ok", "b": "refused", "c": "ok", "d": "doubtful", "e": "refused",

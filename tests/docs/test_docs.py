@@ -1,17 +1,19 @@
-"""Every model has its page, its picture and its two presets, and the index names them all."""
+"""Every model has its page, picture and presets; tables of other pages say what the code says."""
 
 import re
+from importlib import import_module
 
 import pytest
 
 from medaug.cli.console import INCOMPLETE, MISTAKE
-from medaug.core.config import preset_folder, read_yaml
+from medaug.core.config import preset_folder, presets, read_yaml
 from medaug.core.registry import MODELS
+from medaug.evaluation.families import FAMILIES
 from medaug.runtime.signals import INTERRUPTED, PREEMPTED
 from medaug.synthesis.manifest import COLUMNS
 
 DOCS = preset_folder().parent / "docs" / "models"
-NAMES = [name for name in MODELS if "." not in name]
+NAMES = list(MODELS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,9 +28,16 @@ def test_every_model_has_a_page_with_a_picture(name: str) -> None:
         assert (DOCS / link).exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("preset", ["author", "modern"])
-def test_every_model_has_both_presets(name: str, preset: str) -> None:
+PRESETS = [(name, preset) for name in NAMES for preset in presets(name)]
+
+
+def test_all_models_but_two_have_both_presets() -> None:
+    alone = {name: presets(name) for name in NAMES if presets(name) != ["author", "modern"]}
+    assert alone == {"vaegan": ["author"], "spatial_vaegan": ["modern"]}
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_a_preset_is_of_its_name(name: str, preset: str) -> None:
     settings = read_yaml(preset_folder() / f"{name}-{preset}.yaml")
     assert settings["model"]["name"] == name
     assert settings["model"]["preset"] == preset
@@ -49,8 +58,27 @@ def test_every_exit_status_has_a_row() -> None:
     assert [int(row) for row in rows] == [0, INCOMPLETE, MISTAKE, PREEMPTED, INTERRUPTED]
 
 
+def test_the_five_figures_to_read_first_are_one_a_part_with_its_bound() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section("report.md", "Five figures to read first").splitlines()
+        if line.startswith("| `")
+    ]
+    names = [re.findall(r"`([\w.]+)`", row[0])[0] for row in rows]
+    assert [name.partition(".")[0] for name in names] == list(FAMILIES)
+    for name, row in zip(names, rows, strict=True):
+        bound = import_module(f"medaug.evaluation.families.{name.partition('.')[0]}").BOUNDS[name]
+        limit = bound.most if bound.least is None else bound.least
+        end = {"ratio": " of the real value", "difference": " below the real value", "value": ""}
+        side = "most" if bound.least is None or bound.of == "difference" else "least"
+        assert row[2] == f"at {side} {abs(limit):g}{end[bound.of]}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in DOCS.parent.rglob("*.md"):
+    top = DOCS.parents[1]
+    for page in [top / "README.md", top / "CONTRIBUTING.md", *DOCS.parent.rglob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
         for target, place in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text()):
             other = page.parent / target if target else page
             titles = re.findall(r"^#+ (.+)$", other.read_text(), re.M)

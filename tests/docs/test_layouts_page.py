@@ -22,8 +22,8 @@ from tests.synthesis.test_nnunet import verified
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "layouts.md").read_text()
 BRIEF = shlex.split(
-    "--images 96 --size 32 --device cpu --workers 0 --set model.width=8 --set model.prior_width=16 "
-    "--set model.prior_steps=4 --set train.batch=8 --set train.snapshot_every=16 "
+    "--images 96 --size 32 --device cpu --workers 0 --set model.width=8 --set model.prior.width=16 "
+    "--set model.prior.steps=4 --set train.batch=8 --set train.snapshot_every=16 "
     "--set train.precision=float32"
 )
 

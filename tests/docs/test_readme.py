@@ -1,4 +1,4 @@
-"""The README's snippets run: commands as plans, Python as it stands."""
+"""The snippets of README, quickstart and report run: commands as plans, Python as it stands."""
 
 import json
 import os
@@ -15,19 +15,29 @@ import pytest
 
 from medaug.cli import main
 from medaug.training.workflow import train
+from tests.support import downloading
+from tests.support import web as served
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text()
+TRAINING = ("README.md", "docs/quickstart.md")
+"""Pages that make the runs they name."""
+PAGES = (*TRAINING, "docs/report.md")
+TEXT = {page: (ROOT / page).read_text() for page in PAGES}
+RUNS = ("pancreas-spatial_vaegan", "scans", "scans-64")
+"""Runs on scans that the pages name."""
 
 
-def blocks(language: str) -> list[str]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+def blocks(page: str, language: str) -> list[str]:
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", TEXT[page], re.DOTALL | re.MULTILINE)
     return [content for kind, content in fences if kind == language]
 
 
-COMMANDS = [
-    shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()
-]
+def commands(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+COMMANDS = [command for page in PAGES for command in commands(page)]
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +67,18 @@ def place(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A folder as the README's reader has it: scans and digits in data/, and a run on each."""
+    """A folder as a reader has it: scans and digits in data/, own scans, and a run on each."""
     shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "data/pancreas").symlink_to(phantom_root)
-    (tmp_path / "cache/pancreas-128px-400mm").symlink_to(phantom_cache)
-    shutil.copytree(tiny_run, tmp_path / "runs/pancreas-vaegan")
+    for folder in ("data/pancreas", "scans"):
+        (tmp_path / folder).symlink_to(phantom_root)
+    for cache in ("pancreas-128px-400mm", "scans"):
+        (tmp_path / "cache" / cache).symlink_to(phantom_cache)
+    for run in RUNS:
+        shutil.copytree(tiny_run, tmp_path / "runs" / run)
+    learned = json.loads((tiny_run / "run.json").read_text())["_cache"]  # relative to the run
+    beside = Path(os.path.normpath(tmp_path / "runs" / RUNS[0] / learned))
+    beside.parent.mkdir(exist_ok=True)
+    beside.symlink_to(phantom_cache)
     monkeypatch.chdir(tmp_path)
     for name in ("MEDAUG_DATA", "MEDAUG_CACHE"):
         monkeypatch.delenv(name, raising=False)
@@ -69,20 +86,27 @@ def place(
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if c[0] == "medaug"], ids=lambda c: " ".join(c[:3])
+    "command", [c for c in COMMANDS if c[:1] == ["medaug"]], ids=lambda c: " ".join(c[:3])
 )
-def test_commands(place: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    dry = (
-        command[1] in ("train", "synthesize", "evaluate", "downstream")
-        and "--dry-run" not in command
-    )
-    monkeypatch.setattr(sys, "argv", [*command, *(["--dry-run"] if dry else [])])
+@pytest.mark.usefixtures("no_proxies")
+def test_commands(
+    place: Path,
+    command: list[str],
+    web: served.Web,
+    nbia: served.Nbia,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned = ("demo", "download", "train", "synthesize", "evaluate", "downstream")
+    more = ["--dry-run"] if command[1] in planned and "--dry-run" not in command else []
+    if command[1] == "download":
+        more += downloading.words(downloading.settings(web, nbia))
+    monkeypatch.setattr(sys, "argv", [*command, *more])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code, command
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "torchrun"])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[:1] == ["torchrun"]])
 def test_torchrun_starts_it(place: Path, command: list[str]) -> None:
     words = [sys.executable, "-m", "torch.distributed.run", *command[1:], "--dry-run"]
     done = subprocess.run(words, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -92,7 +116,7 @@ def test_torchrun_starts_it(place: Path, command: list[str]) -> None:
 
 
 def test_jobs_are_there() -> None:
-    jobs = [command[1] for command in COMMANDS if command[0] == "sbatch"]
+    jobs = [command[1] for command in COMMANDS if command[:1] == ["sbatch"]]
     assert all((ROOT / job).read_text().startswith("#!/bin/bash\n") for job in jobs)
 
 
@@ -102,23 +126,25 @@ def test_every_command_is_tried() -> None:
     assert kinds - others == {"medaug", "torchrun", "sbatch"}
 
 
+@pytest.mark.parametrize("page", TRAINING)
 def test_the_runs_and_caches_it_names_are_those_that_it_makes(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = []
-    for command in COMMANDS:
+    for command in commands(page):
         if command[:2] == ["medaug", "train"]:
             monkeypatch.setattr(sys, "argv", [*command, "--dry-run", "--json"])
             with pytest.raises(SystemExit):
                 main()
             made.append(json.loads(capsys.readouterr().out))
-    assert set(re.findall(r"runs/[\w-]+", TEXT)) == {plan["run"] for plan in made}
-    assert set(re.findall(r"cache/[\w-]+", TEXT)) <= {plan["cache"] for plan in made}
+    assert set(re.findall(r"runs/[\w-]+", TEXT[page])) == {plan["run"] for plan in made}
+    assert set(re.findall(r"cache/[\w-]+", TEXT[page])) <= {plan["cache"] for plan in made}
 
 
 def test_the_extras_it_names_exist() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    pages = [TEXT, *(page.read_text() for page in (ROOT / "docs").rglob("*.md"))]
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    pages = [page.read_text() for page in files]
     named = {
         extra
         for page in pages
@@ -130,7 +156,7 @@ def test_the_extras_it_names_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if c[0].startswith("scripts/")], ids=lambda c: c[0]
+    "command", [c for c in COMMANDS if c and c[0].startswith("scripts/")], ids=lambda c: c[0]
 )
 def test_scripts_are_there(command: list[str]) -> None:
     script = ROOT / command[0]
@@ -138,24 +164,27 @@ def test_scripts_are_there(command: list[str]) -> None:
     assert script.read_text().startswith("#!/usr/bin/env bash\n")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python(place: Path, code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})
+@pytest.mark.parametrize(
+    ("page", "code"), [(page, code) for page in PAGES for code in blocks(page, "python")]
+)
+def test_python(place: Path, page: str, code: str) -> None:
+    exec(compile(code, page, "exec"), {})
 
 
-def test_links_and_the_picture_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_the_picture_exist(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", TEXT[page]):
+        assert ((ROOT / page).parent / target).exists(), target
 
 
 def test_the_folder_it_shows_is_the_folder_that_is_written(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-vaegan --no-filter"
+    command = "medaug synthesize -n 1 --out nifti --run runs/pancreas-spatial_vaegan --no-filter"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    shown = set(re.findall(r"[\w/]+\.(?:json|csv|png|nii\.gz)\b", blocks("")[0]))
+    shown = set(re.findall(r"[\w/]+\.(?:json|csv|png|nii\.gz)\b", blocks("README.md", "")[0]))
     written = {str(p.relative_to("nifti")) for p in Path("nifti").rglob("*.*") if p.name[0] != "."}
     assert shown == written

@@ -174,7 +174,7 @@ def test_real_models_reconstruct_what_they_can_walk_between(
     cache, run = SliceCache.open(phantom_cache), tiny_run
     if preset == "author":
         run = tmp_path / "run"
-        model = {"preset": "author", "latent_dim": 4}
+        model = {"name": "vaegan", "latent_dim": 4}
         fit(
             resolve({**TINY, "model": model, "train": {**TINY["train"], "images": 8}}),
             cache,

@@ -15,7 +15,7 @@ from tests.support.small_models import LAYOUT, SHAPES, SMALL, batch
 @pytest.mark.parametrize("size", [28, 32, 64, 100, 128])
 def test_networks_take_sizes_as_arguments(size: int) -> None:
     for (name, preset), arguments in SMALL.items():
-        if size == 100 and (name, preset) == ("vaegan", "modern"):
+        if size == 100 and (name, preset) == ("spatial_vaegan", "modern"):
             arguments = arguments | {"code_stride": 4}
         asked = {"model": {"name": name, "preset": preset, **arguments}}
         model = build(name, resolve(asked).model.arguments, Shape(2, 1, size)).eval()
@@ -47,28 +47,31 @@ def test_an_unknown_model_suggests_the_nearest() -> None:
             "an integer, got 'many'",
         ),
         (
-            {"form": "phased", "phases": 0.5},
+            {"phases": 0.5},
             "config model.phases: Input should be a valid tuple, got 0.5",
         ),
         (
-            {"form": "phased", "code_stride": 8},
+            {"code_stride": 8},
             "config model.code_stride: 8 must be 2, 4, 8 or 16 and divide the image size, "
             "which is 28",
         ),
         (
-            {"form": "phased", "phases": [0.7, 0.2]},
+            {"phases": [0.7, 0.2]},
             "config model.phases: two ascending shares in [0, 1], got [0.7, 0.2]",
         ),
     ],
 )
 def test_values_that_cannot_work_are_refused(arguments: dict, message: str) -> None:
+    name = "vaegan" if "latent_dim" in arguments else "spatial_vaegan"
     with pytest.raises(ConfigError) as caught:
-        build("vaegan", arguments, SHAPES[1])
+        build(name, arguments, SHAPES[1])
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("known", [("vae", "modern"), ("vaegan", "modern"), ("aaae", "modern")])
+@pytest.mark.parametrize(
+    "known", [("vae", "modern"), ("spatial_vaegan", "modern"), ("aaae", "modern")]
+)
 def test_every_autoencoder_takes_every_prior(known: tuple[str, str], prior: str) -> None:
     shape = SHAPES[1]
     torch.manual_seed(0)
@@ -77,7 +80,7 @@ def test_every_autoencoder_takes_every_prior(known: tuple[str, str], prior: str)
     game = Players(model, 0, torch.device("cpu"), "float32")
     for turn in model.turns(0.95):
         game.turn(turn, batch(shape, 6), 0, model.optim(0.95))
-    model.settle([batch(shape, 30)])
+    model.fit_prior([batch(shape, 30)])
     model.eval()
     cond = batch(shape).cond
     with torch.no_grad():
@@ -98,7 +101,7 @@ SWITCHES = {
         "saturating": False,
         "margin": 0.0,
     },
-    ("vaegan", "modern"): {
+    ("spatial_vaegan", "modern"): {
         "mask_weight": 1.0,
         "kl_weight": 1.0,
         "adversarial": 1.0,
@@ -110,7 +113,7 @@ SWITCHES = {
         "code_stride": 2,
         "phases": [0.0, 0.0],
     },
-    ("vaegan", "layout"): {"level_weight": 9.0, "kl_weight": 1.0, "phases": [1.0, 1.0]},
+    ("spatial_vaegan", "layout"): {"level_weight": 9.0, "kl_weight": 1.0, "phases": [1.0, 1.0]},
     ("vae", "author"): {
         "network": "plain",
         "width": 4,
@@ -121,17 +124,17 @@ SWITCHES = {
         "lr": 1e-2,
         "prior": "flow",
     },
-    ("vae", "modern"): {"prior_share": 0.5, "prior_width": 8, "prior": "adversarial"},
+    ("vae", "modern"): {"prior": {"name": "adversarial", "share": 0.5, "width": 8}},
     ("gan", "modern"): {
         "network": "plain",
-        "duel": "hinge",
+        "adversarial_loss": "hinge",
         "augment": ["translation"],
         "r1": 0.1,
         "r2": 0.1,
         "lecam": 0.3,
-        "judge_turns": 2,
+        "discriminator_turns": 2,
         "lr": 1e-2,
-        "judge_lr": 1e-2,
+        "discriminator_lr": 1e-2,
         "beta1": 0.9,
         "beta2": 0.5,
     },
@@ -139,7 +142,7 @@ SWITCHES = {
         "gan_share": 0.9,
         "pixel_weight": 3.0,
         "kl_weight": 9.0,
-        "duel": "hinge",
+        "adversarial_loss": "hinge",
         "r1": 0.1,
         "lr": 1e-2,
     },
@@ -147,7 +150,7 @@ SWITCHES = {
     ("alpha_gan", "modern"): {
         "reconstruction": 1.0,
         "code_width": 8,
-        "duel": "hinge",
+        "adversarial_loss": "hinge",
         "r1": 0.1,
         "augment": ["brightness"],
         "lr": 1e-2,
@@ -170,18 +173,17 @@ SWITCHES = {
         "r1": 0.1,
         "lr": 1e-2,
         "cooldown": 0.9,
-        "prior_share": 0.2,
-        "prior": "flow",
+        "prior": {"name": "flow", "share": 0.2},
     },
     ("aaae", "author"): {"code_rounds": 1, "code_lr": 1e-2},
-    ("ali", "modern"): {"maxout": True, "lr": 1e-2, "judge_lr": 1e-2},
-    ("alice", "modern"): {"cycle": 5.0, "maxout": True, "lr": 1e-2, "judge_lr": 1e-2},
+    ("ali", "modern"): {"maxout": True, "lr": 1e-2, "discriminator_lr": 1e-2},
+    ("alice", "modern"): {"cycle": 5.0, "maxout": True, "lr": 1e-2, "discriminator_lr": 1e-2},
     ("wae_mmd", "modern"): {"penalty": 99.0, "pretrain": 0.5, "lr": 1e-2},
     ("wae_gan", "modern"): {
         "penalty": 99.0,
         "pretrain": 0.5,
         "lr": 1e-2,
-        "judge_lr": 1e-2,
+        "discriminator_lr": 1e-2,
         "log_prior": True,
     },
     ("wgan_gp", "author"): {

@@ -182,7 +182,7 @@ def test_the_condition_changes_what_is_drawn(case: tuple[Model, Shape]) -> None:
 
 
 def test_a_layout_changes_the_place_it_marks() -> None:
-    for known in (("vaegan", "modern"), ("vae", "modern"), ("wgan_gp", "modern")):
+    for known in (("spatial_vaegan", "modern"), ("vae", "modern"), ("wgan_gp", "modern")):
         model = make(*known, LAYOUT)
         stir(model)
         model.eval()
@@ -231,7 +231,7 @@ def test_what_is_not_known_teaches_nothing(case: tuple[Model, Shape]) -> None:
 
 
 def test_no_encoder_sees_a_mask_where_some_lack_one() -> None:
-    for known in (("vaegan", "modern"), ("vae", "modern"), ("ali", "modern")):
+    for known in (("spatial_vaegan", "modern"), ("vae", "modern"), ("ali", "modern")):
         model = make(*known, UNLABELED).eval()
         one = batch(UNLABELED).x
         other = one.clone()
@@ -242,7 +242,7 @@ def test_no_encoder_sees_a_mask_where_some_lack_one() -> None:
 
 def test_a_code_beside_a_layout_is_coarser() -> None:
     grids = {
-        (size, layout): make("vaegan", "modern", Shape(1, 1, size, layout, layout=layout))
+        (size, layout): make("spatial_vaegan", "modern", Shape(1, 1, size, layout, layout=layout))
         for size in (64, 128)
         for layout in (0, 4)
     }

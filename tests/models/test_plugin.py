@@ -86,4 +86,4 @@ def test_another_packages_model_goes_the_whole_way(
     )
     assert done.returncode == 0, done.stderr
     assert len(list((out / "imagesTr").iterdir())) == 3
-    assert "linear     from linear-model" in medaug(package, "models").stdout
+    assert "linear         from linear-model" in medaug(package, "models").stdout

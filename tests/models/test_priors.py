@@ -14,6 +14,7 @@ from medaug.models.priors import (
     GaussianPrior,
     MixturePrior,
     Prior,
+    PriorOptions,
     make_prior,
 )
 from medaug.training.optimizers import PlayerOptimizer
@@ -65,10 +66,10 @@ def gaps(prior: Prior) -> tuple[float, float, float]:
 
 def test_mixture_has_the_moments_of_the_codes() -> None:
     torch.manual_seed(0)
-    prior = make_prior("gmm", (3,), PLAIN, 64, 8)
+    prior = make_prior(PriorOptions("gmm", width=64, steps=8), (3,), PLAIN)
     assert isinstance(prior, MixturePrior)
     before = gaps(prior)
-    prior.settle((two_lumps(500, k), None) for k in range(8))
+    prior.fit((two_lumps(500, k), None) for k in range(8))
     mean, covariance, share = gaps(prior)
     assert mean < 0.1
     assert covariance < 0.15
@@ -81,7 +82,7 @@ def test_mixture_has_the_moments_of_the_codes() -> None:
 )
 def test_learned_priors_approach_the_codes(kind: str, steps: int, bound: float) -> None:
     torch.manual_seed(0)
-    prior = make_prior(kind, (3,), PLAIN, 64, 12)
+    prior = make_prior(PriorOptions(kind, width=64, steps=12), (3,), PLAIN)
     assert gaps(prior)[0] > 0.6
     assert gaps(prior)[1] > 2
     learn(prior, steps)
@@ -92,10 +93,10 @@ def test_learned_priors_approach_the_codes(kind: str, steps: int, bound: float) 
 
 
 def test_mixture_keeps_classes_apart() -> None:
-    prior = make_prior("gmm", (2,), CLASSES, 64, 8)
+    prior = make_prior(PriorOptions("gmm", width=64, steps=8), (2,), CLASSES)
     cond = torch.eye(2).repeat_interleave(300, 0)
     codes = torch.randn(600, 2) * 0.1 + cond
-    prior.settle([(codes, cond)])
+    prior.fit([(codes, cond)])
     one = torch.eye(2)[[1]].expand(200, 2)
     drawn = prior(torch.randn(200, *prior.noise_shape), one)
     assert torch.allclose(drawn.mean(0), torch.tensor([0.0, 1.0]), atol=0.05)
@@ -114,7 +115,7 @@ def test_mixture_chooses_components_by_their_weight() -> None:
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_grids_are_taken_too(kind: str) -> None:
-    prior = make_prior(kind, (2, 4, 4), CLASSES, 16, 3)
+    prior = make_prior(PriorOptions(kind, width=16, steps=3), (2, 4, 4), CLASSES)
     cond = torch.eye(2)
     noise = torch.randn(2, *prior.noise_shape)
     z = prior(noise, cond)
@@ -148,7 +149,7 @@ def test_learned_priors_whiten() -> None:
     white = prior.observe(codes)
     assert torch.allclose(white.mean(0), torch.zeros(3), atol=1e-3)
     assert torch.allclose(white.std(0), torch.ones(3), atol=1e-2)
-    assert torch.allclose(prior.colour(white), codes, atol=1e-3)
+    assert torch.allclose(prior.unwhiten(white), codes, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -166,5 +167,5 @@ def test_priors_that_cannot_be(
     kind: str, code: tuple[int, ...], shape: Shape, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        make_prior(kind, code, shape, 16, 4)
+        make_prior(PriorOptions(kind, width=16, steps=4), code, shape)
     assert str(caught.value) == message

@@ -10,7 +10,7 @@ from medaug.core.errors import ConfigError
 from medaug.models.augment import KINDS, augment, check
 from medaug.models.base import OptimizerSettings
 from medaug.models.discriminator import Discriminator
-from medaug.models.losses import ADVERSARIAL_LOSSES, duel, imq_mmd, squared_slope
+from medaug.models.losses import ADVERSARIAL_LOSSES, adversarial_loss, imq_mmd, squared_slope
 from medaug.models.networks.build import make_discriminator
 from medaug.training.optimizers import PlayerOptimizer
 
@@ -19,31 +19,32 @@ SHAPE = Shape(2, 1, 16)
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_winning_lowers_the_judges_loss_and_raises_the_others(name: str) -> None:
-    rules = duel(name)
+    rules = adversarial_loss(name)
     win, lose = torch.full((3,), 2.0), torch.full((3,), -2.0)
     judged = [
-        sum(v.mean() for v in rules.judge(*pair).values()) for pair in ((win, lose), (lose, win))
+        sum(v.mean() for v in rules.discriminator_loss(*pair).values())
+        for pair in ((win, lose), (lose, win))
     ]
     assert judged[0] < judged[1]
-    assert rules.escape(lose, win).mean() > rules.escape(win, lose).mean()
+    assert rules.generator_loss(lose, win).mean() > rules.generator_loss(win, lose).mean()
 
 
 def test_duels_have_their_closed_forms() -> None:
     real, fake = torch.tensor([0.5]), torch.tensor([-0.25])
-    terms = ADVERSARIAL_LOSSES["relativistic"].judge(real, fake)
+    terms = ADVERSARIAL_LOSSES["relativistic"].discriminator_loss(real, fake)
     assert terms["margin"].item() == pytest.approx(math.log1p(math.exp(-0.75)))
-    assert ADVERSARIAL_LOSSES["relativistic"].escape(fake, real).item() == pytest.approx(
+    assert ADVERSARIAL_LOSSES["relativistic"].generator_loss(fake, real).item() == pytest.approx(
         math.log1p(math.exp(0.75))
     )
-    assert sum(ADVERSARIAL_LOSSES["hinge"].judge(real, fake).values()).item() == pytest.approx(
-        0.5 + 0.75
-    )
     assert sum(
-        ADVERSARIAL_LOSSES["wasserstein"].judge(real, fake).values()
+        ADVERSARIAL_LOSSES["hinge"].discriminator_loss(real, fake).values()
+    ).item() == pytest.approx(0.5 + 0.75)
+    assert sum(
+        ADVERSARIAL_LOSSES["wasserstein"].discriminator_loss(real, fake).values()
     ).item() == pytest.approx(-0.75)
-    logistic = ADVERSARIAL_LOSSES["logistic"].judge(real, fake)
+    logistic = ADVERSARIAL_LOSSES["logistic"].discriminator_loss(real, fake)
     assert logistic["real"].item() == pytest.approx(math.log1p(math.exp(-0.5)))
-    assert ADVERSARIAL_LOSSES["saturating"].escape(fake, None).item() == pytest.approx(
+    assert ADVERSARIAL_LOSSES["saturating"].generator_loss(fake, None).item() == pytest.approx(
         -math.log1p(math.exp(-0.25))
     )
 
@@ -102,9 +103,9 @@ def test_every_setting_of_the_referee_adds_its_term(setting: dict[str, float], t
     torch.manual_seed(0)
     referee = Discriminator(SHAPE, "residual", 8, **setting)
     real, fake = torch.rand(2, 4, 2, 16, 16)
-    terms = referee.judge(real, fake, None)
+    terms = referee.discriminator_loss(real, fake, None)
     assert term in terms
-    assert term not in Discriminator(SHAPE, "residual", 8).judge(real, fake, None)
+    assert term not in Discriminator(SHAPE, "residual", 8).discriminator_loss(real, fake, None)
     assert terms[term][1].shape == (4,)
     assert all(value.isfinite().all() for _, value in terms.values())
 
@@ -120,12 +121,12 @@ def test_referee_sees_augmented_images() -> None:
 def test_lecam_follows_the_scores_and_vanishes_inside() -> None:
     referee = Discriminator(SHAPE, "residual", 8, lecam=0.3)
     real, fake = torch.full((4,), 1.0), torch.full((4,), -1.0)
-    referee.strayed(real, fake)
+    referee.lecam_penalty(real, fake)
     assert referee.typical_real.item() == pytest.approx(1.0)
     assert referee.typical_fake.item() == pytest.approx(-1.0)
-    got = referee.strayed(real, fake)
+    got = referee.lecam_penalty(real, fake)
     assert got.tolist() == pytest.approx([8.0] * 4)
-    assert referee.strayed(torch.full((4,), -2.0), torch.full((4,), 2.0)).abs().max() < 0.1
+    assert referee.lecam_penalty(torch.full((4,), -2.0), torch.full((4,), 2.0)).abs().max() < 0.1
 
 
 def test_clip_bounds_the_weights_after_a_step() -> None:
@@ -173,9 +174,9 @@ def test_imq_mmd_is_its_definition() -> None:
 
 def test_names_that_are_not_known() -> None:
     with pytest.raises(ConfigError) as caught:
-        duel("war")
+        adversarial_loss("war")
     assert str(caught.value) == (
-        "config model.duel: 'war' is not known "
+        "config model.adversarial_loss: 'war' is not known "
         "(known: logistic, saturating, hinge, wasserstein, relativistic)"
     )
     with pytest.raises(ConfigError) as caught:

@@ -32,7 +32,7 @@ import json, sys, warnings
 from medaug import cli
 from medaug.cli import demonstration
 
-demonstration.PATIENTS, demonstration.WISHES = 3, json.loads(sys.argv[2])
+demonstration.PATIENTS, demonstration.SETTINGS = 3, json.loads(sys.argv[2])
 for command in json.loads(sys.argv[1]):
     sys.argv = ["medaug", *command]
     code = 0

@@ -31,8 +31,8 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 """
 SMALL = [
-    "--set=data.size=32", "--set=model.width=8", "--set=model.prior_width=16",
-    "--set=model.prior_steps=4", "--set=model.phases=[0.4,0.7]", "--set=train.batch=8",
+    "--set=data.size=32", "--set=model.width=8", "--set=model.prior.width=16",
+    "--set=model.prior.steps=4", "--set=model.phases=[0.4,0.7]", "--set=train.batch=8",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from medaug.synthesis.synthesize import synthesize
 from tests.support.toy import Toy
 
 SMALL: dict[str, dict[str, Any]] = {
-    "vaegan modern": {"width": 8, "prior_width": 16},
+    "vaegan modern": {"width": 8, "prior": {"width": 16}},
     "vaegan author": {"latent_dim": 8},
     "wgan_gp modern": {"width": 8, "critic_turns": 2},
     "wgan_gp author": {"width": 8, "critic_turns": 2},
@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def test_wait_reports_shares_of_a_real_run(row: Any, phantom_cache: Path, tmp_path: Path) -> None:
     wait = row("wait")
-    model = {"width": 8, "prior_width": 16, "prior_steps": 2}
+    model = {"width": 8, "prior": {"width": 16, "steps": 2}}
     told = wait.measure(SliceCache.open(phantom_cache), model, 64, tmp_path / "run")
     (claim,) = wait.claims({"tiny": told})
     assert told["images"] == 64

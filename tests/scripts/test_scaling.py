@@ -39,10 +39,10 @@ TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 def test_the_table_of_the_page_counts_every_message(row: Any) -> None:
     """Beside the gradients: a running mean; a gate of two; codes there and back, and noise."""
     scaling = row("scaling")
-    found = scaling.sent(["vae", "vaegan", "wae_mmd"])
+    found = scaling.sent(["vae", "spatial_vaegan", "vaegan", "wae_mmd"])
     for line in scaling.table(found):
         assert line in TEXT
-    vae, gated, coded = (found[f"{name} modern"] for name in ("vae", "vaegan", "wae_mmd"))
+    vae, gated, coded = (found[f"{n} modern"] for n in ("vae", "spatial_vaegan", "wae_mmd"))
     assert [told["messages"] for told in (vae, gated, coded)] == [2, 3, 4]
     assert vae["bytes"] == vae["gradients"] + 4
     assert vae["row_bytes"] == gated["row_bytes"] == 0

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 BATCH = 4
 MODELS: dict[str, dict[str, Any]] = {
     "phased": {**TINY["model"], "phases": [0.3, 0.6]},
-    "vaegan-author": {"preset": "author", "width": 4, "latent_dim": 4},
+    "vaegan-author": {"name": "vaegan", "width": 4, "latent_dim": 4},
     "wgan_gp": {"name": "wgan_gp", "network": "plain", "width": 4, "latent_dim": 4},
     "gvae": {"name": "gvae", "network": "gvae", "width": 2, "latent_dim": 4},
 }

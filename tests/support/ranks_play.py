@@ -30,8 +30,8 @@ STEPS = 200
 TURNS = {
     **{f"{name}-{preset}": (name, preset, SHAPES[number % 2])
        for number, (name, preset) in enumerate(SMALL)},
-    "layout": ("vaegan", "modern", LAYOUT),
-    "unlabeled": ("vaegan", "modern", UNLABELED),
+    "layout": ("spatial_vaegan", "modern", LAYOUT),
+    "unlabeled": ("spatial_vaegan", "modern", UNLABELED),
 }  # fmt: skip
 TRACED = Shape(1, 1, 16, cond_dim=3, classes=3)
 SMALLEST = {"preset": "author", "width": 4, "latent_dim": 4, "network": "dcgan"}

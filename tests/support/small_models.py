@@ -11,7 +11,7 @@ from medaug.models.base import Batch, Model, Shape
 TINY = {"width": 8}
 SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("vaegan", "author"): {"latent_dim": 8, **TINY},
-    ("vaegan", "modern"): {"prior_width": 16, "prior_steps": 3, **TINY},
+    ("spatial_vaegan", "modern"): {"prior": {"width": 16, "steps": 3}, **TINY},
 }
 for _name in ("vae", "gan", "vae_disl", "wgan", "wgan_gp", "alpha_gan", "gvae", "aaae", "ali",
               "alice", "wae_mmd", "wae_gan"):  # fmt: skip
@@ -20,8 +20,8 @@ for _name in ("vae", "gan", "vae_disl", "wgan", "wgan_gp", "alpha_gan", "gvae", 
 for _known in (("alpha_gan", "author"), ("alpha_gan", "modern")):
     SMALL[_known] |= {"code_width": 16}
 for _known in (("aaae", "author"), ("aaae", "modern")):
-    SMALL[_known] |= {"prior_width": 16}
-SMALL["vae", "modern"] |= {"prior": "flow", "prior_width": 16}
+    SMALL[_known] |= {"prior": {"width": 16}}
+SMALL["vae", "modern"] |= {"prior": {"name": "flow", "width": 16}}
 SHAPES = [Shape(2, 1, 32), Shape(1, 1, 28, cond_dim=3, classes=3)]
 LAYOUT = Shape(1, 1, 32, cond_dim=4, layout=4)
 UNLABELED = Shape(2, 1, 32, unlabeled=True)
@@ -31,7 +31,7 @@ PROGRESS = (0.0, 0.6, 0.9)
 def make(name: str, preset: str, shape: Shape) -> Model:
     torch.manual_seed(0)
     asked = {"model": {"name": name, "preset": preset, **SMALL[name, preset]}}
-    if shape.layout and name != "vaegan":
+    if shape.layout and "vaegan" not in name:
         asked["model"]["network"] = "residual"
     return build(name, resolve(asked).model.arguments, shape)
 

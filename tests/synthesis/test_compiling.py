@@ -54,7 +54,7 @@ def test_whole_blocks_are_compiled_and_nothing_else_is(
     plain, fast = generator(tiny_run, []), generator(tiny_run)
     rows_compiled.clear()
     (wanted,), (found,) = (g.generate(1, uncertainty=1) for g in (plain, fast))
-    steps = 2 * TINY["model"]["prior_steps"]  # type: ignore[index]
+    steps = 2 * TINY["model"]["prior"]["steps"]  # type: ignore[index]
     heun = range(steps - 1, 3 * steps + 1)  # to the code, half of the way back, and there again
     assert set(rows_compiled) == {fast.block_size}
     assert len(rows_compiled) - 2 in heun, "each of the flow's steps, and the decoder twice"
@@ -68,7 +68,7 @@ def test_whole_blocks_are_compiled_and_nothing_else_is(
 @pytest.mark.parametrize(("name", "preset"), SMALL)
 def test_every_model_draws_through_it(name: str, preset: str, rows_compiled: list[int]) -> None:
     model = make(name, preset, SHAPES[0]).eval()
-    model.shed()
+    model.drop_discriminators()
     noise = torch.randn(4, *model.noise_shape)
     with torch.inference_mode():
         wanted = model.decode(model.prior(noise, None), None)

@@ -168,11 +168,11 @@ def test_snapshots_are_kept_as_asked(layout_run: Path, tiny_run: Path) -> None:
     assert not (tiny_run / "snapshots").exists()
 
 
-@pytest.mark.parametrize("model", ["vaegan", "vae", "aaae", "wae_mmd"])
+@pytest.mark.parametrize("model", ["spatial_vaegan", "vae", "aaae", "wae_mmd"])
 def test_vary_goes_as_far_as_asked(phantom_cache: Path, tmp_path: Path, model: str) -> None:
     small: dict[str, Any] = {"name": model, "width": 8}
-    if model != "vaegan":
-        small |= {"latent_dim": 8, "prior_width": 16}
+    if model != "spatial_vaegan":
+        small |= {"latent_dim": 8, "prior": {"width": 16}}
     else:
         small |= TINY["model"]
     config = resolve({"data": {"size": 32}, "model": small, "train": {**TINY["train"]}})

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from medaug import Generator
 from medaug.cli.console import app
-from medaug.cli.describe import inspect
+from medaug.cli.describe import describe
 from medaug.core.config import DataConfig
 from medaug.core.errors import ConfigError, OutputError
 from medaug.data.cache.prepare import SliceCache
@@ -240,8 +240,8 @@ def test_weights_from_before_give_stacks_without_real_figures(
 
 
 def test_a_folder_of_stacks_is_sound_and_previewed(out: Path, generator: Generator) -> None:
-    assert inspect(out)["problems"] == []
-    assert inspect(out)["settings"]["stack"] == STACK
+    assert describe(out)["problems"] == []
+    assert describe(out)["settings"]["stack"] == STACK
     stacks = Stacks(generator, STACK, SMOOTH_MM)
     samples = [stacks.block(i, uncertainty=2)[0] for i in range(3)]
     middle = [sample.at(STACK // 2) for sample in samples]

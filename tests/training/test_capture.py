@@ -131,7 +131,9 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     strict.capture = GraphRunner(strict.game, strict.feed, Refusing(strict), strict=True)
     strict.supply.drawn = True
     strict.round()
-    with pytest.raises(ConfigError, match=r"judge cannot be recorded \(operation not permitted"):
+    with pytest.raises(
+        ConfigError, match=r"train_discriminator cannot be recorded \(operation not permitted"
+    ):
         strict.round()
 
 

@@ -27,8 +27,8 @@ from medaug.training.workflow import PICTURES
 COUNT = 256
 FLOOR = 0.5
 MODELS: dict[str, dict[str, Any]] = {
-    "vaegan-modern": {"prior_width": 32, "prior_steps": 12},
-    "vaegan-author": {"preset": "author", "latent_dim": 16},
+    "spatial_vaegan-modern": {"prior": {"width": 32, "steps": 12}},
+    "vaegan-author": {"name": "vaegan", "latent_dim": 16},
     "wgan_gp-modern": {"name": "wgan_gp", "width": 16},
     "wgan_gp-author": {
         "name": "wgan_gp", "preset": "author", "width": 24, "lr": 4e-4, "critic_lr": 4e-4,
@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SLOW = pytest.mark.slow
 PHANTOM = [
-    ("vaegan-modern", 6000),
+    ("spatial_vaegan-modern", 6000),
     pytest.param("vaegan-author", 20000, marks=SLOW),
     pytest.param("wgan_gp-modern", 60000, marks=SLOW),
     pytest.param("wgan_gp-author", 60000, marks=SLOW),

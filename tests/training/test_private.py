@@ -86,8 +86,8 @@ def test_without_clipping_the_sum_is_the_plain_gradient(network: str, partial: b
     made, given = model(network), batch(5, partial)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn_like", torch.ones_like)
-        sums, terms = private(made, clip=1e6).clipped(Turn(made.explain), given)
-        move = made.explain(given)["autoencoder"]
+        sums, terms = private(made, clip=1e6).clipped(Turn(made.train_autoencoder), given)
+        move = made.train_autoencoder(given)["autoencoder"]
         plain = torch.autograd.grad(5 * move.total(), list(made.parameters()))
     for (_, one), two in zip(sums.items(), plain, strict=True):
         assert torch.allclose(one, two, atol=1e-5, rtol=1e-4)
@@ -100,7 +100,7 @@ def test_no_slice_moves_the_sum_by_more_than_the_clip(likelihood: str) -> None:
     made = model(likelihood=likelihood)
     given = batch(6)
     given = Batch(given.x * torch.tensor([0, 1, 5, 50, 500, 5000]).view(-1, 1, 1, 1), given.cond)
-    turn = Turn(made.explain)
+    turn = Turn(made.train_autoencoder)
     for clip in (0.01, 1.0):
         taker = private(made, clip=clip)
         each = [
@@ -120,7 +120,7 @@ def test_chunks_add_up() -> None:
     made, given = model(), batch(CHUNK + 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn_like", torch.ones_like)
-        taker, turn = private(made, clip=0.1), Turn(made.explain)
+        taker, turn = private(made, clip=0.1), Turn(made.train_autoencoder)
         whole = taker.clipped(turn, given)[0]
         parts = [
             taker.clipped(turn, Batch(given.x[at], given.cond[at]))[0]
@@ -132,7 +132,10 @@ def test_chunks_add_up() -> None:
 
 def test_noise_has_its_scale_and_its_address() -> None:
     made = model()
-    nothing, turn = Batch(torch.zeros(0, 2, 16, 16), torch.zeros(0, 3)), Turn(made.explain)
+    nothing, turn = (
+        Batch(torch.zeros(0, 2, 16, 16), torch.zeros(0, 3)),
+        Turn(made.train_autoencoder),
+    )
     players = {"autoencoder": list(made.parameters())}
 
     def noise(position: int, **how: float) -> torch.Tensor:
@@ -209,11 +212,11 @@ def test_the_steps_are_those_of_the_private_gradient() -> None:
     how = made.optim(0.0)
     taker = private(made, clip=0.1)
     before = [p.detach().clone() for p in made.parameters()]
-    Players(made, 0, CPU, "float32", taker).turn(Turn(made.explain), given, 0, how)
+    Players(made, 0, CPU, "float32", taker).turn(Turn(made.train_autoencoder), given, 0, how)
     moved = [p.detach().clone() for p in made.parameters()]
     twin = model()
     Players(twin, 0, CPU, "float32", private(twin, clip=0.1)).turn(
-        Turn(twin.explain), given, 0, how
+        Turn(twin.train_autoencoder), given, 0, how
     )
     assert all(torch.equal(a, b) for a, b in zip(moved, twin.parameters(), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(moved, before, strict=True))
@@ -281,7 +284,7 @@ def test_a_step_that_draws_no_slice_is_noise_alone(cache: SliceCache) -> None:
     empty = next(at for at in range(100) if not len(taker.sample(at)))
     game = Players(made, 0, CPU, "float32", taker)
     before = [p.detach().clone() for p in made.parameters()]
-    turn = Turn(made.explain)  # type: ignore[attr-defined]
+    turn = Turn(made.train_autoencoder)  # type: ignore[attr-defined]
     game.turn(turn, feed.made(feed.moving(taker.sample(empty), empty)), empty, made.optim(0.0))
     assert not any(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
     assert list(game.account.close()) == ["autoencoder/gradient"]
@@ -332,9 +335,9 @@ def test_a_run_cannot_become_private_or_cease_to_be(cache: SliceCache, tmp_path:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"name": "vaegan"}, "a judge learns them"),
-        ({"name": "wae_mmd"}, "hold the samples of a batch against each other"),
-        ({"name": "gan"}, "a judge"),
+        ({"name": "vaegan"}, "a discriminator learns them"),
+        ({"name": "wae_mmd"}, "compare the samples of a batch"),
+        ({"name": "gan"}, "a discriminator"),
         ({"name": "vae", "likelihood": "learned", "prior": "gaussian"}, "mean over slices"),
         ({"name": "vae", "likelihood": "gaussian", "prior": "gmm"}, "learns from the codes"),
         ({"name": "vae", "likelihood": "gaussian", "prior": "flow"}, "learns from the codes"),

@@ -28,14 +28,14 @@ from medaug.training.run import newest
 from tests.conftest import TINY
 
 MODELS: dict[str, dict[str, Any]] = {
-    "vaegan-modern": TINY["model"],
-    "vaegan-author": {"preset": "author", "latent_dim": 4},
+    "spatial_vaegan-modern": TINY["model"],
+    "vaegan-author": {"name": "vaegan", "latent_dim": 4},
     "wgan_gp-modern": {"name": "wgan_gp", "width": 8, "latent_dim": 8},
     "wgan_gp-author": {"name": "wgan_gp", "preset": "author", "width": 8, "latent_dim": 8},
 }
 
 
-def config(model: str = "vaegan-modern", **train: Any) -> Config:
+def config(model: str = "spatial_vaegan-modern", **train: Any) -> Config:
     return resolve({**TINY, "model": MODELS[model]}, {"train": train})
 
 

@@ -50,7 +50,7 @@ def subject(shape: tuple[int, int, int] = SHAPE) -> tio.Subject:
 def given_masks() -> Generator:
     """A model that is given its masks, with the weights it is born with."""
     torch.manual_seed(0)
-    model = make("vaegan", "modern", LAYOUT)
+    model = make("spatial_vaegan", "modern", LAYOUT)
     codec = CTCodec((-160.0, 240.0), {"pancreas": 1}, "layout", dict(list(CT.tissues.items())[:3]))
     config = {"data": {"masks": "layout", "size": 32}}
     header = {

@@ -62,16 +62,16 @@ class VelocityMlp(nn.Module):
         return self.head(F.silu(self.norm(h))).float()
 
 
-# A judge of codes.
+# A discriminator of codes.
 
 
-class CodeJudge(nn.Module):
+class CodeDiscriminator(nn.Module):
     """Codes (b, d) and cond to logits (b,), large for draws of the prior; no batch statistics.
 
     Args:
         latent: dimensions of the code.
-        width: of each of ``depth`` hidden layers.
-        depth: see ``width``.
+        width: of each hidden layer.
+        depth: how many hidden layers.
         cond_dim: numbers of the condition.
         log_prior: whether the logit starts from the log density of N(0, I) up to a constant
             (Tolstikhin et al. 2018, in their code).
@@ -89,7 +89,7 @@ class CodeJudge(nn.Module):
         return logits - z.float().square().sum(1) / 2 if self.log_prior else logits
 
 
-# A judge of pairs of image and code, as in ALI (Dumoulin et al. 2017).
+# A discriminator of pairs of image and code, as in ALI (Dumoulin et al. 2017).
 
 
 class _Layer(nn.Module):
