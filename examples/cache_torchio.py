@@ -3,7 +3,7 @@
     python examples/cache_torchio.py               # seconds on two cores
 
 A function turns each slice into a torchio subject, one slice thick and where it lies in the
-patient; torchio's transforms and loader go on from there. The cache holds phantom patients, drawn
+patient; torchio's transforms and loader do the rest. The cache holds phantom patients, drawn
 by a program; with your own scans name your cache in their place:
 `python examples/cache_torchio.py --cache cache/pancreas-128px-400mm`.
 """

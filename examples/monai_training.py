@@ -4,8 +4,8 @@
 
 The slices are written once into one folder in nnU-Net's layout: real training slices (here phantom
 patients, drawn by a program) and synthetic ones beside them (here from the phantom weights that
-ship with medaug). Training reads the real ones; `RandSynthesisd` puts a synthetic pair from the
-folder in their place now and then, and `RandCopyPasted` pastes another real patient's pancreas.
+ship with medaug). Training reads the real ones; `RandSynthesisd` replaces some of them by a
+synthetic pair from the folder, and `RandCopyPasted` pastes another real patient's pancreas.
 A folder serves any number of loader workers, since no model runs in them.
 """
 

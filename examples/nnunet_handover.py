@@ -3,9 +3,9 @@
     python examples/nnunet_handover.py --out nnUNet_raw/Dataset101_Mixed    # under a minute
 
 Three commands, printed as they are run: train, synthesize with `--with-real` and `--ignore-above`,
-nnunet-splits. The scans are phantom patients, drawn by a program. Training goes on from the phantom
-weights that ship with medaug, and is brief, as is that of the filter's segmenters: the filter
-therefore refuses about half of the draws. At the end the folder is checked as nnU-Net checks it.
+nnunet-splits. The scans are phantom patients, drawn by a program. Training continues from the
+phantom weights that ship with medaug, and is brief, as is that of the filter's segmenters: the
+filter therefore refuses about half of the draws. At the end the folder is checked as nnU-Net does.
 """
 
 import argparse

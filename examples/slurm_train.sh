@@ -1,11 +1,11 @@
 #!/bin/bash
-# Train on every GPU of one or more nodes, survive preemption, go on where it stopped.
+# Train on every GPU of one or more nodes, survive preemption, resume where it stopped.
 #
 #   sbatch examples/slurm_train.sh
 #
 # SLURM sends SIGTERM two minutes before it takes the nodes away.  Every process finishes its step,
 # the first one saves, and all leave with status 75; the script then puts the job in the queue
-# again, and the same command goes on from the checkpoint.
+# again, and the same command resumes from the checkpoint.
 #SBATCH --job-name=medaug-train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4

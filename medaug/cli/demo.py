@@ -1,4 +1,4 @@
-"""``medaug demo``: from phantom patients to synthetic slices and a picture, in minutes."""
+"""``medaug demo``: make synthetic slices and a picture from phantom patients, in minutes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from medaug.cli.options import AsJson, Device, DryRun
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write everything to.")] = Path("demo"),
     n: Annotated[str, typer.Option("-n", help="Slices to synthesise.")] = "64",
-    images: Annotated[str | None, typer.Option(help="Images to train on.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images to train on; default 50k.")] = None,
     scratch: Annotated[
         bool, typer.Option("--scratch", help="Start from noise, not from the shipped weights.")
     ] = False,
@@ -21,7 +21,7 @@ def demo(
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Phantom, cache, training, synthesis and a picture: a few minutes on two cores."""
+    """Run everything on phantom patients: cache, training, synthesis, a picture; a few minutes."""
     from medaug.core.config import parse_count
 
     count = parse_count(n, "n")

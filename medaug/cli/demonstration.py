@@ -1,7 +1,7 @@
 """Run the demo on phantom patients: cache, training, synthesis, a comparison with real slices.
 
 Training starts from the small phantom weights that ship with the package, made by ``scripts/
-weights`` on other phantom patients, and goes on with the demo's own; ``scratch`` starts from noise.
+weights`` on other phantom patients, and continues on the demo's own; ``scratch`` starts from noise.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import medaug
+from medaug.core.config import merge
 from medaug.core.text import tell
 from medaug.data.cache.prepare import SliceCache
 from medaug.data.sources.phantom.source import Phantom
@@ -32,9 +33,8 @@ SETTINGS: dict[str, Any] = {
 }
 """Sized for about three minutes of training on two cores with bfloat16."""
 
-
 FILTER = FilterConfig(segmenter_images=1500)
-"""One label of a phantom is learned in less than the default."""
+"""A segmenter learns the one label of a phantom from fewer images than the default."""
 
 
 @dataclass(frozen=True)
@@ -84,64 +84,46 @@ def run_demo(
     Args:
         out: the folder for everything: phantom, cache, run and slices.
         n: how many slices to synthesise.
-        images: training images; the demo's own number where None.
+        images: training images; None for 50,000.
         scratch: start from noise instead of the shipped phantom weights.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         MedaugError: anything the user can correct.
     """
-    settings_given = (
-        SETTINGS
-        if images is None
-        else {**SETTINGS, "train": {**SETTINGS["train"], "images": images}}
-    )
+    start = "phantom weights that ship with medaug, made on other phantom patients."
     tell(
         "The patients of this demo are drawn by a program; nobody was scanned."
-        + (
-            ""
-            if scratch
-            else " Training starts from phantom weights that ship with medaug, made on other "
-            "phantom patients."
-        )
+        + ("" if scratch else f" Training starts from {start}")
     )
+    # train on phantoms
     trained: TrainReport
     _, trained = train_on(
         Phantom(out / "phantom", PATIENTS),
         "phantom",
-        settings_given,
+        SETTINGS if images is None else merge(SETTINGS, {"train": {"images": images}}),
         cache=out / "cache",
         run=out / "run",
         device=device,
         init=None if scratch else SHIPPED,
     )
+    # write slices, filtered unless the run was cut short: its draws would all be refused
     generator = Generator.from_pretrained(trained.run, device)
     folder = out / "synthetic"
     settings = generator.settings.data
-    judging = None
-    if not scratch and images is None:  # a run cut short draws what any filter refuses
-        judging = filter_for_run(
+    chosen = None
+    if not scratch and images is None:
+        chosen = filter_for_run(
             trained.run, generator.kind, generator.masks, settings, FILTER, device=device
         )
-    made = synthesize(generator, n, folder, filter=judging)
+    made = synthesize(generator, n, folder, filter=chosen)
+    # compare the masks with those of held-out patients
     label = generator.labels[LABEL]
-    real = real_masks(
-        SliceCache.open(out / "cache"),
-        label,
-        settings.window_hu,
-        "heldout",
-        settings.min_label_pixels,
-    )
+    opened = SliceCache.open(out / "cache")
+    real = real_masks(opened, label, settings.window_hu, "heldout", settings.min_label_pixels)
     synthetic = synthetic_masks(generator.generate(n, uncertainty=0), label)
-    report = DemoReport(
-        folder,
-        trained.run,
-        folder / "preview.png",
-        n,
-        trained.images,
-        real,
-        synthetic,
-        made.refused,
-    )
     write_json(out / "report.json", {"real": vars(real), "synthetic": vars(synthetic)})
-    return report
+    preview = folder / "preview.png"
+    return DemoReport(
+        folder, trained.run, preview, n, trained.images, real, synthetic, made.refused
+    )

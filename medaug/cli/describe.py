@@ -1,4 +1,4 @@
-"""Describe a path: a source, a cache, a run, a weight file, an output; is it sound?"""
+"""Describe a path, be it source, cache, run, weight file or output, and check it."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def describe(
     path: Path, page: Path | None = None, against: Sequence[Path] = (), workers: int = 0
 ) -> dict[str, Any]:
-    """Look at ``path``; the answer's ``what`` names it, ``problems`` lists what is not sound.
+    """Describe ``path``: ``what`` names it, ``problems`` lists what is not sound.
 
     Args:
         path: a file or folder.
-        page: where the verdicts on a folder of scans are written as HTML; None writes nothing.
-        against: caches; a scan of the folder that is in one of them is not sound.
+        page: HTML file for the verdicts on a folder of scans; None writes nothing.
+        against: caches; a scan of the folder that one of them holds is not sound.
         workers: processes that read scans besides this one.
 
     Raises:
@@ -60,7 +60,6 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _nifti(path: Path) -> dict[str, Any]:
-
     import nibabel as nib
 
     from medaug.data.formats.volumes import DAMAGE, open_nifti, voxels
@@ -167,7 +166,7 @@ def _output(path: Path) -> dict[str, Any]:
 
 
 def _wrong_files(folder: Path, row: Row) -> list[str]:
-    """What is wrong with the files that a row names."""
+    """Say what is wrong with the files that a row names."""
     gone = [
         f"{folder / row[role]}: named in the manifest but not there"
         for role in ROLES
@@ -192,10 +191,10 @@ def _report(path: Path) -> dict[str, Any]:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """The mapping in a JSON file of ours.
+    """Read the mapping in a JSON file that medaug wrote.
 
     Raises:
-        DataError: there is none in it.
+        DataError: the file is damaged.
     """
     try:
         return unsealed(parse_json(file.read_text()))

@@ -1,4 +1,4 @@
-"""``medaug download``: a data set, whole, with its licence accepted."""
+"""``medaug download``: fetch a whole data set once its licence is accepted."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medaug.cli.console import INCOMPLETE, answer, app, say
-from medaug.cli.options import AsJson, DryRun
+from medaug.cli.options import AsJson, Config, DryRun, read_settings
 
 if TYPE_CHECKING:
     from medaug.data.download import Plan, Report
@@ -15,29 +15,30 @@ if TYPE_CHECKING:
 
 @app.command()
 def download(
-    data: Annotated[str, typer.Argument(help="pancreas, mnist or fashion-mnist", metavar="DATA")],
+    data: Annotated[str, typer.Argument(help="pancreas, mnist or fashion-mnist.", metavar="DATA")],
     root: Annotated[
         Path | None, typer.Option(help="Where it goes; default $MEDAUG_DATA/DATA, then data/DATA.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence of the data.")] = False,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    config: Config = None,
     set: Annotated[
-        list[str] | None, typer.Option(help="A setting: download.mnist=https://host/folder.")
+        list[str] | None,
+        typer.Option(help="A setting, such as download.mnist=https://host/folder; repeatable."),
     ] = None,
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
     """Fetch a data set, checked and repaired; the same command resumes.
 
-    Exit status 1 when some of it could not be had: each part is named with the reason.
+    Exit status 1 when a part could not be fetched: each is named with the reason.
     """
-    from medaug.core.config import merge, parse_set, read_yaml
+    from medaug.core.config import merge, parse_set
     from medaug.data import default_root
     from medaug.data.download import download as fetch
     from medaug.data.download import planned, resolve_download
     from medaug.data.download.licences import accepted
 
-    settings = resolve_download(merge(read_yaml(config) if config else {}, parse_set(set or [])))
+    settings = resolve_download(merge(read_settings(config), parse_set(set or [])))
     place = default_root(data) if root is None else root
     if dry_run:
         plan = planned(data, place, settings)
@@ -56,7 +57,7 @@ def download(
 
 
 def _agreed(data: str, yes: bool) -> bool:
-    """Show the licence of ``data``; whether it is accepted."""
+    """Show the licence of ``data`` and return whether it is accepted."""
     from medaug.data.download.licences import licence
 
     say(licence(data).text)

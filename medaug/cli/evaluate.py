@@ -1,4 +1,4 @@
-"""``medaug evaluate``: one page and one JSON file on what synthetic slices are worth."""
+"""``medaug evaluate``: measure synthetic slices, as one page and one JSON file."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medaug.cli.console import INCOMPLETE, answer, app
-from medaug.cli.options import AsJson, Device, DryRun
+from medaug.cli.options import AsJson, Device, DryRun, listed
 
 
 @app.command()
@@ -15,15 +15,15 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="A run, whose draws are judged, default the newest below runs/; beside "
-            "--synthetic, the one behind it."
+            help="A run to draw slices from and measure, default the newest below runs/; with "
+            "--synthetic, the run that drew them."
         ),
     ] = None,
     synthetic: Annotated[
         Path | None, typer.Option(help="A folder of synthetic slices, by medaug or any tool.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="The cache of real slices; default that of the run.")
+        Path | None, typer.Option(help="The slice cache of real slices; default that of the run.")
     ] = None,
     n: Annotated[str, typer.Option("-n", help="Slices to draw from a run.")] = "1000",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
@@ -37,7 +37,7 @@ def evaluate(
         Path | None, typer.Option(help="The JSON file of medaug downstream, for its table.")
     ] = None,
     set: Annotated[
-        list[str] | None, typer.Option(help="A setting: evaluate.slices=2000, evaluate.bounds.X=..")
+        list[str] | None, typer.Option(help="A setting, such as evaluate.slices=2000; repeatable.")
     ] = None,
     gate: Annotated[
         bool, typer.Option("--gate", help="Exit status 1 unless bounds were measured and hold.")
@@ -56,7 +56,6 @@ def evaluate(
     for section in wishes:
         if section != "evaluate":
             raise ConfigError(f"config {section} is not known here; known: evaluate")
-    names = None if families is None else [part.strip() for part in families.split(",")]
 
     from medaug.evaluation import report as pipeline
     from medaug.training.run import newest
@@ -70,7 +69,7 @@ def evaluate(
         "n": count,
         "seed": seed,
         "uncertainty": uncertainty,
-        "families": names,
+        "families": listed(families),
         "config": resolve_evaluate(wishes.get("evaluate") or {}),
         "downstream": downstream,
         "device": device,

@@ -1,4 +1,4 @@
-"""``medaug explore``: what a model's codes hold, as pictures, and how probable real ones are."""
+"""``medaug explore``: show a model's latent codes as pictures, or measure likelihoods."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 def explore(
     run: Annotated[Path, typer.Argument(help="The run folder or a weight file.")],
     interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="Walk from one real slice to another.")
+        bool, typer.Option("--interpolate", help="Interpolate from one real slice to another.")
     ] = False,
     attribute: Annotated[
-        str | None, typer.Option(help="Add what a label, a class or an attribute adds.")
+        str | None, typer.Option(help="Add the direction of a label, class or attribute, by name.")
     ] = None,
     reconstruct: Annotated[
-        bool, typer.Option("--reconstruct", help="Real slices, encoded and decoded.")
+        bool, typer.Option("--reconstruct", help="Encode and decode real slices.")
     ] = False,
     likelihood: Annotated[
         bool,
-        typer.Option("--likelihood", help="ELBO, IWAE and AIS of held-out slices; on the CPU."),
+        typer.Option("--likelihood", help="ELBO, IWAE and AIS of held-out slices, on the CPU."),
     ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="The slice cache; default that of the run.")
     ] = None,
     rows: Annotated[int, typer.Option(help="Slices or pairs, one a row.")] = 8,
-    steps: Annotated[int, typer.Option(help="Pictures along each walk.")] = 9,
+    steps: Annotated[int, typer.Option(help="Pictures along each interpolation or direction.")] = 9,
     anneal: Annotated[int, typer.Option(help="Intermediate distributions of AIS.")] = 200,
     out: Annotated[Path | None, typer.Option(help="The PNG; default RUN/explore-WHAT.png.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the choice of slices.")] = 0,
@@ -47,11 +47,11 @@ def explore(
 
     options_given = {
         "interpolate": interpolate,
-        "attribute": attribute,
+        "attribute": attribute is not None,
         "reconstruct": reconstruct,
         "likelihood": likelihood,
     }
-    given = [name for name, value in options_given.items() if value not in (False, None)]
+    given = [name for name, chosen in options_given.items() if chosen]
     if len(given) != 1:
         raise ConfigError(
             "explore does one thing at a time: give one of --interpolate, --attribute NAME, "
@@ -66,12 +66,12 @@ def explore(
 
     generator = Generator.from_pretrained(run, "cpu" if likelihood else device)
     if likelihood:
-        judged = find_cache(generator, what, cache, run)
+        slices = find_cache(generator, what, cache, run)
         if dry_run:
             words = f"would measure log p(x) of {rows} held-out slices, nothing is written"
             answer(json, {"what": what, "rows": rows, "anneal": anneal}, words)
             return
-        found = probable(generator, judged, rows, anneal, seed)
+        found = probable(generator, slices, rows, anneal, seed)
         answer(json, found, str(found))
         return
     place = out or default_out(run, what, attribute or "")
@@ -99,7 +99,9 @@ def probable(
 
     assert cache is not None
     if not cache.split["heldout"]:
-        raise ConfigError(f"{cache.path}: nobody is held out, and likelihoods are of unseen slices")
+        raise ConfigError(
+            f"{cache.path}: no patient is held out, and likelihoods are of unseen slices"
+        )
     feeds = open_feed(generator, cache), open_feed(generator, cache, "train")
     held, fitting = (
         show(feed, min(count, len(feed)), seed)

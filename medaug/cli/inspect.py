@@ -1,4 +1,4 @@
-"""``medaug inspect``: what a path is, and whether it is sound."""
+"""``medaug inspect``: say what a path is, and whether it is sound."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ def inspect(
     ] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="A cache whose scans must not be in the folder again; may be repeated."),
+        typer.Option(help="A cache whose scans must not be in the folder again; repeatable."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that read scans besides this one.")
@@ -55,5 +55,5 @@ def inspect(
 
 
 def _page_for(path: Path) -> Path | None:
-    """The default place, or None where it lies in the user's data."""
+    """Find the default place of the page; None where it lies in the user's data."""
     return None if Path.cwd().resolve().is_relative_to(path.resolve()) else Path(PAGE)

@@ -8,23 +8,27 @@ from typing import Annotated, Any
 import typer
 
 Data = Annotated[
-    str, typer.Argument(help="pancreas, mnist, fashion-mnist, phantom, or a path", metavar="DATA")
+    str, typer.Argument(help="pancreas, mnist, fashion-mnist, phantom, or a path.", metavar="DATA")
 ]
+Config = Annotated[Path | None, typer.Option(help="A YAML file of settings; default none.")]
 Root = Annotated[
     Path | None, typer.Option(help="Where the data is; default $MEDAUG_DATA/DATA, then data/DATA.")
 ]
 Cache = Annotated[
     Path | None, typer.Option(help="The slice cache; default cache/DATA-SIZEpx-FOVmm.")
 ]
-Size = Annotated[int | None, typer.Option(help="Pixels along each side of a slice.")]
-Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice, mm.")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels along each side of a slice; default 128, of pictures their own size."
+    ),
+]
+Fov = Annotated[float | None, typer.Option(help="Length of each side of a slice, mm; default 400.")]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Labels to take: pancreas,liver; pancreas+cancer joins two."),
+    typer.Option(help="Labels to take: pancreas,liver; pancreas+cancer joins two; default all."),
 ]
-Modality = Annotated[
-    str | None, typer.Option(help="CT or MR, where the files do not say or hold both.")
-]
+Modality = Annotated[str | None, typer.Option(help="CT or MR; default what the files say.")]
 Names = Annotated[
     str | None,
     typer.Option(help="Names for label maps that carry none: btcv, word, ..., or a JSON file."),
@@ -44,7 +48,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """Read ``i/k`` as two numbers; None takes those of the environment.
+    """Read ``i/k`` as two numbers, part i of k; None takes those of torchrun or srun, else 0/1.
 
     Raises:
         ConfigError: not of that form.
@@ -66,8 +70,23 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 def scan_options(labels: str | None, modality: str | None, names: str | None) -> dict[str, Any]:
     """The options that say what to read of scans, as ``medaug.data.open_source`` takes them."""
-    parted = None if labels is None else [name.strip() for name in labels.split(",")]
-    return {"labels": parted, "modality": modality, "names": names}
+    return {"labels": listed(labels), "modality": modality, "names": names}
+
+
+def listed(text: str | None) -> list[str] | None:
+    """Split ``a, b`` at its commas; None stays."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def read_settings(config: Path | None) -> dict[str, Any]:
+    """Read a YAML file of settings; None holds none.
+
+    Raises:
+        ConfigError: it is not there, or not YAML.
+    """
+    from medaug.core.config import read_yaml
+
+    return read_yaml(config) if config else {}
 
 
 def sized(

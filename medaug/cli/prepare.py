@@ -38,13 +38,14 @@ def prepare(
     size: Size = None,
     fov: Fov = None,
     center: Annotated[
-        str | None, typer.Option(help="What a slice is centred on: body, label or image.")
+        str | None, typer.Option(help="What a slice is centred on: body (default), label or image.")
     ] = None,
     labels: Labels = None,
     modality: Modality = None,
     names: Names = None,
     holdout: Annotated[
-        float | None, typer.Option(help="Share of the patients held out of training; default 0.2.")
+        float | None,
+        typer.Option(help="Share of the patients held out of training, 0 to 1; default 0.2."),
     ] = None,
     colour: Annotated[
         str | None, typer.Option(help="Colour of pictures: grey or rgb; default as they are.")
@@ -128,7 +129,7 @@ def _print_missing(
 
 
 def _where(places: Mapping[str, str], case: str) -> str:
-    """Where a scan lies whose id does not say so."""
+    """Say where a scan lies whose id does not."""
     return f" ({places[case]})" if case in places else ""
 
 

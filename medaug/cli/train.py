@@ -9,6 +9,7 @@ from medaug.cli.console import answer, app
 from medaug.cli.options import (
     AsJson,
     Cache,
+    Config,
     Device,
     DryRun,
     Fov,
@@ -18,6 +19,7 @@ from medaug.cli.options import (
     Root,
     Size,
     Workers,
+    read_settings,
     scan_options,
     sized,
 )
@@ -29,12 +31,12 @@ def train(
     data: Annotated[str, typer.Option(help="pancreas, mnist, fashion-mnist, phantom, or a path.")],
     root: Root = None,
     model: Annotated[str | None, typer.Option(help="The model; medaug models lists them.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    config: Config = None,
     run: Annotated[
         Path | None, typer.Option(help="The run folder; default runs/DATA-MODEL.")
     ] = None,
     images: Annotated[
-        str | None, typer.Option(help="Images to train on in all, such as 50Ki or 2Mi.")
+        str | None, typer.Option(help="Images to train on in all, such as 50Ki; default 2Mi.")
     ] = None,
     size: Size = None,
     fov: Fov = None,
@@ -43,10 +45,12 @@ def train(
     modality: Modality = None,
     names: Names = None,
     init: Annotated[
-        Path | None, typer.Option(help="Start from these weights: a run or a file.")
+        Path | None,
+        typer.Option(help="Start from these weights, a run or a file; default from noise."),
     ] = None,
     unlabeled: Annotated[
-        Path | None, typer.Option(help="A folder of unlabelled scans that join training.")
+        Path | None,
+        typer.Option(help="A folder of unlabelled scans that join training; default none."),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -57,12 +61,11 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Prepare the scans the first time, then train; the same command resumes."""
-    from medaug.core.config import merge, parse_count, parse_set, read_yaml
+    from medaug.core.config import merge, parse_count, parse_set
     from medaug.runtime.distributed import share
     from medaug.training import workflow
 
-    settings: dict[str, Any] = read_yaml(config) if config else {}
-    settings = merge(settings, sized(size, fov))
+    settings = merge(read_settings(config), sized(size, fov))
     if model is not None:
         settings = merge(settings, {"model": {"name": model}})
     if images is not None:
@@ -99,12 +102,12 @@ def train(
         "privacy": report.privacy,
         "failed": {problem.case: problem.reason for problem in prepared.failed},
     }
-    told = f"{report.run}: {report.images} images seen"
+    text = f"{report.run}: {report.images} images seen"
     if report.privacy is not None:
         spent = report.privacy
-        told += f"; epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g} for a slice"
+        text += f"; epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g} for a slice"
     if share().rank == 0:
-        answer(json, content, told)
+        answer(json, content, text)
     if not report.finished:
         raise typer.Exit(exit_status(report.signal))
 

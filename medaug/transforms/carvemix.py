@@ -16,7 +16,7 @@ from medaug.transforms.scan import Region, Scan, put
 def carve(
     lesion: Region, spacing: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[Region, float]:
-    """The voxels whose signed distance to the lesion's border is at most a random threshold.
+    """Draw the voxels whose signed distance to the lesion's border is at most a random threshold.
 
     Distances in mm are negative inside.  With d the largest depth of the lesion, the threshold is
     drawn from (-d/2, 0) or from (0, d), each half of the time.
@@ -56,7 +56,7 @@ def carvemix(
     *,
     labels: Collection[int] | None = None,
 ) -> Scan:
-    """``mine`` with the region around the lesion of ``other``, image and label map alike.
+    """Put the region around the lesion of ``other`` into ``mine``, image and label map alike.
 
     Args:
         mine: stays as it is.
@@ -73,5 +73,5 @@ def carvemix(
 
 
 def chosen(label: npt.NDArray[np.generic], labels: Collection[int] | None) -> Region:
-    """The voxels (*space) with one of the ids, or with any but 0."""
+    """Mark the voxels (*space) with one of the ids, or with any but 0."""
     return np.asarray(label != 0 if labels is None else np.isin(label, sorted(labels)), bool)

@@ -17,8 +17,8 @@ from medaug.transforms.scan import Scan, fitting
 
 Texture = Literal["kept", "gaussian"]
 
-_LOOKED_AT = 20_000
-"""How many voxels decide on percentiles and on where the classes of the background lie."""
+_SAMPLED = 20_000
+"""How many voxels give the percentiles and the classes of the background."""
 
 
 def check_contrast(
@@ -62,7 +62,7 @@ def randomise_contrast(
     strength: float = 1.0,
     limits: tuple[float, float] = HU_RANGE,
 ) -> Scan:
-    """``mine`` with a new mean intensity for every label and every class of the background.
+    """Give every label and every class of the background of ``mine`` a new mean intensity.
 
     Args:
         mine: its label map, if any, stays as it is.
@@ -72,10 +72,9 @@ def randomise_contrast(
             intensities, from the 1st to the 99th percentile.
         gains: range of the factor on the texture, where that is kept.
         deviations: range of the standard deviation, where the texture is Gaussian.
-        texture: ``kept``, what a voxel differs from its tissue's mean; or ``gaussian``, noise in
-            the place of it.
-        strength: how far the kept texture's gain and every mean go from what they are, at 0, to
-            what was drawn, at 1.
+        texture: ``kept``, a voxel's difference from its tissue's mean; or ``gaussian``, noise
+            instead.
+        strength: from 0, every mean and the kept texture's gain as they are, to 1, as drawn.
         limits: lowest and highest intensity of the result; HU unless given.
 
     Raises:
@@ -104,7 +103,7 @@ def randomise_contrast(
 
 
 def _tissues(mine: Scan, clusters: int) -> npt.NDArray[np.uint16]:
-    """Every voxel's tissue from 0 (*space): classes of the background, then labels by id."""
+    """Number the tissues from 0 (*space): classes of the background, then labels by id."""
     label = np.zeros(mine.space, np.uint8) if mine.label is None else mine.label
     background = label == 0
     tissues = np.zeros(mine.space, np.uint16)
@@ -122,7 +121,7 @@ def _tissues(mine: Scan, clusters: int) -> npt.NDArray[np.uint16]:
 def _sums(
     tissues: npt.NDArray[np.uint16], values: npt.NDArray[Any] | None
 ) -> npt.NDArray[np.float64]:
-    """Sum of the values, or number of voxels, by tissue; row by row, to need little memory."""
+    """Sum the values, or count the voxels, by tissue; row by row, to need little memory."""
     count = int(tissues.max()) + 1
     total = np.zeros(count)
     for row, which in enumerate(tissues):
@@ -132,13 +131,13 @@ def _sums(
 
 
 def _some(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Evenly spread voxels, enough to tell a distribution."""
+    """Take evenly spread voxels, enough to know the distribution."""
     flat = values.ravel()
-    return flat[:: max(1, len(flat) // _LOOKED_AT)].astype(np.float64)
+    return flat[:: max(1, len(flat) // _SAMPLED)].astype(np.float64)
 
 
 def _edges(values: npt.NDArray[Any], clusters: int) -> npt.NDArray[np.float64]:
-    """Where k-means divides intensities, ascending; fewer edges where values are few."""
+    """Divide intensities by k-means: the edges, ascending; fewer where values are few."""
     distinct = np.unique(values)
     shares = (np.arange(clusters) + 0.5) / clusters
     guess = np.unique(np.quantile(distinct, shares, method="nearest"))

@@ -21,7 +21,7 @@ def copypaste(
     labels: Collection[int] | None = None,
     shift_mm: float = 0.0,
 ) -> Scan:
-    """``mine`` with the labelled voxels of ``other`` over it, each with its own id.
+    """Lay the labelled voxels of ``other`` over ``mine``, each with its own id.
 
     Labels of ``mine`` stay where nothing is laid over them.
 
@@ -30,8 +30,8 @@ def copypaste(
         other: where the objects come from; without any, nothing changes.
         rng: where the draws come from.
         labels: ids to copy; None for all but 0.
-        shift_mm: largest shift along each axis, uniformly drawn and rounded to voxels; what leaves
-            the image is cut off.
+        shift_mm: largest shift along each axis, mm, uniformly drawn and rounded to voxels; what
+            leaves the image is cut off.
 
     Raises:
         ConfigError: ``other`` has no label map, a negative shift, or the two do not fit.

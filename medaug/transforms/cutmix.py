@@ -11,7 +11,7 @@ from medaug.transforms.scan import Region, Scan, put
 
 
 def box(space: tuple[int, ...], rng: np.random.Generator, alpha: float = 1.0) -> Region:
-    """A random box (*space) as the paper draws it.
+    """Draw a random box (*space) as the paper does.
 
     The share of voxels that stays is drawn from Beta(alpha, alpha).  The box has the proportions
     of the whole and its centre anywhere; what sticks out is cut off.  An axis with a single voxel
@@ -37,9 +37,15 @@ def box(space: tuple[int, ...], rng: np.random.Generator, alpha: float = 1.0) ->
 
 
 def cutmix(mine: Scan, other: Scan, rng: np.random.Generator, *, alpha: float = 1.0) -> Scan:
-    """``mine`` with a box of ``other``, see `box`.
+    """Put a random box of ``other`` into ``mine``, image and label map alike.
+
+    Args:
+        mine: stays as it is.
+        other: of the same shape and channels.
+        rng: where the draws come from.
+        alpha: the share of voxels that stays is drawn from Beta(alpha, alpha); above 0.
 
     Raises:
-        ConfigError: alpha is not above 0, or the two do not fit, see `medaug.transforms.scan.put`.
+        ConfigError: alpha is not above 0, or shapes, channels or label maps do not fit.
     """
     return put(mine, other, box(mine.space, rng, alpha))

@@ -1,4 +1,4 @@
-"""Arrays of one grid on the grid of another: turned, resampled axis by axis, middle on middle."""
+"""Bring a case to the grid of another: reorient, resample axis by axis, align the middles."""
 
 from typing import Any
 
@@ -13,37 +13,37 @@ from medaug.core.types import Affine
 from medaug.transforms.scan import Scan
 
 _SAME = 1e-3
-"""Relative difference of voxel sizes that is none."""
+"""Relative difference below which voxel sizes count as equal."""
 
 Turn = npt.NDArray[np.float64]
 
 
 def turn(affine: Affine, to: Affine) -> Turn:
-    """The permutation and flips (3, 2), as nibabel writes them, from one orientation to another."""
+    """Find the permutation and flips (3, 2), as nibabel writes them, between two orientations."""
     return np.asarray(ornt_transform(io_orientation(affine), io_orientation(to)))
 
 
 def turned(array: npt.NDArray[Any], how: Turn) -> npt.NDArray[Any]:
-    """A volume (..., x, y, z) with its last three axes permuted and flipped."""
+    """Permute and flip the last three axes of a volume (..., x, y, z)."""
     lead = array.ndim - 3
     moved = np.moveaxis(array, range(lead), range(3, array.ndim))
     return np.moveaxis(apply_orientation(moved, how), range(3, array.ndim), range(lead))
 
 
 def turned_affine(affine: Affine, shape: tuple[int, ...], how: Turn) -> Affine:
-    """The affine of a volume of ``shape`` (x, y, z) after `turned`."""
+    """Find the affine of a volume of ``shape`` (x, y, z) after `turned`."""
     return np.asarray(affine @ inv_ornt_aff(how, shape), np.float64)
 
 
 def canonical(affine: Affine) -> Turn:
-    """The turn to RAS+."""
+    """Find the turn to RAS+."""
     return turn(affine, np.eye(4))
 
 
 def linear(
     array: npt.NDArray[Any], axis: int, n: int, start: float, step: float
 ) -> npt.NDArray[Any]:
-    """``n`` points of one axis by linear interpolation, antialiased; edges go on beyond the end."""
+    """Interpolate ``n`` points of one axis, antialiased; the edge values continue outside."""
     weights, outside = resampling_matrix(array.shape[axis], n, start, step)
     kept = 1 - outside
     weights[kept > 0] /= kept[kept > 0, None]
@@ -58,13 +58,13 @@ def linear(
 def nearest(
     array: npt.NDArray[Any], axis: int, n: int, start: float, step: float
 ) -> npt.NDArray[Any]:
-    """``n`` points of one axis, each the value of the nearest voxel."""
+    """Take ``n`` points of one axis, each the value of the nearest voxel."""
     where = np.rint(start + step * np.arange(n)).astype(int)
     return array.take(np.clip(where, 0, array.shape[axis] - 1), axis)
 
 
 def covered(size: int, n: int, start: float, step: float) -> npt.NDArray[np.bool_]:
-    """Which of ``n`` points lie in a voxel of an axis of ``size`` voxels."""
+    """Mark which of ``n`` points lie in a voxel of an axis of ``size`` voxels."""
     points = start + step * np.arange(n)
     return (points >= -0.5) & (points <= size - 0.5)
 
@@ -78,7 +78,7 @@ def onto(
     rng: np.random.Generator,
     middle: tuple[float, ...] | None = None,
 ) -> Scan:
-    """A case on the voxels of another: turned alike, the same voxel size, middle on middle.
+    """Bring a case to the voxels of another: orientation, voxel size, middle on middle.
 
     The image is interpolated linearly, label ids are taken from the nearest voxel.  A case with
     several slices gives one, a labelled one where there are any, to a target of a single slice.
@@ -90,8 +90,8 @@ def onto(
         shape: of the target, (x, y, z).
         target: the target's affine.
         rng: where the choice of a slice comes from.
-        middle: where in the target, in voxels, the middle of the case's labels is to lie; None to
-            lay the middle of the case on that of the target.
+        middle: where in the target, in voxels, to put the middle of the case's labels; None puts
+            the middle of the case on that of the target.
 
     Raises:
         ConfigError: a case of one slice cannot fill a volume.
@@ -130,7 +130,7 @@ def onto(
 
 
 def label_middle(label: npt.NDArray[Any]) -> tuple[float, ...] | None:
-    """The middle of the box around all labels, in voxels; None where there are none."""
+    """Find the middle of the box around all labels, in voxels; None where there are none."""
     if not label.any():
         return None
     (box,) = ndimage.find_objects((label != 0).view(np.uint8))

@@ -3,14 +3,13 @@
 All draws come from a transform's own ``R``, so ``set_random_state`` and MONAI's data loader decide
 them.  None is lazy: ``Compose`` resamples what is pending before them.  Entries are channel-first
 arrays, tensors or ``MetaTensor``s of CT in HU, of two or three spatial axes; class, device and,
-where it can hold the values, data type stay.
+where it can hold the values, data type stay.  Metadata and the trace of what was applied stay too,
+unless another case replaces this one.
 """
 
-from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,72 +23,82 @@ from monai.utils import MetaKeys, SpaceKeys
 
 from medaug.core.errors import ConfigError
 from medaug.core.types import Affine
-from medaug.transforms.mixtures import (
-    CarveMixArguments,
-    ContrastArguments,
-    CopyPasteArguments,
-    CutMixArguments,
-    Mixture,
-    change_contrast,
+from medaug.transforms.changes import (
+    CarveMixChange,
+    Change,
+    ContrastChange,
+    CopyPasteChange,
+    CutMixChange,
+    isolated_rng,
 )
-from medaug.transforms.pairs import POOL
-from medaug.transforms.scan import fitting, isolated_rng
-from medaug.transforms.sources import SEEDS, Donor, MixArguments, mixed, name_source
-from medaug.transforms.synthesis import SynthesisArguments, check_synthesis
-
-Source = str | Path | Sequence[Mapping[Hashable, Any]]
+from medaug.transforms.scan import fitting
+from medaug.transforms.sources import Donor
+from medaug.transforms.synthesis import SynthesisChange
 
 Keys = tuple[Hashable, Hashable | None]
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class _Pair(RandomizableTransform, MapTransform):
+@dataclass(eq=False, repr=False)
+class _Keys(RandomizableTransform, MapTransform):
+    """Which entries of an item are changed."""
+
+    keys: KeysCollection
+    """Of the image, and of the label map where there is one, in this order."""
+
+
+@dataclass(eq=False, repr=False)
+class _Random(Change, RandomizableTransform, MapTransform):
     """Changes an item's image, and its label map where there is one."""
 
+    prob: float = 0.3
+    """Probability of the change."""
+    _: KW_ONLY
     allow_missing_keys: bool = False
     """Whether items may lack the label map, whose image is then changed alone, or the image, and
     then stay as they are."""
 
-    def begin(self, keys: KeysCollection, prob: float) -> None:
-        """Call MONAI's constructors.
-
-        Raises:
-            ConfigError: more than two keys, or ``prob`` is no probability.
-        """
-        MapTransform.__init__(self, keys, self.allow_missing_keys)
-        if not 0 <= prob <= 1:
-            raise ConfigError(f"prob must be from 0 to 1, got {prob}")
-        RandomizableTransform.__init__(self, prob)
+    def __post_init__(self) -> None:
+        MapTransform.__init__(self, self.keys, self.allow_missing_keys)
+        if not 0 <= self.prob <= 1:
+            raise ConfigError(f"prob must be from 0 to 1, got {self.prob}")
+        RandomizableTransform.__init__(self, self.prob)
         self.pair = _two_keys(self.keys)
-
-    @abstractmethod
-    def draw_parameters(self) -> None:
-        """Draw what is applied, from ``R``."""
-
-    @abstractmethod
-    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
-        """The new entries of an item at ``keys``."""
-
-    def randint(self, below: int) -> int:
-        """A random integer from 0 to below ``below``."""
-        return int(self.R.randint(below))
+        self._check(partial(_read, keys=self.pair))
+        self.drawn: dict[str, Any] = {}
+        self.index = self.draw = 0
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether to change an item, and how."""
+        """Draw from ``R`` whether to change an item, and by which parameters."""
         super().randomize(None)
         if self._do_transform:
-            self.draw_parameters()
+            self.drawn = self._sample(lambda below: int(self.R.randint(below)), hashed=False)
+            self.index, self.draw = (self.drawn.get(name, 0) for name in ("index", "draw"))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """A new dictionary with other entries at ``keys``; ``data`` is left as it is."""
         keys = _present(data, self.pair, self.allow_missing_keys)
         self.randomize()
-        changed = {} if keys is None or not self._do_transform else self.change(data, keys)
-        return {**data, **changed}
+        if keys is None or not self._do_transform:
+            return dict(data)
+        image, label = keys
+        with isolated_rng():
+            mine = _read(data, keys if self._reads_label else (image, None))
+            changed = self._change(mine, self.drawn)
+        if label is not None and changed.label is None and not self.keeps_label:
+            raise ConfigError(
+                f"{self.drawn['source']}: draws no label maps, and {label!r} would no longer match "
+                f"its image; keys=[{image!r}] leaves it as it is"
+            )
+        moved = None if changed.affine is mine.affine else changed.affine
+        name = f"syn_{self.index:06d}"
+        result = {**data, image: _like(data[image], changed.image, moved, name)}
+        if label is not None and changed.label is not None:
+            result[label] = _like(data[label], changed.label[None], moved, name)
+        return result
 
 
 @dataclass(eq=False, repr=False)
-class RandSynthesisd(SynthesisArguments, _Pair):
+class RandSynthesisd(_Random, SynthesisChange, _Keys):
     """Replace an item's image and label map by a synthetic pair, with probability ``prob``.
 
     In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
@@ -102,125 +111,33 @@ class RandSynthesisd(SynthesisArguments, _Pair):
         DataError: ``source`` is neither a run nor a synthesised folder.
     """
 
-    keys: KeysCollection
-    """Of the image, and of the label map where there is one, in this order."""
-    source: str | Path
-    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
-    ``medaug synthesize``."""
-    prob: float = 0.3
-    """Probability of replacing."""
-    _: KW_ONLY
-    pool: int = POOL
-    """How many samples of a run take part; more variety for more computing."""
-
-    def __post_init__(self) -> None:
-        self.begin(self.keys, self.prob)
-        self.source = check_synthesis(self, self.source, self.pool)
-        self.index = 0
-
-    def draw_parameters(self) -> None:
-        """Draw by which sample to replace."""
-        with isolated_rng():
-            self.index = self.draw_index(str(self.source), self.pool, self.randint)
-
-    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
-        """The synthetic pair as entries of an item."""
-        image, label = keys
-        with isolated_rng():
-            mine = _read(item, (image, None if self.mode == "replace" else label))
-            drawn = self.synthetic(mine, str(self.source), self.index, None)
-        if label is not None and drawn.label is None:
-            raise ConfigError(
-                f"{self.source}: draws no label maps, and {label!r} would no longer match its "
-                f"image; keys=[{image!r}] leaves it as it is"
-            )
-        moved = drawn.affine if self.mode == "replace" else None
-        return _entries(item, keys, drawn.image, drawn.label, moved, f"syn_{self.index:06d}")
-
 
 @dataclass(eq=False, repr=False)
-class _RandMixd(MixArguments, Mixture, _Pair):
-    """Mix a case of a source into an item's image and label map, with probability ``prob``.
-
-    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
-    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
-    Metadata and the trace of what was applied stay, since voxels keep their places.
-
-    Raises:
-        ConfigError: an argument is out of range, or an item does not fit.
-        DataError: ``source`` is none of these.
-    """
-
-    keys: KeysCollection
-    """Of the image, and of the label map where there is one, in this order."""
-    source: Source
-    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
-    images and labels as nnU-Net's, or a sequence of items with these keys, loaded and
-    channel-first, such as a MONAI ``CacheDataset``."""
-    prob: float = 0.3
-    """Probability of mixing."""
-
-    def __post_init__(self) -> None:
-        self.begin(self.keys, self.prob)
-        self.check_mix()
-        self.source, self.cases = name_source(self.source, partial(_read, keys=self.pair))
-
-    def draw_parameters(self) -> None:
-        """Draw with which case to mix, and the seed of all else."""
-        self.drawn = self.draw_case(str(self.source), self.randint, hashed=False)
-
-    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
-        """The mixed pair as entries of an item."""
-        with isolated_rng():
-            scan = mixed(_read(item, keys), self.mixing(), self.drawn)
-        return _entries(item, keys, scan.image, scan.label)
-
-
-@dataclass(eq=False, repr=False)
-class RandCutMixd(CutMixArguments, _RandMixd):
+class RandCutMixd(_Random, CutMixChange, _Keys):
     """Mix by CutMix (Yun et al., ICCV 2019), with probability ``prob``: a box of another case."""
 
 
 @dataclass(eq=False, repr=False)
-class RandCarveMixd(CarveMixArguments, _RandMixd):
+class RandCarveMixd(_Random, CarveMixChange, _Keys):
     """Mix by CarveMix (Zhang et al., MICCAI 2021), with probability ``prob``: another's lesion."""
 
 
 @dataclass(eq=False, repr=False)
-class RandCopyPasted(CopyPasteArguments, _RandMixd):
+class RandCopyPasted(_Random, CopyPasteChange, _Keys):
     """Mix by copy-paste (Ghiasi et al., CVPR 2021), with probability ``prob``: labelled voxels."""
 
 
 @dataclass(eq=False, repr=False)
-class RandLabelContrastd(ContrastArguments, _Pair):
+class RandLabelContrastd(_Random, ContrastChange, _Keys):
     """Give all tissues new intensities, with probability ``prob``, after SynthSeg (2023).
 
     Raises:
         ConfigError: an argument is out of range, or an item does not fit.
     """
 
-    keys: KeysCollection
-    """Of the image, and of the label map where there is one, which stays."""
-    prob: float = 0.3
-    """Probability of the change."""
-
-    def __post_init__(self) -> None:
-        self.begin(self.keys, self.prob)
-        self.contrast()
-        self.draw = 0
-
-    def draw_parameters(self) -> None:
-        """Draw the seed of all that is random."""
-        self.draw = self.randint(SEEDS)
-
-    def change(self, item: Mapping[Hashable, Any], keys: Keys) -> dict[Hashable, Any]:
-        """The changed image as an entry of an item."""
-        scan = change_contrast(_read(item, keys), self.draw, self.contrast())
-        return _entries(item, (keys[0], None), scan.image, None)
-
 
 def _two_keys(keys: tuple[Hashable, ...]) -> Keys:
-    """The image's key, and the label map's or None.
+    """Split keys into the image's, and the label map's or None.
 
     Raises:
         ConfigError: more than two.
@@ -233,7 +150,7 @@ def _two_keys(keys: tuple[Hashable, ...]) -> Keys:
 
 
 def _present(item: Mapping[Hashable, Any], keys: Keys, allow_missing: bool) -> Keys | None:
-    """The keys that are there; None without an image.
+    """Find the keys that are there; None without an image.
 
     Raises:
         ConfigError: one is missing that must not be.
@@ -247,10 +164,10 @@ def _present(item: Mapping[Hashable, Any], keys: Keys, allow_missing: bool) -> K
 
 
 def _read(item: Mapping[Hashable, Any], keys: Keys) -> Donor:
-    """An item's image and label map, channel first, as a case (channels, x, y, z).
+    """Read an item's image and label map, channel first, as a case (channels, x, y, z).
 
     Raises:
-        ConfigError: an entry is no such array, or the two have other shapes.
+        ConfigError: an entry is no such array, or the shapes of the two differ.
     """
     image = _array(item, keys[0])
     affine = _affine(item[keys[0]])
@@ -291,7 +208,7 @@ def _affine(entry: Any) -> Affine:
 def _like(
     old: Any, array: npt.NDArray[Any], affine: Affine | None = None, name: str | None = None
 ) -> Any:
-    """``array`` (channels, x, y, z) with the class, type, device and axes of ``old``.
+    """Make an entry with the class, type, device and axes of ``old`` from (channels, x, y, z).
 
     Without an affine, metadata and the trace of what was applied stay those of ``old``.  With one,
     the array is another image: its metadata are new, under ``name``, and its trace is empty.
@@ -324,18 +241,3 @@ def _like(
         "filename_or_obj": name,
     }
     return MetaTensor(tensor, meta=meta)
-
-
-def _entries(
-    item: Mapping[Hashable, Any],
-    keys: Keys,
-    image: npt.NDArray[Any],
-    label: npt.NDArray[Any] | None,
-    affine: Affine | None = None,
-    name: str | None = None,
-) -> dict[Hashable, Any]:
-    """Arrays as entries of an item; with ``affine`` and ``name`` they are another image."""
-    fresh = {keys[0]: _like(item[keys[0]], image, affine, name)}
-    if keys[1] is not None and label is not None:
-        fresh[keys[1]] = _like(item[keys[1]], label[None], affine, name)
-    return fresh

@@ -25,7 +25,7 @@ KEPT = 512
 """Slices kept per source and process: 15 MB at 64 x 64, 60 MB at 128 x 128 pixels."""
 
 POOL = 256
-"""How many samples of a model a transform draws from, unless told otherwise."""
+"""How many samples of a model a transform draws from by default."""
 
 
 class Pairs(Protocol):
@@ -41,12 +41,12 @@ class Pairs(Protocol):
         ...
 
     def pair(self, index: int, seed: int) -> Sample:
-        """Sample ``index``; ``seed`` is the family of samples that a model draws from."""
+        """Sample ``index``; ``seed`` is the random seed of a model's samples."""
         ...
 
 
 def key_file(source: str | Path) -> Path:
-    """The file that makes ``source`` what it is: a weight file, or a manifest.
+    """Find the file that makes ``source`` what it is: a weight file, or a manifest.
 
     Raises:
         DataError: neither a run, a weight file nor a synthesised folder.
@@ -70,7 +70,7 @@ _known: dict[str, Path] = {}
 
 
 def seen_key(source: str) -> tuple[Path, int]:
-    """The key file of ``source``, looked for once a process, and when it changed last."""
+    """Find the key file of ``source``, once a process, and when it changed last, ns."""
     try:
         key = _known[source]
         return key, key.stat().st_mtime_ns
@@ -80,11 +80,11 @@ def seen_key(source: str) -> tuple[Path, int]:
 
 
 def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
-    """The pairs of ``source``, opened once per process and again when its files change.
+    """Open the pairs of ``source``, once per process and again when its files change.
 
     Raises:
         DataError, WeightsError: ``source`` is not one, or cannot be read.
-        ConfigError: a model is to be computed on a GPU in a data loader's worker, or draws RGB.
+        ConfigError: ``device`` is a GPU in a data loader's worker, or the model draws RGB.
     """
     key, changed_ns = seen_key(str(source))
     if key.name == "manifest.csv":
@@ -93,20 +93,21 @@ def open_pairs(source: str | Path, device: str = "cpu") -> Pairs:
 
 
 def open_generator(source: str | Path, device: str = "cpu") -> "Generator":
-    """The model behind a run or weight file; `open_pairs` of the same source shares it.
+    """Open the model of a run or weight file; `open_pairs` of the same source shares it.
 
     Raises:
-        DataError, WeightsError, ConfigError: see `open_pairs`.
+        DataError, WeightsError: ``source`` is neither run nor weight file, or cannot be read.
+        ConfigError: ``device`` is a GPU in a data loader's worker.
     """
     key = key_file(source)
     return _loaded(key, device_here(device), key.stat().st_mtime_ns)
 
 
 def device_here(device: str) -> str:
-    """``device``, or ``cpu`` for ``auto`` in a data loader's worker; nothing asks CUDA yet.
+    """Resolve ``device``: ``auto`` is ``cpu`` in a data loader's worker; CUDA is not touched.
 
     Raises:
-        ConfigError: a worker is to use a GPU.
+        ConfigError: ``device`` is a GPU in a worker.
     """
     from torch.utils.data import get_worker_info
 

@@ -1,13 +1,10 @@
 """An image with its label map as arrays, and how a part of one is put into another."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from medaug.core.errors import ConfigError
 
@@ -58,7 +55,7 @@ class Scan:
 
 
 def put(mine: Scan, other: Scan, region: Region, ids: npt.NDArray[Any] | None = None) -> Scan:
-    """``mine`` with the voxels of ``other`` in ``region``, image and label map alike.
+    """Put the voxels of ``other`` in ``region`` into ``mine``, image and label map alike.
 
     Data types are those of ``mine`` where they can hold the values, else a wider one.
 
@@ -85,7 +82,7 @@ def put(mine: Scan, other: Scan, region: Region, ids: npt.NDArray[Any] | None = 
 
 
 def _blend(mine: npt.NDArray[Any], other: npt.NDArray[Any], region: Region) -> npt.NDArray[Any]:
-    """``other`` inside ``region``, ``mine`` outside; the type is widened where it must be."""
+    """Take ``other`` inside ``region``, ``mine`` outside; widen the type where necessary."""
     taken = other[..., region]
     kept = fitting(taken, mine.dtype)
     result = mine.astype(np.result_type(mine, kept))
@@ -94,7 +91,7 @@ def _blend(mine: npt.NDArray[Any], other: npt.NDArray[Any], region: Region) -> n
 
 
 def fitting(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``values`` as ``dtype``; where an integer type cannot hold them, rounded in a wider one."""
+    """Convert ``values`` to ``dtype``; to a wider one where an integer type cannot hold them."""
     if dtype.kind not in "iu" or not values.size:
         return values.astype(dtype)
     rounded = np.rint(values)
@@ -103,52 +100,3 @@ def fitting(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         if limits.min <= rounded.min() and rounded.max() <= limits.max:
             return rounded.astype(integer)
     return values
-
-
-# Work inside a pipeline that leaves no trace in the process.
-
-
-@contextmanager
-def isolated_rng() -> Iterator[None]:
-    """No draw from torch's global generator, and NumPy's usual error handling.
-
-    Building networks draws; torchio makes NumPy stricter inside its transforms.
-    """
-    usual = np.errstate(divide="warn", over="warn", invalid="warn")
-    with torch.random.fork_rng(devices=[]), usual:
-        yield
-
-
-# Which of a subject's images are meant.
-
-
-def pick(
-    scalars: list[str], maps: list[str], image: str | None, label: str | None
-) -> tuple[str, str | None]:
-    """The names of the scalar image to change and of its label map, if there is one.
-
-    Args:
-        scalars: names of the scalar images.
-        maps: names of the label maps.
-        image: the one asked for, None for the only one.
-        label: the one asked for, None for the only one or none.
-
-    Raises:
-        ConfigError: they do not say which.
-    """
-    scalar = _choose(scalars, image, "scalar image", "image")
-    if scalar is None:
-        raise ConfigError("the subject has no scalar image to replace")
-    return scalar, _choose(maps, label, "label map", "label") if maps or label else None
-
-
-def _choose(names: list[str], asked: str | None, what: str, argument: str) -> str | None:
-    listed = ", ".join(names) or "none"
-    if asked is not None and asked not in names:
-        raise ConfigError(f"the subject has no {what} {asked!r} (it has: {listed})")
-    if asked is None and len(names) > 1:
-        raise ConfigError(
-            f"the subject has several {what}s ({listed}); say which to replace, such as "
-            f"{argument}={names[0]!r}"
-        )
-    return asked or (names[0] if names else None)

@@ -1,7 +1,7 @@
-"""Second cases for transforms that mix two: from a run, a folder, or a sequence of the user's.
+"""Open second cases for transforms that mix two: from a run, a folder, or a user's sequence.
 
-A transform keeps the *name* of its source, as in `medaug.transforms.pairs`.  A sequence has no
-name on disk: it gets one from its content, under which this process and its workers find it again.
+A transform keeps the *name* of its source, which is cheap to pickle.  A sequence has no name on
+disk: it gets one from its content, under which this process and its workers find it again.
 """
 
 import hashlib
@@ -10,24 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
-from medaug.core.errors import ConfigError, DataError
-from medaug.core.seeds import derive
+from medaug.core.errors import DataError
 from medaug.core.types import Affine, Case, Sample
 from medaug.data.formats.labels import reader_of
 from medaug.data.formats.readers import VolumeReader
 from medaug.data.sources.collections import labelled, open_collection
-from medaug.transforms.grids import label_middle, onto
-from medaug.transforms.pairs import POOL, Pairs, key_file, open_pairs
-from medaug.transforms.scan import Scan, isolated_rng
+from medaug.transforms.pairs import Pairs, key_file, open_pairs
 
 KEPT_BYTES = 2**30
-"""Memory for cases read from a folder, a process."""
+"""Bytes of cases read from a folder that a process keeps."""
 
 _NAMED = "cases:"
 
@@ -68,7 +65,7 @@ class Donors(Protocol):
         ...
 
     def donor(self, index: int, seed: int) -> Donor:
-        """Case ``index``; ``seed`` is the family of samples that a model draws from."""
+        """Case ``index``; ``seed`` is the random seed of a model's samples."""
         ...
 
     def fingerprint(self, index: int, seed: int) -> str:
@@ -77,13 +74,13 @@ class Donors(Protocol):
 
 
 class Cases:
-    """A sequence of cases of the user's, known by a name within this process and its workers.
+    """A user's sequence of cases, known by a name within this process and its workers.
 
     Copies of a transform share it; pickling carries the cases along.
 
     Args:
         items: what ``read`` takes, such as torchio subjects or MONAI's dictionaries.
-        read: an item as a donor; it must be a function that can be pickled.
+        read: an item as a donor; a function that can be pickled.
 
     Raises:
         DataError: there are no items.
@@ -148,10 +145,10 @@ def check_donors(source: str) -> None:
 
 
 def open_donors(source: str, device: str = "cpu") -> Donors:
-    """The cases of ``source``, opened once per process.
+    """Open the cases of ``source``, once per process.
 
     Raises:
-        DataError, WeightsError: ``source`` is none, or cannot be read.
+        DataError, WeightsError: ``source`` is no source of cases, or cannot be read.
     """
     check_donors(source)
     if cases := _known(source):
@@ -230,26 +227,8 @@ def _size(donor: Donor) -> int:
     return donor.image.nbytes + (0 if donor.label is None else donor.label.nbytes)
 
 
-Anchor = Literal["middle", "label"]
-
-Mixing = Callable[[Scan, Scan, np.random.Generator], Scan]
-
-SEEDS = 2**31
-"""Seeds of single draws lie below this."""
-
-
-def check_pool(pool: int) -> None:
-    """Refuse a pool without a sample.
-
-    Raises:
-        ConfigError: it is below 1.
-    """
-    if pool < 1:
-        raise ConfigError(f"pool must be at least 1, got {pool}")
-
-
 def name_source(source: Any, read: Callable[[Any], Donor]) -> tuple[str, Cases | None]:
-    """The name of a source of second cases, and what keeps a sequence alive under its name.
+    """Name a source of second cases, and return what keeps a sequence alive under its name.
 
     Args:
         source: a run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a
@@ -264,103 +243,3 @@ def name_source(source: Any, read: Callable[[Any], Donor]) -> tuple[str, Cases |
         return str(source), None
     cases = Cases(source, read)
     return cases.name, cases
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Which case is mixed in, and the seed of all else that is random: JSON values.
-
-    Attributes:
-        source: what `open_donors` takes.
-        index: which case of it.
-        draw: the seed of everything else.
-        seed: random seed of a run's samples.
-        device: where a run's model is computed.
-        fingerprint: of the case or weights expected, 12 characters; None for any.
-        anchor: what is laid on what: ``middle``, the middles of the two cases, or ``label``, the
-            middles of their labels, where both have any.
-    """
-
-    source: str
-    index: int
-    draw: int
-    seed: int = 0
-    device: str = "cpu"
-    fingerprint: str | None = None
-    anchor: Anchor = "middle"
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class MixArguments:
-    """Arguments that all transforms which mix two cases share."""
-
-    seed: int = 0
-    """Random seed of a run's samples."""
-    pool: int = POOL
-    """How many samples of a run take part."""
-    device: str = "cpu"
-    """Where a run's model is computed: ``cpu``, ``cuda`` or ``auto``; with worker processes,
-    ``cpu``."""
-    anchor: Anchor = "middle"
-    """What is laid on what: ``middle``, the middles of the two cases, or ``label``, the middles of
-    their labels, where both have any."""
-
-    def check_mix(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ConfigError: an argument is out of range.
-        """
-        check_pool(self.pool)
-        check_anchor(self.anchor)
-
-    def draw_case(self, source: str, randint: Callable[[int], int], hashed: bool = True) -> Draw:
-        """Draw a case of ``source``, uniformly, and the seed of all else.
-
-        Args:
-            source: what `open_donors` takes.
-            randint: a random integer from 0 to below its argument.
-            hashed: whether the draw says what the case is, so that a replay can tell.
-        """
-        with isolated_rng():
-            donors = open_donors(source, self.device)
-        indices = donors.indices(self.pool)
-        index, draw = int(indices[randint(len(indices))]), randint(SEEDS)
-        with isolated_rng():
-            known = donors.fingerprint(index, self.seed) if hashed else None
-        return Draw(source, index, draw, self.seed, self.device, known, self.anchor)
-
-
-def check_anchor(anchor: str) -> None:
-    """Refuse what is no anchor.
-
-    Raises:
-        ConfigError: naming those that are.
-    """
-    if anchor not in get_args(Anchor):
-        raise ConfigError(f"anchor must be middle or label, got {anchor!r}")
-
-
-def mixed(mine: Donor, mix: Mixing, drawn: Draw) -> Scan:
-    """``mine`` mixed with the case that was drawn.
-
-    Raises:
-        DataError: the source cannot be used, or gives another case than the fingerprint's.
-        ConfigError: the two do not fit.
-    """
-    donors = open_donors(drawn.source, drawn.device)
-    if drawn.fingerprint is not None:
-        found = donors.fingerprint(drawn.index, drawn.seed)
-        if found != drawn.fingerprint:
-            raise DataError(
-                f"{drawn.source}: case {drawn.index} is {found} now, and {drawn.fingerprint} was "
-                "mixed in"
-            )
-    other = donors.donor(drawn.index, drawn.seed)
-    rng = np.random.default_rng(derive(drawn.draw, "mix"))
-    shape = (mine.image.shape[1], mine.image.shape[2], mine.image.shape[3])
-    middle = None
-    if drawn.anchor == "label" and mine.label is not None:
-        middle = label_middle(mine.label)
-    theirs = onto(other.image, other.label, other.affine, shape, mine.affine, rng, middle)
-    return mix(Scan(mine.image, mine.label, theirs.spacing), theirs, rng)

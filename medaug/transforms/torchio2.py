@@ -1,15 +1,12 @@
-"""Transforms for torchio 2: ``make_params`` samples, ``apply_transform`` applies.
+"""Transforms for torchio 2: ``make_params`` draws, ``apply_transform`` applies.
 
 Parameters are plain JSON values that name the source, the case and the draw, and stand in a
 subject's history; ``apply_transform`` with them gives the same result again.  In a batch every
 element has its own.
 """
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,24 +15,27 @@ import torch
 import torchio as tio
 
 from medaug.core.errors import ConfigError
-from medaug.transforms.mixtures import (
-    CarveMixArguments,
-    ContrastArguments,
-    CopyPasteArguments,
-    CutMixArguments,
-    Mixture,
-    change_contrast,
+from medaug.transforms.changes import (
+    SEEDS,
+    CarveMixChange,
+    Change,
+    ContrastChange,
+    CopyPasteChange,
+    CutMixChange,
+    isolated_rng,
+    pick,
 )
-from medaug.transforms.pairs import POOL, open_pairs
-from medaug.transforms.scan import isolated_rng, pick
-from medaug.transforms.sources import SEEDS, Donor, Draw, MixArguments, mixed, name_source
-from medaug.transforms.synthesis import SynthesisArguments, check_synthesis
+from medaug.transforms.sources import Donor
+from medaug.transforms.synthesis import SynthesisChange
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class _OnCases(tio.Transform):
+@dataclass(eq=False, repr=False)
+class _Random(Change, tio.Transform):
     """Changes an image and its label map, element by element, by parameters that are drawn."""
 
+    p: float = 0.3
+    """Probability of the change."""
+    _: KW_ONLY
     image: str | None = None
     """Name of the scalar image; may be left out where a subject has only one."""
     label: str | None = None
@@ -49,33 +49,30 @@ class _OnCases(tio.Transform):
     exclude: list[str] | None = None
     """Names of images that are not looked at."""
 
-    def begin(self, p: float) -> None:
-        """Call torchio's constructor."""
-        super().__init__(
-            p=p,
+    def __post_init__(self) -> None:
+        tio.Transform.__init__(
+            self,
+            p=self.p,
             copy=self.copy,
             per_instance=self.per_instance,
             include=self.include,
             exclude=self.exclude,
         )
+        self._check(partial(_read, image=self.image, label=self.label))
 
     @property
     def supports_per_instance_params(self) -> bool:
         """Every element of a batch has its own draw."""
         return True
 
-    @abstractmethod
-    def draw_parameters(self) -> dict[str, Any]:
-        """The parameters of one element, JSON values."""
-
-    @abstractmethod
-    def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """One element by its parameters; without a label map where that stays."""
+    def _randint(self, below: int) -> int:
+        """A random integer from 0 to below ``below``, from torch's global generator."""
+        return int(torch.randint(below, (1,)))
 
     def make_params(self, batch: Any) -> dict[str, Any]:
         """Draw for every element of a batch; called by torchio."""
         n = self._resolve_n(batch)
-        drawn = [self.draw_parameters() for _ in range(n or 1)]
+        drawn = [_plain(self._sample(self._randint)) for _ in range(n or 1)]
         if n is None:
             return drawn[0]
         params = {key: [one[key] for one in drawn] for key in drawn[0]}
@@ -104,11 +101,17 @@ class _OnCases(tio.Transform):
     ) -> Donor:
         mine = _case(batch.images[image][i], None if label is None else batch.images[label][i])
         with isolated_rng():
-            return self.change(mine, params)
+            changed = self._change(mine, params)
+        if mine.label is not None and changed.label is None and not self.keeps_label:
+            raise ConfigError(
+                f"{params['source']}: draws no label maps, and the subject's would no longer match "
+                "its image; exclude it to leave it as it is"
+            )
+        return changed
 
 
 @dataclass(eq=False, repr=False)
-class RandomSynthesis(SynthesisArguments, _OnCases):
+class RandomSynthesis(_Random, SynthesisChange):
     """Replace a subject's image and label map by a synthetic pair, with probability ``p``.
 
     In mode ``replace`` the pair is another case of the shape and spacing of its source, one slice
@@ -119,119 +122,41 @@ class RandomSynthesis(SynthesisArguments, _OnCases):
         DataError: ``source`` is neither a run nor a synthesised folder.
     """
 
-    source: str | Path
-    """A run folder, a ``.safetensors`` file, or, to replace, a folder written by
-    ``medaug synthesize``."""
-    p: float = 0.3
-    """Probability of replacing."""
-    _: KW_ONLY
-    pool: int = POOL
-    """How many samples of a run take part; more variety for more computing."""
-
-    def __post_init__(self) -> None:
-        self.begin(self.p)
-        self.source = check_synthesis(self, self.source, self.pool)
-
-    def draw_parameters(self) -> dict[str, Any]:
-        """The sample, its source and how it is put in."""
-        source = str(self.source)
-        with isolated_rng():
-            fingerprint = open_pairs(source, self.device).fingerprint
-        index = self.draw_index(source, self.pool, _randint)
-        options = {field.name: getattr(self, field.name) for field in fields(SynthesisArguments)}
-        return {"source": source, **options, "index": index, "fingerprint": fingerprint}
-
-    def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """The synthetic pair."""
-        where = {name: params[name] for name in ("source", "index", "fingerprint")}
-        options = SynthesisArguments(**{k: v for k, v in params.items() if k not in where})
-        drawn = options.synthetic(mine, **where)
-        if mine.label is not None and drawn.label is None:
-            raise ConfigError(
-                f"{where['source']}: draws no label maps, and the subject's would no longer match "
-                "its image; exclude it to leave it as it is"
-            )
-        return drawn
+    def _randint(self, below: int) -> int:
+        """A random integer from 0 to below ``below``: one seed, reduced."""
+        return super()._randint(SEEDS) % below
 
 
 @dataclass(eq=False, repr=False)
-class _RandomMix(MixArguments, Mixture, _OnCases):
-    """Mix a case of a source into a subject, with probability ``p``.
-
-    The case is drawn uniformly: over all of a folder or sequence, or the first ``pool`` samples of
-    a run.  Intensities are mixed as they are, so keep this before transforms that rescale them.
-
-    Raises:
-        ConfigError: an argument is out of range.
-        DataError: ``source`` is none of these.
-    """
-
-    source: str | Path | Sequence[Any]
-    """A run folder, a ``.safetensors`` file, a folder written by ``medaug synthesize``, a folder of
-    images and labels as nnU-Net's, or a sequence of subjects."""
-    p: float = 0.3
-    """Probability of mixing."""
-
-    def __post_init__(self) -> None:
-        self.begin(self.p)
-        self.check_mix()
-        read = partial(_read, image=self.image, label=self.label)
-        self.source, self.cases = name_source(self.source, read)
-
-    def draw_parameters(self) -> dict[str, Any]:
-        """The case, its source and how it is mixed in."""
-        return {**vars(self.draw_case(str(self.source), _randint)), "own": self.own()}
-
-    def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """The mixed pair."""
-        drawn = Draw(**{k: v for k, v in params.items() if k != "own"})
-        scan = mixed(mine, partial(type(self).function, **params["own"]), drawn)
-        return Donor(scan.image, scan.label, mine.affine)
-
-
-@dataclass(eq=False, repr=False)
-class RandomCutMix(CutMixArguments, _RandomMix):
+class RandomCutMix(_Random, CutMixChange):
     """Mix by CutMix (Yun et al., ICCV 2019), with probability ``p``: a box of another case."""
 
 
 @dataclass(eq=False, repr=False)
-class RandomCarveMix(CarveMixArguments, _RandomMix):
+class RandomCarveMix(_Random, CarveMixChange):
     """Mix by CarveMix (Zhang et al., MICCAI 2021), with probability ``p``: another's lesion."""
 
 
 @dataclass(eq=False, repr=False)
-class RandomCopyPaste(CopyPasteArguments, _RandomMix):
+class RandomCopyPaste(_Random, CopyPasteChange):
     """Mix by copy-paste (Ghiasi et al., CVPR 2021), with probability ``p``: labelled voxels."""
 
 
 @dataclass(eq=False, repr=False)
-class RandomLabelContrast(ContrastArguments, _OnCases):
+class RandomLabelContrast(_Random, ContrastChange):
     """Give all tissues new intensities, with probability ``p``, after SynthSeg (2023).
 
     Raises:
         ConfigError: an argument is out of range.
     """
 
-    p: float = 0.3
-    """Probability of the change."""
 
-    def __post_init__(self) -> None:
-        self.begin(self.p)
-        self.contrast()
-
-    def draw_parameters(self) -> dict[str, Any]:
-        """The seed and the ranges."""
-        own = {k: list(v) if isinstance(v, tuple) else v for k, v in self.contrast().items()}
-        return {"draw": _randint(SEEDS), "own": own}
-
-    def change(self, mine: Donor, params: dict[str, Any]) -> Donor:
-        """The changed image."""
-        return Donor(change_contrast(mine, params["draw"], params["own"]).image, None, mine.affine)
-
-
-def _randint(below: int) -> int:
-    """A random integer from 0 to below ``below``, from torch's global generator."""
-    return int(torch.randint(below, (1,)))
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON has them: tuples as lists."""
+    if "own" not in params:
+        return params
+    own = {k: list(v) if isinstance(v, tuple) else v for k, v in params["own"].items()}
+    return {**params, "own": own}
 
 
 def _element(params: dict[str, Any], i: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Other images of a case at hand, slice by slice, on the case's own voxels.
+"""Draw other images of a given case, slice by slice, on the case's own voxels.
 
 The volume is turned to RAS+, its axial slices are resampled to the window of the model's training,
-as the cache does it, drawn anew, and resampled back.  Outside the window the case stays as it is,
-and so do voxels that lie beyond the model's intensity range before and at its end after.
+as the cache does it, drawn by the model, and resampled back.  Outside the window the case stays as
+it is, and so do voxels that lie beyond the model's intensity range before and at its end after.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from medaug.transforms.sources import Donor
 
 @dataclass(frozen=True)
 class Address:
-    """Which draw: ``index`` of the family ``seed``, correlated over ``smooth_mm`` along z."""
+    """Which draw: ``index`` under a random seed, correlated over ``smooth_mm`` along z."""
 
     seed: int
     index: int
@@ -33,7 +33,7 @@ class Address:
 
 
 def vary(mine: Donor, generator: Generator, where: Address, strength: float) -> Donor:
-    """An alternative of a case through the model's encoder, image and label map alike.
+    """Draw an alternative of a case through the model's encoder, image and label map alike.
 
     Raises:
         ConfigError: the model has no encoder, or the case does not suit it.
@@ -56,7 +56,7 @@ def vary(mine: Donor, generator: Generator, where: Address, strength: float) -> 
 
 
 def redraw(mine: Donor, generator: Generator, where: Address) -> Donor:
-    """Another image for a case's label map, which stays.
+    """Draw another image for a case's label map, which stays.
 
     Raises:
         ConfigError: the model draws no images for given masks, or the case does not suit it.
@@ -91,7 +91,7 @@ class _Window:
 
     @classmethod
     def of(cls, mine: Donor, generator: Generator) -> "_Window":
-        """The window of a case that suits the model.
+        """Check that a case suits the model, and place the window in it.
 
         Raises:
             ConfigError: not one channel of CT, or a label id that the model does not know.
@@ -112,16 +112,16 @@ class _Window:
         return cls(mine, generator)
 
     def slices(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
-        """HU and label ids (z, y, x) in the window."""
+        """Resample HU and label ids (z, y, x) to the window."""
         images = resample_image(self.hu, *self.place)
         return images, None if self.label is None else resample_labels(self.marks, *self.place)
 
     def smooth(self, where: Address) -> float:
-        """The correlation length in slices."""
+        """Convert the correlation length to slices."""
         return where.smooth_mm / spacing(self.affine)[2]
 
     def back(self, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> Donor:
-        """Slices (z, y, x) on the case's own voxels; without labels, its own stay."""
+        """Resample slices (z, y, x) to the case's own voxels; without labels, its own stay."""
         onto_window = np.linalg.inv(window_affine(*self.place)) @ self.affine
         size = self.generator.size
         image = np.asarray(images).transpose(2, 1, 0)

@@ -40,30 +40,40 @@ ROWS = {
     "metrics": "the figures of 5000 synthetic slices against 5000 real ones: time and memory",
     "real": "the two real scans: a short run, 200 samples, read back by SimpleITK",
 }
+FILES = {
+    **dict.fromkeys(("startup", "phantom"), "demo"),
+    **dict.fromkeys(("wait", "train", "threads"), "training"),
+    **dict.fromkeys(("synthesize", "writing", "compiled", "pipeline"), "drawing"),
+    **dict.fromkeys(("filter", "defects", "copies"), "planted"),
+    **dict.fromkeys(("prepare", "preparing", "access", "real"), "scans"),
+    **dict.fromkeys(("cpu", "gpu"), "peers"),
+    "ranks": "scaling",
+}
+"""Files of rows that have none of their name; the function ``measure_ROW`` measures a row."""
 
 
 def main() -> int:
-    """Parse the command line and run the rows asked for."""
+    """Parse the command line and run the chosen rows."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="row", help=", ".join(ROWS))
     parser.add_argument("--list", action="store_true", help="name the rows and leave")
     parser.add_argument("--quick", action="store_true", help="little of each; results in build/")
-    asked = parser.parse_args()
-    if unknown := [row for row in asked.rows if row not in ROWS]:
+    options = parser.parse_args()
+    if unknown := [row for row in options.rows if row not in ROWS]:
         parser.error(f"no row {unknown[0]!r} (rows: {', '.join(ROWS)})")
-    if asked.list:
+    if options.list:
         print("\n".join(f"{row:11} {what}" for row, what in ROWS.items()))
         return 0
-    return max(run(row, asked.quick) for row in asked.rows or ROWS)
+    return max(run(row, options.quick) for row in options.rows or ROWS)
 
 
 def run(row: str, quick: bool) -> int:
     """Measure ``row`` in a fresh process; 0 if reached, 1 if it falls short, 2 if it failed."""
     print(f"measuring {row}: {ROWS[row]}", file=sys.stderr)
-    command = [sys.executable, str(HERE / f"{row}.py"), *(["--quick"] if quick else [])]
-    places = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(RIVALS)]))
+    code = f"import results, sys; sys.exit(results.measure({row!r}, {quick}))"
+    places = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH"), str(RIVALS)]))
     environment = {**os.environ, "PYTHONPATH": places}
-    status = subprocess.run(command, check=False, env=environment).returncode
+    status = subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode
     if status not in (0, SHORT):
         print(f"{row}: could not be measured (exit status {status})", file=sys.stderr)
         return 2

@@ -1,6 +1,5 @@
 """What a round asks of the hardware, and what the hardware gives: operations, bytes, idle time."""
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 Call = tuple[Any, ...]
@@ -16,15 +16,8 @@ Call = tuple[Any, ...]
 
 CONVOLUTIONS = ("convolution", "convolution_backward")
 ALIASES = (
-    "view",
-    "_unsafe_view",
-    "t",
-    "transpose",
-    "permute",
-    "expand",
-    "detach",
-    "slice",
-    "select",
+    *("view", "_unsafe_view", "t", "transpose", "permute"),
+    *("expand", "detach", "slice", "select"),
 )
 
 
@@ -69,24 +62,10 @@ def counted(round: Callable[[], int]) -> dict[str, Any]:
     }
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device, least: float = 0.05) -> float:
-    """The median time of ``work``, warm, of at least five runs and ``least`` seconds."""
-    for _ in range(3):
-        work()
-    times: list[float] = []
-    while len(times) < 5 or sum(times) < least:
-        if device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            work()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end) / 1000)
-        else:
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
+def seconds_of(work: Callable[[], Any], least: float) -> float:
+    """The median time of ``work``, warm, over at least so many seconds."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=least).median)
 
 
 def convolution_seconds(convolutions: Counter[Call], device: torch.device) -> float:
@@ -103,21 +82,21 @@ def convolution_seconds(convolutions: Counter[Call], device: torch.device) -> fl
             return list(value) if isinstance(value, tuple) else value
 
         given = [made(value) for value in arguments]
-        total += times * seconds_of(lambda f=func, g=given: f(*g), device, 0.01)
+        total += times * seconds_of(lambda f=func, g=given: f(*g), 0.01)
     return total
 
 
 def matrix_peak(device: torch.device, side: int = 8192) -> float:
     """bfloat16 operations a second of a large matrix product, on random numbers."""
     a, b = (torch.randn(side, side, device=device).to(torch.bfloat16) for _ in range(2))
-    return 2 * side**3 / seconds_of(lambda: a @ b, device, 0.2)
+    return 2 * side**3 / seconds_of(lambda: a @ b, 0.2)
 
 
 def memory_rate(device: torch.device, size: int = 2**30) -> float:
     """Bytes a second, read and written, of a large copy."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * size / seconds_of(lambda: target.copy_(source), device, 0.2)
+    return 2 * size / seconds_of(lambda: target.copy_(source), 0.2)
 
 
 def idle_share(round: Callable[[], int], rounds: int) -> float:

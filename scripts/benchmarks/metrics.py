@@ -6,10 +6,7 @@ feature spaces, training the encoder, with nothing kept from before, and takes e
 folder of slices with masks gets.
 """
 
-import json
-import resource
-import subprocess
-import sys
+import pickle
 import tempfile
 import time
 from functools import cached_property
@@ -19,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from material import phantom_cache
-from results import Claim, asked, report
+from processes import fresh, peak_bytes
+from results import Claim, Measured, Setup
 
 from medaug.core.seeds import generator
 from medaug.data.cache.prepare import CacheSettings, SliceCache
@@ -57,8 +55,8 @@ class Folder(Subject):
         return spaces_of(self.evidence)
 
 
-def warped(part: SliceSet, n: int, name: str) -> dict[str, np.ndarray]:
-    """``n`` warped slices of a set, HU int16, their masks and the case of each."""
+def warped(part: SliceSet, n: int, name: str) -> SliceSet:
+    """``n`` warped slices of a set, HU int16, with their masks and the case of each."""
     assert part.labels is not None
     known = torch.tensor(sorted(part.names.values()), dtype=torch.uint8)
     images, labels, cases = [], [], []
@@ -72,41 +70,26 @@ def warped(part: SliceSet, n: int, name: str) -> dict[str, np.ndarray]:
         x = (x + 0.2) * 200 + 5 * torch.randn(x.shape, generator=draws)
         images.append(np.clip(x.round().numpy(), *WINDOW).astype(np.int16))
         cases.append(part.cases[chosen] if name != "synthetic" else f"syn_{i:06d}")
-    return {
-        f"{name}_images": np.stack(images),
-        f"{name}_labels": np.stack(labels),
-        f"{name}_cases": np.array(cases),
-    }
+    planes = np.stack(images), np.stack(labels)
+    return SliceSet(*planes, cases, np.arange(n), 3.0, 3.0, dict(part.names))
 
 
 def write_evidence(cache: SliceCache, n: int, path: Path) -> None:
     """``n`` slices in each role, made from the training and the held-out ones of a cache."""
     train, heldout = (real_slices(cache, split, WINDOW) for split in ("train", "heldout"))
     sources = {"synthetic": train, "train": train, "heldout": heldout}
-    arrays = [warped(part, n, name) for name, part in sources.items()]
-    planes = {key: value for part in arrays for key, value in part.items()}
-    np.savez(path, names=json.dumps(dict(train.names)), **planes)
+    parts = [warped(part, n, name) for name, part in sources.items()]
+    with path.open("wb") as file:
+        pickle.dump(Evidence(*parts, WINDOW, SEED), file)
 
 
-def read_evidence(path: Path) -> Evidence:
-    """What ``write_evidence`` wrote."""
-    with np.load(path) as stored:
-        parts = [
-            SliceSet(
-                stored[f"{name}_images"],
-                stored[f"{name}_labels"],
-                stored[f"{name}_cases"].tolist(),
-                np.arange(len(stored[f"{name}_cases"])),
-                3.0,
-                3.0,
-                json.loads(str(stored["names"])),
-            )
-            for name in ("synthetic", "train", "heldout")
-        ]
-    return Evidence(*parts, WINDOW, SEED)
+def read_evidence(path: str) -> Evidence:
+    """What `write_evidence` wrote."""
+    with open(path, "rb") as file:
+        return pickle.load(file)
 
 
-def take(path: Path, threads: int) -> dict[str, Any]:
+def take(path: str, threads: int) -> dict[str, Any]:
     """Every figure, timed, in this process."""
     torch.set_num_threads(threads)
     started = last = time.monotonic()
@@ -122,42 +105,28 @@ def take(path: Path, threads: int) -> dict[str, Any]:
     return {
         "seconds": time.monotonic() - started,
         "seconds_of": seconds_of,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "slices": spaces.n,
         "figures": figures,
         "values": values,
     }
 
 
-def measure(path: Path, threads: int = CORES) -> dict[str, Any]:
-    """``take`` in a process of its own, whose memory is nobody else's."""
-    command = [sys.executable, str(Path(__file__)), "--take", str(path), str(threads)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
-
-
-def claims(told: dict[str, Any]) -> list[Claim]:
+def claims(found: dict[str, Any]) -> list[Claim]:
     """Time and memory."""
     return [
-        Claim("time of all figures", told["seconds"], "<", SECONDS, "s"),
-        Claim("peak memory", told["peak_bytes"] / 1e9, "<", PEAK_GB, "GB"),
+        Claim("time of all figures", found["seconds"], "<", SECONDS, "s"),
+        Claim("peak memory", found["peak_bytes"] / 1e9, "<", PEAK_GB, "GB"),
     ]
 
 
-def main() -> int:
-    """Measure and report."""
-    how = asked()
-    n = QUICK if how.quick else N
-    cache = phantom_cache(how.work, settings=CacheSettings(size=SIZE, holdout=0.5))
-    with tempfile.TemporaryDirectory(dir=how.work) as folder:
-        write_evidence(cache, n, Path(folder) / "slices.npz")
-        told = measure(Path(folder) / "slices.npz")
+def measure_metrics(setup: Setup) -> Measured:
+    """Time and memory of all figures, taken in a process of its own."""
+    n = QUICK if setup.quick else N
+    cache = phantom_cache(setup.work, settings=CacheSettings(size=SIZE, holdout=0.5))
+    with tempfile.TemporaryDirectory(dir=setup.work) as folder:
+        path = Path(folder) / "slices.pickle"
+        write_evidence(cache, n, path)
+        found = fresh("metrics", "take", path, CORES)
     note = f"{n} synthetic, training and held-out slices each, {SIZE} x {SIZE}, {CORES} threads."
-    return report(how, "metrics", claims(told), told, n=n, seed=SEED, note=note)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--take"]:
-        print(json.dumps(take(Path(sys.argv[2]), int(sys.argv[3]))))
-        sys.exit(0)
-    sys.exit(main())
+    return Measured(claims(found), found, n, SEED, note)

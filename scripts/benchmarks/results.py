@@ -1,39 +1,33 @@
-"""What a row leaves behind: claims held against their bounds, as JSON and as one table of all rows.
+"""Measure a row, hold its claims against their bounds, and write JSON and one table of all rows.
 
-Every figure in the table was measured by the command beside it; nothing is written by hand.  Called
-by itself this makes the table anew, and the list of the other pages.
+Every figure in the table was measured by the command beside it; nothing is written by hand.  Run as
+a program, this file writes the table again, with the list of the other pages.
 """
 
-import argparse
+import hashlib
+import importlib
 import json
+import operator
 import os
 import platform
 import re
-import resource
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import SHORT
+from bench import FILES, SHORT
 
 from medaug import __version__
+from medaug.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 WORK = ROOT / "build" / "bench"
 
-FAILED = "failed: "
-"""What the last word of a process that measured nothing begins with."""
-
-REACHED = {
-    "<": lambda value, bound: value < bound,
-    "<=": lambda value, bound: value <= bound,
-    ">=": lambda value, bound: value >= bound,
-}
+REACHED = {"<": operator.lt, "<=": operator.le, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -68,8 +62,8 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How a row was called.
+class Setup:
+    """How a row is called.
 
     Attributes:
         quick: little of everything, for a look.
@@ -81,64 +75,77 @@ class Asked:
     work: Path
     results: Path
 
-
-def asked(arguments: Sequence[str] | None = None) -> Asked:
-    """Read a row's command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args(arguments).quick
-    work = WORK / "quick" if quick else WORK
-    work.mkdir(parents=True, exist_ok=True)
-    return Asked(quick, work, work / "results" if quick else RESULTS)
+    @classmethod
+    def of(cls, quick: bool) -> "Setup":
+        """The folders of a row: for a quick look both lie below build/."""
+        work = WORK / "quick" if quick else WORK
+        work.mkdir(parents=True, exist_ok=True)
+        return cls(quick, work, work / "results" if quick else RESULTS)
 
 
-def report(
-    asked: Asked,
-    row: str,
-    claims: Sequence[Claim],
-    figures: Mapping[str, Any],
-    *,
-    n: int,
-    seed: int | None,
-    note: str = "",
-    told: str = "",
-) -> int:
-    """Print the claims, write ``ROW.json``, and make the table anew; the exit status.
+@dataclass(frozen=True)
+class Measured:
+    """What a row found.
 
-    Args:
-        asked: how the row was called.
-        row: its name.
+    Attributes:
         claims: what is held against a bound.
         figures: everything else that was measured, JSON values.
         n: how many of what the figures are about: images, samples, scans, repeats.
-        seed: of all draws, None where there are none.
+        seed: seed of all draws, None where there are none.
         note: what a reader of the figures must know.
-        told: the command that measures it, where that is not ``scripts/bench``.
+        incomplete: whether a part could not be measured, which makes the exit status 2.
+    """
+
+    claims: Sequence[Claim]
+    figures: Mapping[str, Any]
+    n: int
+    seed: int | None
+    note: str = ""
+    incomplete: bool = False
+
+
+def measure(row: str, quick: bool) -> int:
+    """Measure ``row`` in this process and report it; the exit status."""
+    setup = Setup.of(quick)
+    found = getattr(importlib.import_module(FILES.get(row, row)), f"measure_{row}")(setup)
+    return 0 if found is None else report(setup, row, found)
+
+
+def report(setup: Setup, row: str, found: Measured, made_by: str = "") -> int:
+    """Print the claims, write ``ROW.json``, and write the table again; the exit status.
+
+    Args:
+        setup: how the row was called.
+        row: its name.
+        found: its claims and figures.
+        made_by: the command that measures it; ``scripts/bench`` with the row's name by default.
     """
     content = {
         "row": row,
-        "claims": [asdict(c) | {"reached": c.reached} for c in claims],
-        "figures": figures,
-        "n": n,
-        "seed": seed,
-        "note": note,
-        "commands": [told or command(row, asked.quick)],
+        "claims": [asdict(c) | {"reached": c.reached} for c in found.claims],
+        "figures": found.figures,
+        "n": found.n,
+        "seed": found.seed,
+        "note": found.note,
+        "commands": [made_by or f"scripts/bench {'--quick ' if setup.quick else ''}{row}"],
         "machine": machine(),
         "medaug": __version__,
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": today(),
     }
-    asked.results.mkdir(parents=True, exist_ok=True)
+    setup.results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    (asked.results / f"{row}.json").write_text(public(text))
-    (asked.results / "README.md").write_text(table(asked.results))
-    for claim in claims:
+    (setup.results / f"{row}.json").write_text(public(text))
+    (setup.results / "README.md").write_text(table(setup.results))
+    for claim in found.claims:
         print(f"{row}: {claim.what}: {claim.figure} ({claim.limit}): {claim.verdict}", flush=True)
-    return 0 if all(claim.reached for claim in claims) else SHORT
+    if found.incomplete:
+        return 2
+    return 0 if all(claim.reached for claim in found.claims) else SHORT
 
 
-def command(row: str, quick: bool = False) -> str:
-    """The command line that measures ``row``."""
-    return f"scripts/bench {'--quick ' if quick else ''}{row}"
+def today() -> str:
+    """The date in UTC, as ISO 8601 has it."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def public(text: str) -> str:
@@ -170,48 +177,41 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu(info: Path = Path("/proc/cpuinfo")) -> str:
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def describe(machine: Mapping[str, Any]) -> str:
     """A machine in one line."""
-    parts = [
-        *([machine["gpu"]] if "gpu" in machine else []),
-        machine["cpu"],
-        f"{machine['cores']} cores",
-        f"{machine['memory_gib']} GiB",
-        f"torch {machine['torch']} on {machine['threads']} threads",
-        f"bf16 {'yes' if machine['bf16'] else 'no'}",
-    ]
-    return ", ".join(parts)
+    gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
+    size = f"{machine['cores']} cores, {machine['memory_gib']} GiB"
+    torch = f"torch {machine['torch']} on {machine['threads']} threads"
+    return f"{gpu}{machine['cpu']}, {size}, {torch}, bf16 {'yes' if machine['bf16'] else 'no'}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table with the column titles ``head``."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(map(str, cells))} |" for cells in lines]
 
 
 def table(folder: Path) -> str:
     """All rows in ``folder``, and links to its other pages, as one page of Markdown."""
-    rows, machines = [], {}
+    rows: list[list[str]] = []
+    machines: dict[str, str] = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         if not content.keys() >= {"row", "claims", "machine"}:
             continue
         where = describe(content["machine"])
         letter = machines.setdefault(where, chr(ord("A") + len(machines)))
+        link, made_by = f"[{content['row']}]({path.name})", f"`{content['commands'][0]}`"
         for entry in content["claims"]:
             claim = Claim(**{k: v for k, v in entry.items() if k != "reached"})
-            cells = [
-                f"[{content['row']}]({path.name})",
-                claim.what,
-                claim.limit,
-                claim.figure,
-                claim.verdict,
-                letter,
-                content["date"],
-                f"`{content['commands'][0]}`",
-            ]
-            rows.append(f"| {' | '.join(cells)} |")
+            judged = [claim.what, claim.limit, claim.figure, claim.verdict]
+            rows.append([link, *judged, letter, content["date"], made_by])
+    columns = ["row", "what", "bound", "figure", "verdict", "machine", "date", "command"]
     return "\n".join(
         [
             "# Results",
@@ -219,9 +219,7 @@ def table(folder: Path) -> str:
             "Made from the files beside it, which hold more figures, their n, their seed and",
             "notes, by the commands that measure them.",
             "",
-            "| row | what | bound | figure | verdict | machine | date | command |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
+            *markdown(columns, rows),
             "",
             *(f"Machine {letter}: {where}." for where, letter in machines.items()),
             "",
@@ -237,59 +235,28 @@ def pages(folder: Path) -> list[str]:
         text = path.read_text()
         title, made = (re.search(p, text, re.M) for p in (r"^# (.+)$", r"^Made by (`[^`]+`)"))
         if path.name != "README.md" and title and made:
-            rows.append(f"| [{path.stem}]({path.name}) | {title[1]} | {made[1]} |")
-    return ["| page | what | command |", "| --- | --- | --- |", *rows, ""] if rows else []
+            rows.append([f"[{path.stem}]({path.name})", title[1], made[1]])
+    return [*markdown(["page", "what", "command"], rows), ""] if rows else []
 
 
-def peak_bytes() -> int:
-    """The most memory this process has held since it began to run its program.
-
-    ``ru_maxrss`` outlives exec and so may count what the parent held.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-class NotMeasured(RuntimeError):
-    """A process ended without the figure it was to measure; says why."""
+def kept(
+    path: Path, measure: Callable[[], Any], whole: Callable[[Any], bool] = lambda found: True
+) -> Any:
+    """What ``measure`` returns or returned earlier; kept in ``path`` where it is ``whole``."""
+    if not path.exists():
+        print(f"measuring {path.stem}", file=sys.stderr, flush=True)
+        found = measure()
+        if not whole(found):
+            return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    return json.loads(path.read_text())
 
 
-def fresh(row: str, function: str, *arguments: object) -> Any:
-    """What ``function`` of a row's file returns, as JSON, called in a process of its own.
-
-    Raises:
-        NotMeasured: it failed.
-    """
-    code = f"import results, {row}; results.answer({row}.{function})"
-    given = [json.dumps(str(a) if isinstance(a, Path) else a) for a in arguments]
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *given],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
-    if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if line.startswith(FAILED)]
-        raise NotMeasured(
-            lines[-1].removeprefix(FAILED) if lines else f"ended with {done.returncode}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def answer(function: Callable[..., Any]) -> None:
-    """Print what ``function`` returns on this process's arguments, or why it failed."""
-    try:
-        print(json.dumps(function(*map(json.loads, sys.argv[1:]))))
-    except Exception as error:
-        print(FAILED + f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
-        raise
+def sources(*more: Path) -> str:
+    """A hash of medaug's code and of that in the folders ``more``: the name of what is measured."""
+    files = sorted(file for folder in (ROOT / "medaug", *more) for file in folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 After every cycle the process looks at itself: memory, file descriptors, threads, shared memory and
 temporary files.  The first fifth of the looks is warm-up.  A level is flat where the upper end of
-the 95 % interval of its growth over the rest, see `fitting.trend`, keeps its bound.
+the 95 % interval of its growth over the rest, see `timing.trend`, keeps its bound.
 """
 
 import argparse
 import gc
-import json
 import os
 import shutil
 import sys
@@ -16,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
-from fitting import BLOCKS, trend
-from growing import WISHES
+from growth import SMALL
+from material import phantom_cache
 from matplotlib.figure import Figure
-from results import RESULTS, WORK, Asked, Claim, report
-from watching import watch
+from processes import medaug, sizes, watch
+from results import RESULTS, WORK, Claim, Measured, Setup, markdown, report
+from timing import BLOCKS, trend
 
 from medaug.core.config import resolve
 from medaug.data.cache.prepare import SliceCache
@@ -51,8 +51,8 @@ def cycle(cache: SliceCache, work: Path, number: int, images: int, samples: int)
     """A run from nothing, and a folder from its weights, as a program would make them."""
     run, out = work / "run", work / "out"
     data = {"name": "phantom", "size": cache.size}
-    wishes = {"data": data, "train": {"images": images, "snapshot_every": images // 2}}
-    fit(resolve(WISHES, wishes, {"train": {"seed": number}}), cache, run, device="cpu")
+    config = {"data": data, "train": {"images": images, "snapshot_every": images // 2}}
+    fit(resolve(SMALL, config, {"train": {"seed": number}}), cache, run, device="cpu")
     synthesize(Generator.from_pretrained(run, "cpu"), samples, out, uncertainty=2, seed=number)
     shutil.rmtree(run)
     shutil.rmtree(out)
@@ -61,16 +61,13 @@ def cycle(cache: SliceCache, work: Path, number: int, images: int, samples: int)
 def commands(cache: SliceCache, work: Path, images: int, samples: int) -> float:
     """The same by the commands; the larger of their peaks in bytes."""
     run, out = work / "run", work / "out"
-    sets = {f"model.{key}": value for key, value in WISHES["model"].items()}
-    sets |= {"train.images": images, "train.batch": WISHES["train"]["batch"]}
+    sets = {f"model.{key}": value for key, value in SMALL["model"].items()}
+    sets |= {"train.images": images, "train.batch": SMALL["train"]["batch"]}
     train = ["train", "--data", cache.path, "--run", run, "--device", "cpu"]
     train += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
     write = ["synthesize", "-n", samples, "--run", run, "--out", out, "--uncertainty", 2]
     write += ["--no-filter", "--device", "cpu"]
-    peaks = [
-        watch([sys.executable, "-m", "medaug", *map(str, words)], lambda: True)["own_peak_bytes"]
-        for words in (train, write)
-    ]
+    peaks = [watch(medaug(*words), lambda: True)["own_peak_bytes"] for words in (train, write)]
     shutil.rmtree(run)
     shutil.rmtree(out)
     return max(peaks)
@@ -80,42 +77,42 @@ def look(temporary: Path) -> Look:
     """What this process holds now."""
     gc.collect()
     return {
-        "own_bytes": _own_bytes(),
+        "own_bytes": own_bytes(),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
-        "shared": sum(1 for _ in _segments()),
+        "shared": sum(1 for _ in segments()),
         "temporary": sum(1 for _ in temporary.rglob("*")),
     }
 
 
-def _own_bytes() -> int:
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss_Anon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/smaps_rollup: no Pss_Anon; a newer Linux is needed")
-
-
-def _segments() -> Iterator[Path]:
+def segments() -> Iterator[Path]:
+    """Segments of shared memory that this user owns."""
     for path in Path("/dev/shm").iterdir():
         with suppress(OSError):
             if path.stat().st_uid == os.getuid():
                 yield path
 
 
+def own_bytes() -> int:
+    """Memory of this process without pages of files.
+
+    Raises:
+        OSError: this Linux does not tell.
+    """
+    place = Path("/proc/self/smaps_rollup")
+    if (found := sizes(place).get("Pss_Anon")) is None:
+        raise OSError(f"{place}: no Pss_Anon; a newer Linux is needed")
+    return found
+
+
 @contextmanager
 def own_temporary(work: Path) -> Iterator[Path]:
     """A folder for temporary files, of this process and of the commands it starts."""
-    folder, before = work / "temporary", (tempfile.tempdir, os.environ.get("TMPDIR"))
+    folder = work / "temporary"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    tempfile.tempdir, os.environ["TMPDIR"] = str(folder), str(folder)
-    try:
+    with patch.object(tempfile, "tempdir", str(folder)), patch.dict(os.environ, TMPDIR=str(folder)):
         yield folder
-    finally:
-        tempfile.tempdir = before[0]
-        del os.environ["TMPDIR"]
-        if before[1] is not None:
-            os.environ["TMPDIR"] = before[1]
 
 
 def soak(
@@ -171,15 +168,24 @@ def claims(looks: Sequence[Look], shares: dict[str, float] | None = None) -> lis
             growth, bound, unit = 100 * told.high / told.level, 100 * shares[name], "%"
         else:
             growth, bound, unit = told.high, 0.99, ""
-        found.append(
-            Claim(f"growth of {what}, upper end of its interval", growth, "<=", bound, unit)
-        )
+        title = f"growth of {what}, upper end of its interval"
+        found.append(Claim(title, growth, "<=", bound, unit))
     return found
 
 
 def page(looks: Sequence[Look], held: Sequence[Claim]) -> str:
     """The figures as Markdown."""
     settled = looks[int(len(looks) * WARM_UP) :]
+    rows = []
+    for claim in held:
+        name = next(name for name, what in LEVELS.items() if f"of {what}," in claim.what)
+        seen = [one[name] for one in settled if name in one]
+        first, last = (
+            f"{value / 1e6:.1f} MB" if name in SHARES else f"{value:g}"
+            for value in (seen[0], seen[-1])
+        )
+        rows.append([LEVELS[name], first, last, claim.figure, claim.limit, claim.verdict])
+    columns = ["level", "after warm-up", "at the end", "growth, upper end", "bound", "verdict"]
     lines = [
         "# Train and synthesise in a loop",
         "",
@@ -188,19 +194,10 @@ def page(looks: Sequence[Look], held: Sequence[Claim]) -> str:
         "",
         "![Every level after every cycle](soak.png)",
         "",
-        "| level | after warm-up | at the end | growth, upper end | bound | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *markdown(columns, rows),
+        "",
     ]
-    for claim in held:
-        name = next(name for name, what in LEVELS.items() if f"of {what}," in claim.what)
-        seen = [one[name] for one in settled if name in one]
-        first, last = (
-            f"{value / 1e6:.1f} MB" if name in SHARES else f"{value:g}"
-            for value in (seen[0], seen[-1])
-        )
-        cells = (LEVELS[name], first, last, claim.figure, claim.limit, claim.verdict)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def plot(looks: Sequence[Look], path: Path) -> None:
@@ -220,30 +217,28 @@ def plot(looks: Sequence[Look], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak and report; exit status 0 where everything is flat, 3 where something is not."""
-    from material import phantom_cache
-
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES)
     minutes = parser.parse_args(arguments).minutes
     quick = minutes < MINUTES
     work = (WORK / "quick" if quick else WORK) / "soak"
     work.mkdir(parents=True, exist_ok=True)
-    how = Asked(quick, work, work / "results" if quick else RESULTS)
+    setup = Setup(quick, work, work / "results" if quick else RESULTS)
     looks = soak(phantom_cache(WORK), work, lambda _, seconds: seconds >= 60 * minutes)
     if len(looks) < 8:
         print(f"{len(looks)} cycles in {minutes:g} minutes: too few to tell", file=sys.stderr)
         return 2
     held = claims(looks)
-    plot(looks, how.results / "soak.png")
-    (how.results / "soak.md").write_text(page(looks, held))
+    plot(looks, setup.results / "soak.png")
+    (setup.results / "soak.md").write_text(page(looks, held))
     note = (
         f"Each cycle trains a small model of the default kind for {IMAGES} images with two "
         f"snapshots and writes {SAMPLES} samples with 2 alternatives; every {COMMANDS_EVERY}th "
         f"also runs both commands. The first {WARM_UP:.0%} of the looks is warm-up. Picture: "
         "soak.png."
     )
-    figures: dict[str, Any] = {"looks": json.loads(json.dumps(looks))}
-    return report(how, "soak", held, figures, n=len(looks), seed=0, note=note, told="scripts/soak")
+    found = Measured(held, {"looks": looks}, len(looks), 0, note)
+    return report(setup, "soak", found, "scripts/soak")
 
 
 if __name__ == "__main__":

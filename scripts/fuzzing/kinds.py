@@ -9,6 +9,9 @@ import material
 import reading
 from reading import Seen
 
+from tests.support import photographs
+from tests.support.segmentations import idc
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -18,7 +21,7 @@ class Kind:
         make: writes sound ones below a folder.
         read: the real reading path over that folder.
         files: patterns of the files that are damaged, one at a time.
-        structured: how their values are changed, see `structured.STRUCTURED`; empty for none.
+        structured: how their values are changed, a name in `damage.STRUCTURED`; empty for none.
         bare: facets for which the format has no checksum, so that another sound value in them
             cannot be told from the right one.
     """
@@ -30,98 +33,88 @@ class Kind:
     bare: tuple[str, ...] = ()
 
 
-_SLICES = ("*.dcm",)
-_VOXELS = ("image", "label", "counts")
-_scan = reading.source
-_pictures = partial(reading.source, size=16, seed=1, holdout=0.25)
+def _dicom(make: Callable[[Path], None]) -> Kind:
+    return Kind(make, reading.source, ("*.dcm",), "dicom", ("image",))
+
+
+def _volume(suffix: str) -> Kind:
+    make, bare = partial(material.labelled, suffix=suffix), ("image", "label", "counts")
+    return Kind(make, reading.source, (f"*{suffix}",), "", bare)
+
+
+def _pictures(make: Callable[[Path], None], files: tuple[str, ...], *bare: str) -> Kind:
+    form = "csv" if files == ("*.csv",) else ""
+    return Kind(make, partial(reading.source, size=16, seed=1, holdout=0.25), files, form, bare)
+
+
+def _cache(read: Callable[[Path], Seen], about: str) -> Kind:
+    files = ("cache/*.json", "cache/cases/*/*.npy", f"cache/cases/*/{about}.json")
+    return Kind(material.cache, read, files, "json")
+
+
+def _output(form: str, *files: str, read: Callable[[Path], Seen] | None = None) -> Kind:
+    structured = "json" if "out/run.json" in files or "out/*.json" in files else "csv"
+    read = read or partial(reading.output, form=form)
+    return Kind(partial(material.output, form=form), read, files, structured, ("rows",))
+
+
+_celeba = partial(partial, photographs.celeba, count=12)
+_LFW = partial(photographs.lfw, people={f"Ada {name}": 1 for name in "BCDE"})
+_PARTS = {"trnid": [1, 2, 3, 4], "valid": [5, 6], "tstid": [7, 8]}
+_FLOWERS = partial(photographs.flowers, kinds=[1, 2, 1, 2, 1, 2, 1, 2], parts=_PARTS)
+_LISTS = ("out/*.json", "out/*.csv")
+_WEIGHTS = ("run/*.safetensors", "run/snapshots/*.safetensors")
+_UNLABELED = ("image", "geometry")
 
 KINDS: dict[str, Kind] = {
-    "dicom": Kind(material.pancreas, _scan, _SLICES, "dicom", ("image",)),
-    "dicom-rle": Kind(material.packed(material.RLE), _scan, _SLICES, "dicom", ("image",)),
-    "dicom-jpeg-ls": Kind(material.packed(material.JPEG_LS), _scan, _SLICES, "dicom", ("image",)),
-    "dicom-jpeg-2000": Kind(material.jpeg2000, _scan, _SLICES, "dicom", ("image",)),
-    "dicom-deflated": Kind(material.deflated, _scan, _SLICES, "dicom", ("image",)),
-    "dicom-enhanced": Kind(material.multiframe, _scan, _SLICES, "dicom", ("image",)),
-    "dicom-seg": Kind(material.segmentation, _scan, ("SEG_*/*.dcm",), "dicom", ("label", "counts")),
+    "dicom": _dicom(material.pancreas),
+    "dicom-rle": _dicom(material.rle),
+    "dicom-jpeg-ls": _dicom(material.jpeg_ls),
+    "dicom-jpeg-2000": _dicom(material.jpeg2000),
+    "dicom-deflated": _dicom(material.deflated),
+    "dicom-enhanced": _dicom(material.multiframe),
+    "dicom-seg": Kind(idc, reading.source, ("SEG_*/*.dcm",), "dicom", ("label", "counts")),
     "dicom-unlabeled": Kind(
-        material.bare_series, reading.unlabeled, _SLICES, "dicom", ("image", "geometry")
+        material.bare_series, reading.unlabeled, ("*.dcm",), "dicom", _UNLABELED
     ),
-    "nii": Kind(material.labelled(".nii"), _scan, ("*.nii",), "", _VOXELS),
-    "nii-gz": Kind(material.labelled(".nii.gz"), _scan, ("*.nii.gz",), "", _VOXELS),
-    "nii-unlabeled": Kind(
-        material.unlabelled, reading.unlabeled, ("*.nii",), "", ("image", "geometry")
-    ),
-    "nrrd": Kind(material.labelled(".nrrd"), _scan, ("*.nrrd",), "", _VOXELS),
-    "mha": Kind(material.labelled(".mha"), _scan, ("*.mha",), "", _VOXELS),
-    "idx": Kind(material.idx(False), _pictures, ("*-ubyte",), "", ("image", "classes")),
-    "idx-gz": Kind(material.idx(True), _pictures, ("*.gz",), "", ("image", "classes")),
-    "json": Kind(material.nnunet, _scan, ("dataset.json",), "json", ("names", "counts")),
-    "csv": Kind(material.listed, _scan, ("metadata.csv",), "csv"),
-    "csv-celeba": Kind(
-        material.celeba(".csv"), _pictures, ("*.csv",), "csv", ("attributes", "names", "image")
-    ),
-    "txt-celeba": Kind(
-        material.celeba(".txt"), _pictures, ("*.txt",), "", ("attributes", "names", "image")
-    ),
-    "txt-lfw": Kind(material.lfw, _pictures, ("*.txt",), "", ("attributes", "names")),
+    "nii": _volume(".nii"),
+    "nii-gz": _volume(".nii.gz"),
+    "nii-unlabeled": Kind(material.unlabelled, reading.unlabeled, ("*.nii",), "", _UNLABELED),
+    "nrrd": _volume(".nrrd"),
+    "mha": _volume(".mha"),
+    "idx": _pictures(partial(material.idx, compressed=False), ("*-ubyte",), "image", "classes"),
+    "idx-gz": _pictures(partial(material.idx, compressed=True), ("*.gz",), "image", "classes"),
+    "json": Kind(material.nnunet, reading.source, ("dataset.json",), "json", ("names", "counts")),
+    "csv": Kind(material.listed, reading.source, ("metadata.csv",), "csv"),
+    "csv-celeba": _pictures(_celeba(suffix=".csv"), ("*.csv",), "attributes", "names", "image"),
+    "txt-celeba": _pictures(_celeba(suffix=".txt"), ("*.txt",), "attributes", "names", "image"),
+    "txt-lfw": _pictures(_LFW, ("*.txt",), "attributes", "names"),
     "zip": Kind(
-        material.archive, partial(_scan, place="pancreas.zip"), ("*.zip",), "zip", ("image",)
+        material.archive,
+        partial(reading.source, place="pancreas.zip"),
+        ("*.zip",),
+        "zip",
+        ("image",),
     ),
-    "png": Kind(material.pictures(".png"), _pictures, ("*.png",)),
-    "jpeg": Kind(material.pictures(".jpg"), _pictures, ("*.jpg",), "", ("image",)),
-    "cifar": Kind(material.cifar, _pictures, ("*.bin", "*.txt"), "", ("image", "classes", "names")),
-    "mat": Kind(material.flowers, _pictures, ("*.mat",), "", ("classes", "split", "image")),
-    "cache": Kind(
-        material.cache,
-        reading.cache,
-        ("cache/*.json", "cache/cases/*/*.npy", "cache/cases/*/case.json"),
-        "json",
-    ),
-    "cache-resumed": Kind(
-        material.cache,
-        reading.resumed,
-        ("cache/*.json", "cache/cases/*/*.npy", "cache/cases/*/*.json"),
-        "json",
-    ),
-    "weights": Kind(
-        material.run, reading.weights, ("run/*.safetensors", "run/snapshots/*.safetensors")
-    ),
+    "png": _pictures(partial(material.pictures, suffix=".png"), ("*.png",)),
+    "jpeg": _pictures(partial(material.pictures, suffix=".jpg"), ("*.jpg",), "image"),
+    "cifar": _pictures(photographs.cifar, ("*.bin", "*.txt"), "image", "classes", "names"),
+    "mat": _pictures(_FLOWERS, ("*.mat",), "classes", "split", "image"),
+    "cache": _cache(reading.cache, "case"),
+    "cache-resumed": _cache(reading.resumed, "*"),
+    "weights": Kind(material.run, reading.weights, _WEIGHTS),
     "checkpoint": Kind(material.run, reading.continued, ("run/checkpoints/*.safetensors",)),
     "run": Kind(
         material.run, reading.continued, ("run/run.json", "run/metrics.jsonl"), "json", ("curves",)
     ),
     "run-config": Kind(material.run, reading.continued, ("run/config.yaml",), "yaml"),
     "filter": Kind(material.filters, reading.filters, ("run/filter.safetensors",)),
-    "output-nifti": Kind(
-        material.output("nifti"),
-        reading.output("nifti"),
-        ("out/*.json", "out/*.csv", "out/*/*.nii.gz"),
-        "json",
-        ("rows",),
-    ),
-    "output-dicom": Kind(
-        material.output("dicom"),
-        reading.output("dicom"),
-        ("out/*.json", "out/*.csv", "out/**/*.dcm"),
-        "json",
-        ("rows",),
-    ),
-    "output-png": Kind(
-        material.output("png"),
-        reading.output("png"),
-        ("out/*.json", "out/*.csv"),
-        "json",
-        ("rows",),
-    ),
-    "output-manifest": Kind(
-        material.output("nifti"), reading.output("nifti"), ("out/manifest.csv",), "csv", ("rows",)
-    ),
-    "output-resumed": Kind(
-        material.output("nifti"),
-        reading.again,
-        ("out/run.json", "out/dataset.json", "out/manifest.csv"),
-        "json",
-        ("rows",),
+    "output-nifti": _output("nifti", *_LISTS, "out/*/*.nii.gz"),
+    "output-dicom": _output("dicom", *_LISTS, "out/**/*.dcm"),
+    "output-png": _output("png", *_LISTS),
+    "output-manifest": _output("nifti", "out/manifest.csv"),
+    "output-resumed": _output(
+        "nifti", "out/run.json", "out/dataset.json", "out/manifest.csv", read=reading.again
     ),
     "masks": Kind(material.masks, reading.masks, ("*.nii", "*.nii.gz"), "", ("masks",)),
     "foreign": Kind(material.foreign, reading.foreign, ("*.nii.gz",), "", ("images", "names")),

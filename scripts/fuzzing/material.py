@@ -5,23 +5,32 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.uid import JPEGLSLossless, RLELossless
+import torch
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
+from medaug.core.config import DataConfig, resolve
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.sources.phantom import source as phantom
+from medaug.synthesis.filter.filter import open_filter
+from medaug.synthesis.filter.settings import FilterConfig
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.loop import fit
 from tests.conftest import TINY, miniature, write_label, write_patient, write_series
 from tests.support import enhanced as frames
 from tests.support import photographs
 
 SPACING = (6.0, 6.0, 2.5)
-CACHE = CacheSettings(size=32, holdout=0.0)
+LPS = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
 
 
 def pancreas(root: Path) -> None:
@@ -29,45 +38,42 @@ def pancreas(root: Path) -> None:
     write_patient(root, 1)
 
 
-def packed(syntax: str) -> Callable[[Path], None]:
-    """The same, compressed."""
-
-    def make(root: Path) -> None:
-        pancreas(root)
-        for file in root.rglob("*.dcm"):
-            data = pydicom.dcmread(file)
-            data.compress(syntax, generate_instance_uid=False)
-            data.save_as(file, enforce_file_format=True)
-
-    return make
-
-
-def jpeg2000(root: Path) -> None:
-    """The same in JPEG 2000, packed by GDCM."""
+def repacked(root: Path, change: Callable[[Path, Any], None], **how: Any) -> None:
+    """The same, each file with its data set changed and written with the options ``how``."""
     pancreas(root)
     for file in root.rglob("*.dcm"):
         data = pydicom.dcmread(file)
-        writer = sitk.ImageFileWriter()
-        writer.SetImageIO("GDCMImageIO")
-        writer.UseCompressionOn()
-        writer.SetCompressor("JPEG2000")
-        other = file.with_name("packed.dcm")
-        writer.SetFileName(str(other))
-        writer.Execute(sitk.ReadImage(str(file)))
-        made = pydicom.dcmread(other)
-        other.unlink()
-        data.file_meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID
-        data["PixelData"] = made["PixelData"]
-        data.save_as(file, enforce_file_format=True)
+        change(file, data)
+        data.save_as(file, enforce_file_format=True, **how)
 
 
-def deflated(root: Path) -> None:
-    """The same, with the deflated transfer syntax."""
-    pancreas(root)
-    for file in root.rglob("*.dcm"):
-        data = pydicom.dcmread(file)
-        data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-        data.save_as(file, implicit_vr=False, little_endian=True, enforce_file_format=True)
+def _compress(file: Path, data: Any, syntax: str) -> None:
+    data.compress(syntax, generate_instance_uid=False)
+
+
+def _by_gdcm(file: Path, data: Any) -> None:
+    writer, other = sitk.ImageFileWriter(), file.with_name("packed.dcm")
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG2000")
+    writer.SetFileName(str(other))
+    writer.Execute(sitk.ReadImage(str(file)))
+    made = pydicom.dcmread(other)
+    other.unlink()
+    data.file_meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID
+    data["PixelData"] = made["PixelData"]
+
+
+def _deflate(file: Path, data: Any) -> None:
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+
+rle, jpeg_ls = (
+    partial(repacked, change=partial(_compress, syntax=syntax))
+    for syntax in (RLELossless, JPEGLSLossless)
+)
+jpeg2000 = partial(repacked, change=_by_gdcm)
+deflated = partial(repacked, change=_deflate, implicit_vr=False, little_endian=True)
 
 
 def multiframe(root: Path) -> None:
@@ -77,11 +83,9 @@ def multiframe(root: Path) -> None:
     write_label(root / "label0001.nii.gz", mask)
 
 
-def segmentation(root: Path) -> None:
-    """A scan of Pancreas-CT with its label as DICOM SEG."""
-    from tests.support.segmentations import idc
-
-    idc(root)
+def _nifti(path: Path, array: Any, affine: Any = LPS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
 
 
 def bare_series(root: Path) -> None:
@@ -89,40 +93,32 @@ def bare_series(root: Path) -> None:
     write_series(root / "scans" / "one", "SOMEBODY_0001", miniature(1)[0])
 
 
-def labelled(suffix: str) -> Callable[[Path], None]:
+def labelled(root: Path, suffix: str) -> None:
     """An image and its label map as volume files."""
-
-    def make(root: Path) -> None:
-        hu, mask = miniature(1)
-        for folder, array in (("images", hu), ("labels", mask)):
-            path = root / folder / f"one{suffix}"
-            path.parent.mkdir(parents=True)
-            if ".nii" in suffix:
-                affine = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
-                nibabel.save(nibabel.Nifti1Image(array, affine), path)
-            else:
-                image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
-                image.SetSpacing(SPACING)
-                image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, -1))
-                sitk.WriteImage(image, str(path), useCompression=suffix == ".nrrd")
-
-    return make
+    hu, mask = miniature(1)
+    for folder, array in (("images", hu), ("labels", mask)):
+        path = root / folder / f"one{suffix}"
+        path.parent.mkdir(parents=True)
+        if ".nii" in suffix:
+            _nifti(path, array)
+        else:
+            image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
+            image.SetSpacing(SPACING)
+            image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, -1))
+            sitk.WriteImage(image, str(path), useCompression=suffix == ".nrrd")
 
 
 def unlabelled(root: Path) -> None:
     """One NIfTI image and nothing beside it that could contradict its header."""
-    labelled(".nii")(root)
+    labelled(root, ".nii")
     shutil.rmtree(root / "labels")
 
 
 def nnunet(root: Path) -> None:
     """A data set in nnU-Net's layout, with its dataset.json."""
     hu, mask = miniature(1)
-    affine = np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0])
     for name, array in (("imagesTr/one_0000", hu), ("labelsTr/one", mask)):
-        path = root / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(array, affine), path)
+        _nifti(root / f"{name}.nii.gz", array)
     about = {
         "channel_names": {"0": "CT"},
         "labels": {"background": 0, "pancreas": 1, "tumour": 2},
@@ -152,57 +148,25 @@ def listed(root: Path) -> None:
     )
 
 
-def idx(compressed: bool) -> Callable[[Path], None]:
+def idx(root: Path, compressed: bool) -> None:
     """Pictures of digits in the four files of MNIST."""
-
-    def make(root: Path) -> None:
-        root.mkdir(parents=True)
-        rng = np.random.default_rng(0)
-        for part, count in (("train", 60), ("t10k", 20)):
-            pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
-            for what, array in (("images", pictures), ("labels", np.arange(count) % 10)):
-                head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
-                raw = head + array.astype(np.uint8).tobytes()
-                name = f"{part}-{what}-idx{array.ndim}-ubyte"
-                if compressed:
-                    (root / f"{name}.gz").write_bytes(gzip.compress(raw, mtime=0))
-                else:
-                    (root / name).write_bytes(raw)
-
-    return make
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 20)):
+        pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        for what, array in (("images", pictures), ("labels", np.arange(count) % 10)):
+            head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+            raw = head + array.astype(np.uint8).tobytes()
+            name = f"{part}-{what}-idx{array.ndim}-ubyte"
+            raw = gzip.compress(raw, mtime=0) if compressed else raw
+            (root / (f"{name}.gz" if compressed else name)).write_bytes(raw)
 
 
-def pictures(suffix: str) -> Callable[[Path], None]:
+def pictures(root: Path, suffix: str) -> None:
     """Pictures in two classes."""
-
-    def make(root: Path) -> None:
-        for number in range(8):
-            name = f"{'ab'[number % 2]}/{number}{suffix}"
-            photographs.save(root / name, photographs.scene(number))
-
-    return make
-
-
-def cifar(root: Path) -> None:
-    """CIFAR-10, binary version."""
-    photographs.cifar(root)
-
-
-def celeba(suffix: str) -> Callable[[Path], None]:
-    """CelebA with its two lists."""
-    return lambda root: (photographs.celeba(root, 12, suffix=suffix), None)[1]
-
-
-def lfw(root: Path) -> None:
-    """LFW with its attributes."""
-    people = {f"Ada {name}": 1 for name in ("B", "C", "D", "E")}
-    photographs.lfw(root, people)
-
-
-def flowers(root: Path) -> None:
-    """Oxford-102 with its two MATLAB files."""
-    parts = {"trnid": [1, 2, 3, 4], "valid": [5, 6], "tstid": [7, 8]}
-    photographs.flowers(root, [1, 2, 1, 2, 1, 2, 1, 2], parts)
+    for number in range(8):
+        name = f"{'ab'[number % 2]}/{number}{suffix}"
+        photographs.save(root / name, photographs.scene(number))
 
 
 def cache(root: Path) -> None:
@@ -213,9 +177,6 @@ def cache(root: Path) -> None:
 
 def run(root: Path) -> None:
     """A trained run beside its cache."""
-    from medaug.core.config import resolve
-    from medaug.training.loop import fit
-
     cache(root)
     more = {"train": {"keep_snapshots": 1}}
     fit(resolve(TINY, more), SliceCache.open(root / "cache"), root / "run", device="cpu")
@@ -223,10 +184,6 @@ def run(root: Path) -> None:
 
 def filters(root: Path) -> None:
     """A run with the filter that was built for it."""
-    from medaug.core.config import DataConfig
-    from medaug.synthesis.filter.filter import open_filter
-    from medaug.synthesis.filter.settings import FilterConfig
-
     run(root)
     open_filter(
         root / "run" / "filter.safetensors",
@@ -236,18 +193,11 @@ def filters(root: Path) -> None:
     )
 
 
-def output(form: str) -> Callable[[Path], None]:
+def output(root: Path, form: str) -> None:
     """Synthesised slices with masks and uncertainty."""
-
-    def make(root: Path) -> None:
-        from medaug.synthesis.generator import Generator
-        from medaug.synthesis.synthesize import synthesize
-
-        run(root)
-        source = Generator.from_pretrained(root / "run", "cpu")
-        synthesize(source, 3, root / "out", format=form, uncertainty=2)
-
-    return make
+    run(root)
+    source = Generator.from_pretrained(root / "run", "cpu")
+    synthesize(source, 3, root / "out", format=form, uncertainty=2)
 
 
 def masks(root: Path) -> None:
@@ -255,18 +205,15 @@ def masks(root: Path) -> None:
     affine = np.diag([6.0, 6.0, 3.0, 1.0])
     mask = np.zeros((48, 48, 3), np.uint8)
     mask[10:20, 12:30] = 1
-    root.mkdir(parents=True)
-    nibabel.save(nibabel.Nifti1Image(mask, affine), root / "one.nii.gz")
-    nibabel.save(nibabel.Nifti1Image(mask[::-1], affine), root / "two.nii")
+    _nifti(root / "one.nii.gz", mask, affine)
+    _nifti(root / "two.nii", mask[::-1], affine)
 
 
 def foreign(root: Path) -> None:
     """Slices of some other tool, with masks."""
     hu, mask = miniature(1, (40, 40, 16))
-    affine = np.diag([SPACING[0], SPACING[1], SPACING[2], 1.0])
     for folder, array in (("images", hu), ("labels", mask)):
-        (root / folder).mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(array, affine), root / folder / "one.nii.gz")
+        _nifti(root / folder / "one.nii.gz", array, np.diag([*SPACING, 1.0]))
 
 
 def config(root: Path) -> None:
@@ -281,12 +228,7 @@ def config(root: Path) -> None:
 
 def script(root: Path) -> None:
     """A feature extractor as TorchScript."""
-    import torch
-
     root.mkdir(parents=True)
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))
     torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 16, 16)), root / "features.pt")
-
-
-RLE, JPEG_LS = RLELossless, JPEGLSLossless

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,31 @@ from typing import Any
 import numpy as np
 import torch
 
+from medaug.cli.describe import describe
+from medaug.core.codec import CTCodec
+from medaug.core.config import DataConfig, read_yaml, resolve
+from medaug.core.errors import DataError
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, PrepareReport, SliceCache, prepare
+from medaug.data.feed.feed import Feed
+from medaug.data.source import Source
+from medaug.data.sources.unlabeled import Unlabeled
+from medaug.evaluation.features.script import Script
+from medaug.evaluation.page.training_curves import training_curves
+from medaug.evaluation.slices.foreign import open_foreign
+from medaug.evaluation.slices.from_folder import looks_like, open_synthesised
+from medaug.evaluation.slices.synthetic import Frame
+from medaug.synthesis import journal
+from medaug.synthesis.filter.filter import open_filter
+from medaug.synthesis.filter.settings import FilterConfig
+from medaug.synthesis.generator import Generator
+from medaug.synthesis.masks.folder import OwnMasks
+from medaug.synthesis.nnunet_splits import nnunet_splits
+from medaug.synthesis.synthesize import synthesize
+from medaug.training.loop import fit
+from medaug.training.run import trained_on
+from medaug.transforms.pairs import _written, open_pairs
+from tests.conftest import TINY
 
 
 @dataclass
@@ -26,10 +48,9 @@ class Seen:
 
 
 def _hash(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        raw = f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, torch.Tensor):
-        return _hash(value.numpy())
+    if isinstance(value, np.ndarray | torch.Tensor):
+        array = np.ascontiguousarray(value)
+        raw = f"{array.dtype}{array.shape}".encode() + array.tobytes()
     else:
         raw = json.dumps(value, sort_keys=True, default=str).encode()
     return hashlib.sha256(raw).hexdigest()[:16]
@@ -38,14 +59,10 @@ def _hash(value: Any) -> str:
 def _of_cache(cache: SliceCache, report: PrepareReport | None = None) -> Seen:
     facets: dict[str, Any] = {}
     for id, case in cache.cases.items():
-        facets[f"image/{id}"] = np.asarray(case.image)
-        facets[f"geometry/{id}"] = np.asarray(case.affine)
-        if case.label is not None:
-            facets[f"label/{id}"] = np.asarray(case.label)
-        if case.classes is not None:
-            facets[f"classes/{id}"] = np.asarray(case.classes)
-        if cache.attributes:
-            facets[f"attributes/{id}"] = np.asarray(case.attributes)
+        arrays = {"image": case.image, "geometry": case.affine, "label": case.label}
+        arrays |= {"classes": case.classes}
+        arrays |= {"attributes": case.attributes} if cache.attributes else {}
+        facets |= {f"{k}/{id}": np.asarray(v) for k, v in arrays.items() if v is not None}
         facets[f"counts/{id}"] = {name: n.tolist() for name, n in case.label_pixels.items()}
     about = [cache.kind, cache.labels, cache.classes, cache.attributes, cache.modality]
     facets["names"] = [about, cache.source]
@@ -60,30 +77,24 @@ def _of_cache(cache: SliceCache, report: PrepareReport | None = None) -> Seen:
     return seen
 
 
+def _prepared(opened: Source, cache: Path, **settings: Any) -> Seen:
+    chosen = CacheSettings(**{"size": 32, "holdout": 0.0, **settings})
+    report = prepare(opened, cache, chosen, 0)
+    return _of_cache(SliceCache.open(cache), report)
+
+
 def source(root: Path, place: str = "", **settings: Any) -> Seen:
     """Scans or pictures: opened by looking at them, and prepared."""
-    opened = open_source(str(root / place))
-    asked = CacheSettings(**{"size": 32, "holdout": 0.0, **settings})
-    report = prepare(opened, root / ".cache", asked, 0)
-    return _of_cache(SliceCache.open(root / ".cache"), report)
+    return _prepared(open_source(str(root / place)), root / ".cache", **settings)
 
 
 def unlabeled(root: Path) -> Seen:
     """Scans without labels, as they join training."""
-    from medaug.data.sources.unlabeled import Unlabeled
-
-    opened = Unlabeled(root)
-    report = prepare(opened, root / ".cache", CacheSettings(32, holdout=0.0), 0)
-    return _of_cache(SliceCache.open(root / ".cache"), report)
+    return _prepared(Unlabeled(root), root / ".cache")
 
 
 def cache(root: Path) -> Seen:
     """A cache as training sees it: opened, and every slice of it taken."""
-    from medaug.cli.describe import describe
-    from medaug.core.codec import CTCodec
-    from medaug.core.config import DataConfig
-    from medaug.data.feed.feed import Feed
-
     opened = SliceCache.open(root / "cache")
     about = describe(root / "cache")
     data = DataConfig(size=32, augment=None)
@@ -96,19 +107,12 @@ def cache(root: Path) -> Seen:
 
 
 def resumed(root: Path) -> Seen:
-    """A cache that the same prepare command goes on with."""
-    opened = open_source(str(root / "data"))
-    report = prepare(opened, root / "cache", CacheSettings(32, holdout=0.25), 0)
-    return _of_cache(SliceCache.open(root / "cache"), report)
+    """A cache that the same prepare command completes."""
+    return _prepared(open_source(str(root / "data")), root / "cache", holdout=0.25)
 
 
 def weights(root: Path) -> Seen:
     """A run that is drawn from."""
-    from medaug.cli.describe import describe
-    from medaug.evaluation.page.training_curves import training_curves
-    from medaug.synthesis.generator import Generator
-    from medaug.training.run import trained_on
-
     source = Generator.from_pretrained(root / "run", "cpu")
     samples = list(source.generate(2, seed=0, uncertainty=2))
     drawn = [_hash(s.image) + _hash(s.label) + _hash(s.std) for s in samples]
@@ -122,16 +126,11 @@ def weights(root: Path) -> Seen:
         "cache": None if there is None else there.fingerprint,
         "curves": curves,
     }
-    said = set(about["problems"])
-    return Seen({name: _hash(value) for name, value in facets.items()}, said)
+    return Seen({name: _hash(value) for name, value in facets.items()}, set(about["problems"]))
 
 
 def continued(root: Path) -> Seen:
     """A run that the same train command goes on with."""
-    from medaug.core.config import resolve
-    from medaug.training.loop import fit
-    from tests.conftest import TINY
-
     more = {"train": {"keep_snapshots": 1}}
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
@@ -143,9 +142,6 @@ def continued(root: Path) -> Seen:
 
 def filters(root: Path) -> Seen:
     """A filter that judges."""
-    from medaug.synthesis.filter.filter import open_filter
-    from medaug.synthesis.filter.settings import FilterConfig
-
     config = FilterConfig(segmenter_images=32, folds=2)
     found = open_filter(root / "run" / "filter.safetensors", config)
     known = found.reference
@@ -153,56 +149,39 @@ def filters(root: Path) -> Seen:
     return Seen({"columns": _hash(columns), "codec": _hash(known.codec.to_dict())})
 
 
-def output(form: str) -> Callable[[Path], Seen]:
+def output(root: Path, form: str) -> Seen:
     """A synthesised folder, as every command reads it."""
-
-    def read(root: Path) -> Seen:
-        from medaug.cli.describe import describe
-        from medaug.evaluation.slices.from_folder import looks_like, open_synthesised
-        from medaug.synthesis import journal
-        from medaug.synthesis.nnunet_splits import nnunet_splits
-        from medaug.transforms.pairs import _written, open_pairs
-
-        out, facets = root / "out", {}
-        about = describe(out)
-        rows = journal.read(out)
-        facets["rows"] = _hash({index: rows[index] for index in rows})
-        facets["inspect"] = _hash([about["samples"], about["settings"]])
-        if form != "png":
-            _written.cache_clear()
-            pairs = open_pairs(out)
-            taken = [pairs.pair(index, 0) for index in pairs.indices(3)]
-            facets["pairs"] = _hash([_hash(s.image) + _hash(s.label) for s in taken])
-            facets["affine"] = _hash([s.affine.tolist() for s in taken])
-            assert looks_like(out)
-            found = open_synthesised(out)
-            facets["synthetic"] = _hash([found.fingerprint, found.labels, found.window_hu])
-        if form == "nifti":
-            with contextlib.suppress(SystemExit):
-                _splits(out, nnunet_splits, facets)
-        return Seen(facets, set(about["problems"]))
-
-    return read
+    out, facets = root / "out", {}
+    about = describe(out)
+    rows = journal.read(out)
+    facets["rows"] = _hash({index: rows[index] for index in rows})
+    facets["inspect"] = _hash([about["samples"], about["settings"]])
+    if form != "png":
+        _written.cache_clear()
+        pairs = open_pairs(out)
+        taken = [pairs.pair(index, 0) for index in pairs.indices(3)]
+        facets["pairs"] = _hash([_hash(s.image) + _hash(s.label) for s in taken])
+        facets["affine"] = _hash([s.affine.tolist() for s in taken])
+        assert looks_like(out)
+        found = open_synthesised(out)
+        facets["synthetic"] = _hash([found.fingerprint, found.labels, found.window_hu])
+    if form == "nifti":
+        facets["splits"] = _splits(out)
+    return Seen(facets, set(about["problems"]))
 
 
-def _splits(out: Path, splits: Callable[..., Any], facets: dict[str, str]) -> None:
-    """What nnU-Net is told of the folder; with synthetic cases alone it is refused."""
-    from medaug.core.errors import DataError
-
+def _splits(out: Path) -> str:
+    """What nnU-Net reads of the folder; with synthetic cases alone it is refused."""
     try:
-        facets["splits"] = _hash(str(splits(out, 2, dry_run=True)))
+        return _hash(str(nnunet_splits(out, 2, dry_run=True)))
     except DataError as error:
         if "no real case" not in str(error):
             raise
-        facets["splits"] = "no real case"
+        return "no real case"
 
 
 def again(root: Path) -> Seen:
     """A synthesised folder that the same command goes on with."""
-    from medaug.synthesis import journal
-    from medaug.synthesis.generator import Generator
-    from medaug.synthesis.synthesize import synthesize
-
     source = Generator.from_pretrained(root / "run", "cpu")
     synthesize(source, 3, root / "out", format="nifti", uncertainty=2)
     rows = journal.read(root / "out")
@@ -211,17 +190,12 @@ def again(root: Path) -> Seen:
 
 def masks(root: Path) -> Seen:
     """Masks that layouts are made of."""
-    from medaug.synthesis.masks.folder import OwnMasks
-
     found = OwnMasks(root, {"pancreas": 1}, {}, 32, 200.0, None)
     return Seen({"masks": _hash(found.own)})
 
 
 def foreign(root: Path) -> Seen:
     """Slices of another tool that are judged."""
-    from medaug.evaluation.slices.foreign import open_foreign
-    from medaug.evaluation.slices.synthetic import Frame
-
     found = open_foreign(root, {"pancreas": 1})
     frame = Frame(root, 40, 6.0, 2.5, (-160.0, 240.0), {"pancreas": 1}, 1)
     kept = found.load(frame, root)
@@ -230,16 +204,12 @@ def foreign(root: Path) -> Seen:
 
 def config(root: Path) -> Seen:
     """A config, resolved."""
-    from medaug.core.config import read_yaml, resolve
-
     found = resolve(read_yaml(root / "config.yaml")).dump()
     return Seen({"config": _hash(found)}, {json.dumps(found, sort_keys=True)})
 
 
 def script(root: Path) -> Seen:
     """A feature extractor that is run."""
-    from medaug.evaluation.features.script import Script
-
     found = Script(root / "features.pt", (-160.0, 240.0))
     rows = found(np.arange(2 * 256, dtype=np.int16).reshape(2, 16, 16) - 100)
     return Seen({"features": _hash(rows)})

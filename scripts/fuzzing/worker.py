@@ -1,10 +1,9 @@
-"""Damages and reads inputs one after another, as it is told on standard input.
+"""Damage and read inputs one after another, as `fuzz.Worker` sends them over a connection.
 
-A line ``{"kind", "seed", "number", "sound", "work"}`` is answered by one line with the outcome.
-Whoever told it kills it when an answer is late.
+Each is answered twice: with what was done to it, and with what became of it.  The process is killed
+when an answer is late.
 """
 
-import json
 import logging
 import os
 import resource
@@ -13,14 +12,14 @@ import signal
 import sys
 import traceback
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
 import torch
-from damage import damage
+from damage import STRUCTURED, damage
 from kinds import KINDS, Kind
 from reading import Seen
-from structured import STRUCTURED
 
 from medaug.core.errors import MedaugError
 
@@ -31,7 +30,7 @@ _BASE: dict[str, Seen] = {}
 
 
 def copied(sound: Path, place: Path) -> None:
-    """The files of ``sound``, anew, at ``place``."""
+    """Copy the files of ``sound`` to ``place``, in the place of what is there."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(sound, place)
 
@@ -41,14 +40,10 @@ def damaged(kind: Kind, place: Path, rng: Random) -> str:
     names = sorted({file for pattern in kind.files for file in place.rglob(pattern)})
     file = rng.choice(names)
     raw = file.read_bytes()
-    change = STRUCTURED.get(kind.structured)
-    suits = file.suffix in (".json", ".csv", ".yaml", ".dcm", ".zip")
-    if change is not None and suits and rng.random() < 0.5:
-        if file.suffix == ".csv":
-            change = STRUCTURED["csv"]
-        elif file.suffix == ".dcm":
-            change = STRUCTURED["dicom"]
-        new, how = change(raw, rng)
+    suffix = file.suffix.removeprefix(".").replace("dcm", "dicom")
+    if kind.structured and suffix in STRUCTURED and rng.random() < 0.5:
+        own = suffix if suffix in ("csv", "dicom") else kind.structured
+        new, how = STRUCTURED[own](raw, rng)
     else:
         new, how = damage(raw, rng)
     file.write_bytes(new)
@@ -71,20 +66,13 @@ def outcome(kind: Kind, place: Path, base: Seen) -> tuple[str, str]:
         return judged("; ".join(seen.refused))
     if seen.facets == base.facets:
         return "alike", ""
-    told = seen.said - base.said
-    if told:
-        return "said", "; ".join(sorted(told))[:300]
+    if said := seen.said - base.said:
+        return "said", "; ".join(sorted(said))[:300]
     other = sorted(n for n in seen.facets.keys() | base.facets.keys()
                    if seen.facets.get(n) != base.facets.get(n))  # fmt: skip
     if all(name.split("/")[0] in kind.bare for name in other):
         return "undetectable", ", ".join(other)
     return "silent", ", ".join(other)
-
-
-def checksummed(how: str) -> bool:
-    """Whether the damage was done to what a packed file keeps a checksum of."""
-    name, _, what = how.partition(": ")
-    return name.endswith(".gz") and not what.startswith("inside")
 
 
 def judged(sentence: str) -> tuple[str, str]:
@@ -97,33 +85,35 @@ def judged(sentence: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Answer until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if not os.environ.get("FUZZ_SHOW"):
-        os.dup2(1, 2)
+    """Answer until the connection ends, whose file descriptor is the first argument."""
+    answers = Connection(int(sys.argv[1]))
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1) if os.environ.get("FUZZ_SHOW") else (0, 1, 2):
+        os.dup2(silence, stream)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for line in sys.stdin:
-        asked = json.loads(line)
-        kind, work = KINDS[asked["kind"]], Path(asked["work"])
-        place = work / "input"
-        if asked["kind"] not in _BASE:
-            copied(Path(asked["sound"]), place)
-            _BASE[asked["kind"]] = kind.read(place)
-        copied(Path(asked["sound"]), place)
-        rng = Random(f"{asked['seed']} {asked['kind']} {asked['number']}")
-        how = damaged(kind, place, rng)
-        print(json.dumps({"how": how, "ready": True}), file=answers)
-        signal.setitimer(signal.ITIMER_PROF, asked["limit_s"])  # its signal ends this process
-        word, told = outcome(kind, place, _BASE[asked["kind"]])
+    while True:
+        try:
+            name, seed, number, sound, work, limit_s = answers.recv()
+        except EOFError:
+            return
+        kind, place = KINDS[name], work / "input"
+        if name not in _BASE:
+            copied(sound, place)
+            _BASE[name] = kind.read(place)
+        copied(sound, place)
+        how = damaged(kind, place, Random(f"{seed} {name} {number}"))
+        answers.send((how,))
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # its signal ends this process
+        word, about = outcome(kind, place, _BASE[name])
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if word == "undetectable" and checksummed(how):
-            word = "silent"
-        print(json.dumps({"outcome": word, "told": told, "how": how}), file=answers)
+        file, _, what = how.partition(": ")
+        if word == "undetectable" and file.endswith(".gz") and not what.startswith("inside"):
+            word = "silent"  # what is packed keeps a checksum
+        answers.send((how, word, about))
 
 
 if __name__ == "__main__":

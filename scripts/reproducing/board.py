@@ -1,13 +1,12 @@
-"""What both tables share: real pictures and their classifier, trained runs, rows that are kept."""
+"""What the tables share: real pictures and their classifier, trained runs, rows that are kept."""
 
-import argparse
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,104 +37,70 @@ DATA = ("mnist", "fashion-mnist")
 PRESETS = ["author", "modern"]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How a table was called.
+def parser(description: str, images: str) -> ArgumentParser:
+    """The options that all tables have; ``images`` says what the one of that name is."""
+    made = ArgumentParser(description=description)
+    made.add_argument("--device", default="auto", help="where to train; default auto")
+    made.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
+    made.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    made.add_argument("--quick", action="store_true", help="short runs of small networks")
+    made.add_argument("--images", type=int, help=images)
+    return made
 
-    Attributes:
-        quick: small networks and short runs, some longer where images are cheap.
-        data: which sources.
-        models: which models, all of them where empty.
-        presets: which presets.
-        images: of training for a run; None for the preset's own.
-        device: where to train.
-        work: where runs and rows are kept.
-        results: where tables go.
+
+def read(options: ArgumentParser, table: str) -> Namespace:
+    """Read the command line, and write into ``command`` what makes this ``table`` and no other."""
+    how = options.parse_args()
+    words = ["scripts/reproduce", table]
+    for name, value in vars(how).items():
+        if name not in ("device", "work", "results") and value != options.get_default(name):
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
+    how.command = " ".join(words)
+    return how
+
+
+def options(description: str, table: str) -> Namespace:
+    """Read the command line of a table of generators.
+
+    Beside the options there are ``n``, how many samples are scored, and ``cut``, what the names of
+    tables of shorter runs end in.
     """
-
-    quick: bool
-    data: list[str]
-    models: list[str]
-    presets: list[str]
-    images: int | None
-    device: str
-    work: Path
-    results: Path
-
-    @property
-    def cut(self) -> str:
-        """What the names of tables of shorter runs end in."""
-        if self.quick:
-            return "-quick"
-        return "" if self.images is None else f"-{self.images}"
-
-    @property
-    def n(self) -> int:
-        """How many samples are scored."""
-        return 2000 if self.quick else 10_000
+    known = parser(description, "images of a run, fewer than its preset says")
+    known.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
+    known.add_argument("--models", nargs="+", default=[], help="default all")
+    known.add_argument("--presets", nargs="+", default=PRESETS)
+    how = read(known, table)
+    how.images = how.images or (QUICK_IMAGES if how.quick else None)
+    how.n = 2000 if how.quick else 10_000
+    how.cut = "-quick" if how.quick else f"-{how.images}" if how.images else ""
+    if how.cut:
+        how.work /= "quick" if how.quick else f"cut-{how.images}"
+    return how
 
 
-def asked(description: str) -> Asked:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="short runs, 2000 samples")
-    parser.add_argument("--images", type=int, help="of a run, fewer than its preset says")
-    parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
-    parser.add_argument("--models", nargs="+", default=[])
-    parser.add_argument("--presets", nargs="+", default=PRESETS)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "reproduce")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
-    how = parser.parse_args()
-    images = how.images or (QUICK_IMAGES if how.quick else None)
-    work = how.work
-    if how.quick:
-        work /= "quick"
-    elif images:
-        work /= f"cut-{images}"
-    return Asked(
-        how.quick, how.data, how.models, how.presets, images, how.device, work, how.results
-    )
-
-
-def called(how: Asked) -> str:
-    """The options that make these rows and no others."""
-    words = ["--quick"] if how.quick else []
-    if how.images not in (None, QUICK_IMAGES if how.quick else None):
-        words += ["--images", str(how.images)]
-    for option, chosen, usual in (
-        ("--data", how.data, list(DATA)),
-        ("--models", how.models, []),
-        ("--presets", how.presets, PRESETS),
-    ):
-        words += [option, *chosen] if chosen != usual else []
-    return "".join(f" {word}" for word in words)
-
-
-def pictures(how: Asked, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
+def pictures(how: Namespace, data: str) -> tuple[SliceCache, Reference, dict[str, float]]:
     """The cache, the real pictures with their classifier, and what is known of that."""
     folder = os.environ.get("MEDAUG_TEST_DATA")
     if not folder:
         sys.exit("reproduce: MEDAUG_TEST_DATA does not name a folder that holds mnist/")
     shared = (how.work.parent if how.cut else how.work) / "cache"
-    cache_path = shared / data
-    prepare(open_source(data, Path(folder) / data), cache_path, CacheSettings(size=None), 0)
-    cache = SliceCache.open(cache_path)
-    train, test = (cache.cases[part] for part in ("train", "test"))
-    images, labels = torch.from_numpy(np.array(train.image)), classes(cache, "train")
+    prepare(open_source(data, Path(folder) / data), shared / data, CacheSettings(size=None), 0)
+    cache = SliceCache.open(shared / data)
+    images, test = (torch.from_numpy(np.array(cache.cases[p].image)) for p in ("train", "test"))
     count = 2 * len(images) if how.quick else 12 * len(images)
     kept = shared / f"classifier-{data}-{count}.safetensors"
     device = str(choose_device(how.device))
     if not kept.exists():
         started = time.monotonic()
+        labels = classes(cache, "train")
         network = train_classifier(images, labels, 10, count=count, device=device)
-        found = accuracy(network, torch.from_numpy(np.array(test.image)), classes(cache, "test"))
+        found = accuracy(network, test, classes(cache, "test"))
         facts = {"test_accuracy": found, "seconds": time.monotonic() - started}
         save(kept, network, facts)
         print(f"{data}: classifier at {100 * found:.2f} % on the test set", flush=True)
     network, facts = load(kept, device)
-    real = Reference.of(network, images, torch.from_numpy(np.array(test.image)), how.n)
-    return cache, real, facts
+    return cache, Reference.of(network, images, test, how.n), facts
 
 
 def classes(cache: SliceCache, part: str) -> Tensor:
@@ -145,7 +110,9 @@ def classes(cache: SliceCache, part: str) -> Tensor:
     return torch.from_numpy(np.array(found)).long()
 
 
-def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None = None) -> Config:
+def settings(
+    how: Namespace, data: str, model: Mapping[str, Any], images: int | None = None
+) -> Config:
     """The config of a run: a preset, cut to fewer images, or short and small."""
     train: dict[str, Any] = {}
     if images is None and how.images is not None:
@@ -161,7 +128,7 @@ def settings(how: Asked, data: str, model: Mapping[str, Any], images: int | None
 
 
 def trained(
-    config: Config, cache: SliceCache, run: Path, how: Asked, init: Path | None = None
+    config: Config, cache: SliceCache, run: Path, how: Namespace, init: Path | None = None
 ) -> TrainReport:
     """Train to the end, or leave where the user interrupts."""
     report = fit(config, cache, run, device=how.device, init=init)
@@ -189,12 +156,8 @@ def rebuilt(generator: Generator, cache: SliceCache, n: int) -> float | None:
 
 def real_figures(real: Reference, facts: Mapping[str, float]) -> dict[str, Any]:
     """The row of real training pictures, with the test set's own inception score."""
-    test = score(real.test, real)
-    return {
-        **real_row(real),
-        "inception_score_test": test["inception_score"],
-        "classifier": dict(facts),
-    }
+    test = score(real.test, real)["inception_score"]
+    return {**real_row(real), "inception_score_test": test, "classifier": dict(facts)}
 
 
 def machine(device: str) -> str:
@@ -205,17 +168,42 @@ def machine(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def publish(folder: Path, name: str, content: Mapping[str, Any], text: str) -> None:
-    """Write a table as JSON and as text."""
+def publish(folder: Path, name: str, content: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Write a table as JSON, and the ``parts`` of its page as lines of text."""
     stamped = {**content, "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__}
     write_json(folder / f"{name}.json", stamped)
-    write_bytes(folder / f"{name}.md", text.encode())
+    write_bytes(folder / f"{name}.md", ("\n".join(parts) + "\n").encode())
 
 
-def kept(path: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A row that an earlier call finished; one made otherwise is not mixed in."""
+def section(
+    data: str,
+    head: Sequence[str],
+    columns: Mapping[str, str],
+    rows: Iterable[tuple[Sequence[str], Mapping[str, Any]]],
+) -> list[str]:
+    """The table of one data set as lines of Markdown.
+
+    Args:
+        data: its name, the title.
+        head: titles of the columns that name a row.
+        columns: titles of the figures, by their names.
+        rows: the cells that name each row, and its figures.
+    """
+    titles = [*head, *columns.values()]
+    lines = [titles, ["---"] * len(titles)]
+    for cells, figures in rows:
+        found = (figures.get(name) for name in columns)
+        lines.append([*cells, *("" if value is None else f"{value:.3g}" for value in found)])
+    return ["", f"## {data}", "", *(f"| {' | '.join(cells)} |" for cells in lines)]
+
+
+def kept(
+    path: Path, config: Config, how: Namespace, make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """A row, made now or by an earlier call; one made otherwise is not mixed in."""
+    made_with = {"config": config.dump(), "n": how.n}
     if not path.exists():
-        return None
+        write_json(path, {**make(), "made_with": made_with})
     found: dict[str, Any] = json.loads(path.read_text())
     if found["made_with"] != made_with:
         sys.exit(f"reproduce: {path} was made with other settings; choose another --work")

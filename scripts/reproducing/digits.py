@@ -1,29 +1,14 @@
 """Every model on digits and clothes: trained, sampled, scored, one row each."""
 
+from argparse import Namespace
 from typing import Any
 
-from board import (
-    QUICK_BATCH,
-    QUICK_WIDTH,
-    Asked,
-    asked,
-    called,
-    drawn,
-    kept,
-    machine,
-    pictures,
-    publish,
-    real_figures,
-    rebuilt,
-    settings,
-    trained,
-)
+import board
 
 from medaug.core.config import presets
 from medaug.core.registry import MODELS
 from medaug.data.cache.prepare import SliceCache
 from medaug.evaluation.metrics.scoreboard import Reference, score
-from medaug.runtime.files import write_json
 from medaug.synthesis.generator import Generator
 
 COLUMNS = {
@@ -42,63 +27,48 @@ COLUMNS = {
 
 
 def row(
-    how: Asked, data: str, name: str, preset: str, cache: SliceCache, real: Reference
+    how: Namespace, data: str, name: str, preset: str, cache: SliceCache, real: Reference
 ) -> dict[str, Any]:
     """Train one model where that is not done, sample it and score it."""
-    place = how.work / "rows" / f"{data}-{name}-{preset}.json"
-    config = settings(how, data, {"name": name, "preset": preset})
-    made_with = {"config": config.dump(), "n": how.n}
-    found = kept(place, made_with)
-    if found is not None:
-        return found
+    config = board.settings(how, data, {"name": name, "preset": preset})
     run = how.work / "runs" / f"{data}-{name}-{preset}"
-    report = trained(config, cache, run, how)
-    generator = Generator.from_pretrained(run, how.device)
-    result = {
-        "data": data,
-        "model": name,
-        "preset": preset,
-        "images": report.images,
-        "full_budget": not how.cut,
-        "seconds": None if report.resumed else report.seconds,
-        "arithmetic": generator.precision,
-        "machine": machine(how.device),
-        **score(drawn(generator, how.n), real),
-        "mse": rebuilt(generator, cache, how.n),
-        "made_with": made_with,
-    }
-    write_json(place, result)
-    return result
+
+    def made() -> dict[str, Any]:
+        report = board.trained(config, cache, run, how)
+        generator = Generator.from_pretrained(run, how.device)
+        return {
+            "data": data,
+            "model": name,
+            "preset": preset,
+            "images": report.images,
+            "full_budget": not how.cut,
+            "seconds": None if report.resumed else report.seconds,
+            "arithmetic": generator.precision,
+            "machine": board.machine(how.device),
+            **score(board.drawn(generator, how.n), real),
+            "mse": board.rebuilt(generator, cache, how.n),
+        }
+
+    return board.kept(how.work / "rows" / f"{data}-{name}-{preset}.json", config, how, made)
 
 
-def line(cells: list[str]) -> str:
-    """One line of a table."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def figure(value: float | None) -> str:
-    """A figure for a reader."""
-    return "" if value is None else f"{value:.3g}"
-
-
-def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+def page(how: Namespace, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
     """The rows of every data set, best Frechet ratio first, under the row of real pictures."""
-    command = "scripts/reproduce digits" + called(how)
     machines = ", ".join(sorted({found["machine"] for found in rows}))
     parts = [
         "# Digits and clothes" + (", shorter runs" if how.cut else ""),
         "",
-        f"Made by `{command}` on {machines}, {how.n} samples a row, each class as often "
-        "as the others. Frechet ratio: distance to the test set in the features of a classifier "
-        "trained here, over that of the training set at the same n (1 is real). MSE: "
+        f"Made by `{how.command}` on {machines}, {how.n} samples a row, each class "
+        "as often as the others. Frechet ratio: distance to the test set in the features of a "
+        "classifier trained here, over that of the training set at the same n (1 is real). MSE: "
         "reconstruction, in [-1, 1] units per pixel. MMD: in the same features. Class KL: of the "
         "drawn classes from uniform, nats.",
     ]
     if how.quick:
         parts.append(
             "Every run was cut to the images named, every network to width "
-            f"{QUICK_WIDTH}, every batch to {QUICK_BATCH}: these rows rank short runs of small "
-            "networks, not the models at their full budget."
+            f"{board.QUICK_WIDTH}, every batch to {board.QUICK_BATCH}: these rows rank short runs "
+            "of small networks, not the models at their full budget."
         )
     elif how.cut:
         parts.append(
@@ -106,16 +76,13 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
             "full budget is in the preset's config."
         )
     for data, figures in real.items():
-        head = ["model", "preset", "images", "seconds", *COLUMNS.values()]
-        parts += ["", f"## {data}", "", line(head), line(["---"] * len(head))]
-        parts.append(line(["*real*", "", "", "", *(figure(figures.get(c)) for c in COLUMNS)]))
-        for found in sorted(
-            (r for r in rows if r["data"] == data), key=lambda r: float(r["frechet_ratio"])
-        ):
-            budget = f"{found['images']}" + ("" if found["full_budget"] else " (short)")
-            seconds = figure(found["seconds"])
-            cells = [found["model"], found["preset"], budget, seconds]
-            parts.append(line([*cells, *(figure(found.get(c)) for c in COLUMNS)]))
+        found = sorted((r for r in rows if r["data"] == data), key=lambda r: r["frechet_ratio"])
+        lines = [(["*real*", "", "", ""], figures)]
+        for each in found:
+            budget = f"{each['images']}" + ("" if each["full_budget"] else " (short)")
+            seconds = "" if each["seconds"] is None else f"{each['seconds']:.3g}"
+            lines.append(([each["model"], each["preset"], budget, seconds], each))
+        parts += board.section(data, ["model", "preset", "images", "seconds"], COLUMNS, lines)
         parts.append("")
         parts.append(
             f"The test set's own inception score is {figures['inception_score_test']:.2f}; the "
@@ -124,26 +91,25 @@ def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]
             f"{figures['mmd_linear']:.3g} for real pictures, its floor "
             f"{figures['mmd_linear_floor']:.3g}."
         )
-    return "\n".join(parts) + "\n"
+    return parts
 
 
 def main() -> int:
     """Fill the table; rows that are done are kept."""
-    how = asked(__doc__ or "")
+    how = board.options(__doc__ or "", "digits")
     names = how.models or list(MODELS)
     real: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for data in how.data:
-        cache, reference, facts = pictures(how, data)
-        real[data] = real_figures(reference, facts)
+        cache, reference, facts = board.pictures(how, data)
+        real[data] = board.real_figures(reference, facts)
         for preset in how.presets:
             for name in (name for name in names if preset in presets(name)):
                 rows.append(row(how, data, name, preset, cache, reference))
                 ratio = rows[-1]["frechet_ratio"]
                 print(f"{data} {name} {preset}: Frechet ratio {ratio:.3g}", flush=True)
-                title = "digits" + how.cut
                 content = {"real": real, "rows": rows}
-                publish(how.results, title, content, table(how, real, rows))
+                board.publish(how.results, "digits" + how.cut, content, page(how, real, rows))
     return 0
 
 

@@ -1,30 +1,16 @@
 """What each prior is worth on the codes of one autoencoder, and what its samples cost."""
 
 import time
-from pathlib import Path
+from argparse import Namespace
 from typing import Any
 
+import board
 import torch
-from board import (
-    QUICK_WIDTH,
-    Asked,
-    asked,
-    called,
-    drawn,
-    kept,
-    machine,
-    pictures,
-    publish,
-    real_figures,
-    settings,
-    trained,
-)
-from digits import figure, line
 
 from medaug.data.cache.prepare import SliceCache
 from medaug.evaluation.metrics.scoreboard import Reference, score
-from medaug.runtime.files import write_json
 from medaug.synthesis.generator import Generator
+from medaug.training.loop import TrainReport
 
 BASE = {"name": "vae", "preset": "modern", "prior": "gaussian"}
 TIMED = 256
@@ -59,81 +45,67 @@ def milliseconds(generator: Generator) -> float:
 
 
 def row(
-    how: Asked, data: str, name: str, images: int, cache: SliceCache, base: Path, real: Reference
+    how: Namespace, data: str, name: str, cache: SliceCache, base: TrainReport, real: Reference
 ) -> dict[str, Any]:
-    """Learn one prior on the autoencoder in ``base``, whose networks rest, and score it."""
-    place = how.work / "priors" / "rows" / f"{data}-{name}.json"
-    model = {**BASE, **PRIORS[name]}
+    """Learn one prior on the autoencoder of ``base``, whose networks rest, and score it."""
     # a mixture is fitted, not trained: one batch at a rate of 0 leaves the networks alone
-    fitted = name == "gmm"
-    config = settings(how, data, {**model, "lr": 0.0} if fitted else model, 64 if fitted else None)
-    made_with = {"config": config.dump(), "n": how.n}
-    found = kept(place, made_with)
-    if found is not None:
-        return found
-    run = base
-    if name != "gaussian":
-        run = how.work / "priors" / f"{data}-{name.replace(', ', '-').replace(' ', '')}"
-        trained(config, cache, run, how, init=base)
-    generator = Generator.from_pretrained(run, how.device)
-    result = {
-        "data": data,
-        "prior": name,
-        "images": None if name in ("gaussian", "gmm") else images,
-        "milliseconds": milliseconds(generator),
-        **score(drawn(generator, how.n), real),
-        "made_with": made_with,
-    }
-    write_json(place, result)
-    return result
+    more, few = ({"lr": 0.0}, 64) if name == "gmm" else ({}, None)
+    config = board.settings(how, data, {**BASE, **PRIORS[name], **more}, few)
+
+    def made() -> dict[str, Any]:
+        run = base.run
+        if name != "gaussian":
+            run = how.work / "priors" / f"{data}-{name.replace(', ', '-').replace(' ', '')}"
+            board.trained(config, cache, run, how, init=base.run)
+        generator = Generator.from_pretrained(run, how.device)
+        return {
+            "data": data,
+            "prior": name,
+            "images": None if name in ("gaussian", "gmm") else base.images,
+            "milliseconds": milliseconds(generator),
+            **score(board.drawn(generator, how.n), real),
+        }
+
+    return board.kept(how.work / "priors" / "rows" / f"{data}-{name}.json", config, how, made)
 
 
-def table(how: Asked, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+def page(how: Namespace, real: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
     """The priors of every data set, in the order of their cost."""
-    command = "scripts/reproduce priors" + called(how)
     parts = [
         "# Priors" + (", shorter runs" if how.cut else ""),
         "",
-        f"Made by `{command}` on {machine(how.device)}, {how.n} samples a row. One VAE (preset "
-        "modern) is trained with N(0, I); then each prior is learned on its codes while encoder "
-        "and decoder rest. Milliseconds are of prior and decoder together.",
+        f"Made by `{how.command}` on {board.machine(how.device)}, {how.n} samples "
+        "a row. One VAE (preset modern) is trained with N(0, I); then each prior is learned on its "
+        "codes while encoder and decoder rest. Milliseconds are of prior and decoder together.",
     ]
     if how.cut:
-        width = f", at width {QUICK_WIDTH}" if how.quick else ""
+        width = f", at width {board.QUICK_WIDTH}" if how.quick else ""
         parts.append(f"Autoencoder and priors had {how.images} images each{width}.")
-    for data in real:
-        head = ["prior", "images", *COLUMNS.values()]
-        parts += ["", f"## {data}", "", line(head), line(["---"] * len(head))]
-        parts.append(line(["*real*", "", *(figure(real[data].get(c)) for c in COLUMNS)]))
-        for found in (r for r in rows if r["data"] == data):
-            images = "" if found["images"] is None else str(found["images"])
-            cells = [found["prior"], images, *(figure(found.get(c)) for c in COLUMNS)]
-            parts.append(line(cells))
-    return "\n".join(parts) + "\n"
+    for data, figures in real.items():
+        lines = [(["*real*", ""], figures)]
+        lines += [([r["prior"], str(r["images"] or "")], r) for r in rows if r["data"] == data]
+        parts += board.section(data, ["prior", "images"], COLUMNS, lines)
+    return parts
 
 
 def main() -> int:
     """Fill the table; rows that are done are kept."""
-    how = asked(__doc__ or "")
+    how = board.options(__doc__ or "", "priors")
     real: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     for data in how.data:
-        cache, reference, facts = pictures(how, data)
-        real[data] = real_figures(reference, facts)
-        base = how.work / "priors" / f"{data}-base"
-        report = trained(settings(how, data, BASE), cache, base, how)
+        cache, reference, facts = board.pictures(how, data)
+        real[data] = board.real_figures(reference, facts)
+        run = how.work / "priors" / f"{data}-base"
+        base = board.trained(board.settings(how, data, BASE), cache, run, how)
+        gaussian = None
         for name in PRIORS:
-            found = row(how, data, name, report.images, cache, base, reference)
-            found["times_gaussian"] = found["milliseconds"] / (
-                rows[-1]["milliseconds"] / rows[-1]["times_gaussian"]
-                if rows and rows[-1]["data"] == data
-                else found["milliseconds"]
-            )
-            rows.append(found)
+            found = row(how, data, name, cache, base, reference)
+            gaussian = gaussian or found["milliseconds"]
+            rows.append({**found, "times_gaussian": found["milliseconds"] / gaussian})
             print(f"{data} {name}: Frechet ratio {found['frechet_ratio']:.3g}", flush=True)
             content = {"real": real, "rows": rows, "torch_threads": torch.get_num_threads()}
-            title = "priors" + how.cut
-            publish(how.results, title, content, table(how, real, rows))
+            board.publish(how.results, "priors" + how.cut, content, page(how, real, rows))
     return 0
 
 

@@ -9,8 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE)]
 
-import clocks  # noqa: E402
-import disks  # noqa: E402
-import doubles  # noqa: E402
-import flips  # noqa: E402
-import kills  # noqa: E402
-import limits  # noqa: E402
-import nans  # noqa: E402
-from keeping import sources  # noqa: E402
+import scarcity  # noqa: E402
+from interruptions import clock, double, kill, terminate  # noqa: E402
 from process import warm  # noqa: E402
-from results import describe, machine, public  # noqa: E402
-from trial import Hammered, Tally, Trial  # noqa: E402
-from victims import VICTIMS, World, world  # noqa: E402
-
-from medaug.runtime.files import write_json  # noqa: E402
+from results import describe, kept, machine, markdown, public, sources, today  # noqa: E402
+from spoiled import flip, nan  # noqa: E402
+from victims import COUNTS, LOSSES, VICTIMS, Trial, World, counted, world  # noqa: E402
 
 SHOWN = 4000
 """Characters of what a command said before it hung or showed a traceback."""
@@ -52,38 +43,38 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    "kill": Row(kills.kill, 100, 4, "kill -9 of the process group at moments over the whole run"),
-    "terminate": Row(kills.terminate, 25, 3, "SIGTERM to the process group likewise"),
-    "full": Row(disks.full, 12, 3, "a full disk, of sizes up to what is needed", True),
-    "readonly": Row(disks.read_only, 8, 2, "a disk turned read-only after a kill", True),
-    "flip": Row(flips.flip, 40, 4, "one bit flipped in a file that is read again", apart=False),
-    "nan": Row(nans.nan, 6, 1, "NaN in scans, weights, checkpoints, gradients", apart=False),
-    "double": Row(doubles.double, 6, 2, "the same command twice at once"),
-    "clock": Row(clocks.jumping, 6, 2, "a clock that jumps, and file times over a century"),
-    "descriptors": Row(limits.descriptors, 10, 3, "few file descriptors"),
-    "filesize": Row(limits.files, 8, 3, "small files only"),
-    "memory": Row(limits.memory, 10, 3, "little memory"),
+    "kill": Row(kill, 100, 4, "kill -9 of the process group at moments over the whole run"),
+    "terminate": Row(terminate, 25, 3, "SIGTERM to the process group likewise"),
+    "full": Row(scarcity.full, 12, 3, "a full disk, of sizes up to what is needed", True),
+    "readonly": Row(scarcity.read_only, 8, 2, "a disk turned read-only after a kill", True),
+    "flip": Row(flip, 40, 4, "one bit flipped in a file that is read again", apart=False),
+    "nan": Row(nan, 6, 1, "NaN in scans, weights, checkpoints, gradients", apart=False),
+    "double": Row(double, 6, 2, "the same command twice at once"),
+    "clock": Row(clock, 6, 2, "a clock that jumps, and file times over a century"),
+    "descriptors": Row(scarcity.descriptors, 10, 3, "few file descriptors"),
+    "filesize": Row(scarcity.files, 8, 3, "small files only"),
+    "memory": Row(scarcity.memory, 10, 3, "little memory"),
 }
 
 
 def main() -> int:
-    """Parse the command line and swing the hammers asked for."""
+    """Parse the command line and swing the chosen hammers."""
     parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
     parser.add_argument("hammers", nargs="*", metavar="hammer", help=", ".join(ROWS))
     parser.add_argument("--list", action="store_true", help="name the hammers and leave")
     parser.add_argument("--quick", action="store_true", help="few strikes; results in build/")
     parser.add_argument("--work", type=Path, help="where to work; by default below build/torture")
     parser.add_argument("--strikes", type=int, help="how often each thing is hit")
-    asked = parser.parse_args()
-    if unknown := [name for name in asked.hammers if name not in ROWS]:
+    options = parser.parse_args()
+    if unknown := [name for name in options.hammers if name not in ROWS]:
         parser.error(f"no hammer {unknown[0]!r} (hammers: {', '.join(ROWS)})")
-    if asked.list:
+    if options.list:
         print("\n".join(f"{name:12} {row.what}" for name, row in ROWS.items()))
         return 0
-    partial = asked.quick or asked.strikes or asked.hammers
-    work = asked.work or ROOT / "build" / "torture" / ("quick" if partial else "full")
+    partial = options.quick or options.strikes or options.hammers
+    work = options.work or ROOT / "build" / "torture" / ("quick" if partial else "full")
     results = work / "results" if partial else ROOT / "docs" / "results"
-    content = torture(work, asked.hammers or list(ROWS), asked.quick, asked.strikes)
+    content = torture(work, options.hammers or list(ROWS), options.quick, options.strikes)
     content["command"] = " ".join(["scripts/torture", *sys.argv[1:]])
     results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -98,59 +89,54 @@ def torture(
 ) -> dict[str, Any]:
     """Swing ``hammers``, working in ``work``; everything that was counted, as JSON values."""
     warm()
-    scratch, kept = work / "trials", work / "kept" / sources()
+    scratch, done = work / "trials", work / "kept" / sources()
     for old in (scratch, work / "undisturbed", work / "cache", work / "run"):
         shutil.rmtree(old, ignore_errors=True)
     scratch.mkdir(parents=True)
-    kept.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    total = Tally()
     left_out = []
     with world(work) as made:
         for name in hammers:
             row = ROWS[name]
-            if row.disk and not disks.mounted():
+            if row.disk and not scarcity.mounted():
                 left_out.append(name)
                 continue
             often = strikes or (row.quick if quick else row.often)
-            told, seconds = Hammered(name), 0.0
+            groups, losses, seconds = {}, [], 0.0
             for victims in [(victim,) for victim in VICTIMS] if row.apart else [VICTIMS]:
                 only = replace(made, victims=victims)
-                place = kept / f"{name}-{often}-{'-'.join(victims)}.json"
+                place = done / f"{name}-{often}-{'-'.join(victims)}.json"
                 part = struck(name, row.strike(only, scratch, often), place)
-                told.join(Hammered.of(part["told"]))
+                groups |= part["groups"]
+                losses += part["losses"]
                 seconds += part["seconds"]
-            for tally in told.groups.values():
-                for field in ("tried", "survived", "lost", "hung", "tracebacks"):
-                    setattr(total, field, getattr(total, field) + getattr(tally, field))
             found[name] = {
                 "what": row.what,
-                "groups": {group: asdict(tally) for group, tally in told.groups.items()},
-                "losses": told.losses,
+                "groups": groups,
+                "losses": losses[:LOSSES],
                 "seconds": round(seconds),
             }
     shutil.rmtree(work / "kept")
+    tallies = [tally for hammer in found.values() for tally in hammer["groups"].values()]
     return {
         "hammers": found,
-        "total": {key: value for key, value in asdict(total).items() if key != "notes"},
+        "total": {key: sum(tally[key] for tally in tallies) for key in COUNTS},
         "left_out": left_out,
-        "seconds": sum(told["seconds"] for told in found.values()),
+        "seconds": sum(hammer["seconds"] for hammer in found.values()),
         "machine": machine(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": today(),
     }
 
 
 def struck(name: str, trials: Iterator[Trial], place: Path) -> dict[str, Any]:
     """What came of ``trials``, or of the same ones in a call that was killed."""
-    if not place.exists():
+
+    def strike() -> dict[str, Any]:
         since = time.monotonic()
-        told = Hammered(name).count(_shown(name, trials))
-        seconds = time.monotonic() - since
-        write_json(place, {"told": told.plain(), "seconds": seconds})
-        counts = ", ".join(f"{group} {tally.tried}" for group, tally in told.groups.items())
-        print(f"{name}: {counts} tried in {seconds:.0f} s", file=sys.stderr)
-    content: dict[str, Any] = json.loads(place.read_text())
-    return content
+        return {**counted(_shown(name, trials)), "seconds": time.monotonic() - since}
+
+    found: dict[str, Any] = kept(place, strike)
+    return found
 
 
 def _shown(name: str, trials: Iterator[Trial]) -> Iterator[Trial]:
@@ -169,12 +155,8 @@ def table(content: dict[str, Any]) -> str:
     for name, found in content["hammers"].items():
         for group, tally in found["groups"].items():
             notes = ", ".join(f"{count} {note}" for note, count in sorted(tally["notes"].items()))
-            cells = [name, group, tally["tried"], tally["survived"], tally["lost"],
-                     tally["hung"], tally["tracebacks"], notes]  # fmt: skip
-            rows.append("| " + " | ".join(map(str, cells)) + " |")
-    total = content["total"]
-    numbers = (total[key] for key in ("tried", "survived", "lost", "hung", "tracebacks"))
-    rows.append("| all | | " + " | ".join(map(str, numbers)) + " | |")
+            rows.append([name, group, *(tally[key] for key in COUNTS), notes])
+    rows.append(["all", "", *(content["total"][key] for key in COUNTS), ""])
     left_out = content["left_out"]
     more = [f"Not tried, since no disk may be mounted here: {', '.join(left_out)}.", ""]
     return "\n".join(
@@ -185,9 +167,7 @@ def table(content: dict[str, Any]) -> str:
             "each hammer does. Lost: the same command did not end with the bytes of an undisturbed",
             "run, or ended in another way than it should.",
             "",
-            "| hammer | on | tried | survived | lost | hung | tracebacks | how |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
+            *markdown(["hammer", "on", *COUNTS, "how"], rows),
             "",
             *(more if left_out else []),
             f"{describe(content['machine'])}, {content['date']}.",

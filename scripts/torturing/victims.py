@@ -1,22 +1,37 @@
-"""The five commands that are tortured, in the smallest form that takes all of their steps."""
+"""The five commands that are tortured, in the smallest form that takes all of their steps.
+
+And what became of each attempt, and the count of many.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import Any
 
-from process import Command, run
-from trial import difference
+from process import Command, End, run
 from web import LABELS, Nbia, nbia, serving
 
 SHAPE, SPACING_MM = (64, 64, 20), (6.0, 6.0, 9.5)
 PATIENTS = 4
-VICTIMS = ("prepare", "train", "synthesize", "evaluate", "download")
+WORDS = {
+    "prepare": "pancreas --root {scans} --cache out --size 32 --holdout 0.25 --workers 2",
+    "train": "--data {cache} --run out --images 160 --device cpu",
+    "synthesize": "-n 48 --out out --run {run} --uncertainty 2 --format nifti --device cpu "
+    "--no-filter",
+    "evaluate": "--run {run} -n 24 --out out --uncertainty 2 --device cpu "
+    "--families fidelity,uncertainty",
+    "download": "pancreas --root out --yes",
+}
+"""Options of each command; those of a config follow."""
+VICTIMS = tuple(WORDS)
 ENCODER_IMAGES = 160
 """Slices that the encoder of an evaluation sees here; no setting, so its default is changed."""
 PAUSE_S = 0.001
@@ -31,22 +46,77 @@ TINY = {
     "train.snapshot_every": 40,
     "train.precision": "float32",
 }
+COUNTS = ("tried", "survived", "lost", "hung", "tracebacks")
+LOSSES = 20
+"""Losses that are described."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt to harm a command.
+
+    Attributes:
+        group: what was hit, a row of the table.
+        what: how it was hit, for those who look into a loss.
+        lost: what is wrong with the outcome; empty where it survived.
+        ends: of all commands that ran.
+        note: how it went, counted beside the verdict: ``midway``, ``refused``, ``recovered``.
+    """
+
+    group: str
+    what: str
+    lost: str
+    ends: Sequence[End]
+    note: str = ""
+
+    @property
+    def survived(self) -> bool:
+        """Nothing lost, no hang, no traceback."""
+        return not (self.lost or any(end.hung or end.traceback for end in self.ends))
+
+
+def counted(trials: Iterable[Trial]) -> dict[str, Any]:
+    """Make the attempts: ``groups`` with their counts and notes, and the first ``losses``."""
+    groups: dict[str, dict[str, Any]] = {}
+    losses: list[dict[str, Any]] = []
+    for trial in trials:
+        group = groups.setdefault(trial.group, {**dict.fromkeys(COUNTS, 0), "notes": {}})
+        hung = sum(end.hung for end in trial.ends)
+        tracebacks = sum(end.traceback for end in trial.ends)
+        more = (1, int(trial.survived), int(bool(trial.lost)), hung, tracebacks)
+        group |= {key: group[key] + count for key, count in zip(COUNTS, more, strict=True)}
+        if trial.note:
+            group["notes"][trial.note] = group["notes"].get(trial.note, 0) + 1
+        if not trial.survived and len(losses) < LOSSES:
+            ends = {
+                "codes": [end.code for end in trial.ends],
+                "said": [end.said[-2000:] for end in trial.ends],
+            }
+            about = {"group": trial.group, "what": trial.what, "lost": trial.lost}
+            losses.append(about | ends)
+    return {"groups": groups, "losses": losses}
+
+
+def difference(wanted: dict[str, str], found: dict[str, str]) -> str:
+    """In words how two folders differ; empty where they do not."""
+    names = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    state = {name: "missing" if name not in found else "differs" if name in wanted else "left over"
+             for name in names}  # fmt: skip
+    return "; ".join(f"{name} {state[name]}" for name in names[:5])
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A command and where its result is.
+    """A command that leaves its result in the folder ``out``.
 
     Attributes:
         name: of the command.
         words: after ``medaug``; run in the folder whose content is compared.
-        output: the folder below it that the command writes.
         ignored: fields that say how long something took, by file; nothing depends on them.
     """
 
     name: str
     words: Sequence[str]
-    output: str
     ignored: Mapping[str, Sequence[str]]
 
     def command(self, **more: object) -> Command:
@@ -117,52 +187,46 @@ class World:
             self.known[name] = victim, found[0], min(seconds)
         return self.known[name]
 
+    def again(
+        self, name: str, folder: Path, lost: str = "", command: Command | None = None
+    ) -> tuple[End, str]:
+        """Run a command again where it was harmed, which must leave what an undisturbed run does.
+
+        Args:
+            name: of the command.
+            folder: where it was harmed.
+            lost: what is lost already.
+            command: what is run; by default the command as it is.
+
+        Returns:
+            Its end, and what is lost.
+        """
+        victim, wanted, _ = self.undisturbed(name)
+        end = run(command or victim.command(), folder)
+        if end.code:
+            return end, lost or f"the same command ended with {end.code}"
+        return end, lost or difference(wanted, victim.contents(folder))
+
     def victim(self, name: str) -> Victim:
         """The command called ``name``."""
-        words, output = getattr(self, f"_{name}")()
+        settings = TINY if name == "train" else self._server() if name == "download" else {}
+        places = {"scans": self.scans, "cache": self.cache, "run": self.run}
+        words = [word.format(**places) for word in WORDS[name].split()]
+        for key, value in settings.items():
+            words += ["--set", f"{key}={json.dumps(value)}"]
         times = {"metrics.jsonl": ["images_per_s"]} if name == "train" else {}
-        return Victim(name, [name, *words], output, times)
+        return Victim(name, [name, *words], times)
 
-    def _prepare(self) -> tuple[list[str], str]:
-        return [
-            "pancreas", "--root", str(self.scans), "--cache", "out", "--size", "32",
-            "--holdout", "0.25", "--workers", "2",
-        ], "out"  # fmt: skip
-
-    def _train(self) -> tuple[list[str], str]:
-        settings = [word for key, value in TINY.items() for word in _set(key, value)]
-        return [
-            "--data", str(self.cache), "--run", "out", "--images", "160", "--device", "cpu",
-            *settings,
-        ], "out"  # fmt: skip
-
-    def _synthesize(self) -> tuple[list[str], str]:
-        return [
-            "-n", "48", "--out", "out", "--run", str(self.run), "--uncertainty", "2",
-            "--format", "nifti", "--device", "cpu", "--no-filter",
-        ], "out"  # fmt: skip
-
-    def _evaluate(self) -> tuple[list[str], str]:
-        return [
-            "--run", str(self.run), "-n", "24", "--out", "out", "--uncertainty", "2",
-            "--device", "cpu", "--families", "fidelity,uncertainty",
-        ], "out"  # fmt: skip
-
-    def _download(self) -> tuple[list[str], str]:
-        asked = {
-            "pancreas": f"{self.url}/v4",
-            "pancreas_labels": f"{self.url}{LABELS}",
-            "checksums": {"pancreas_labels": self.digest},
-            "timeout_s": 5.0,
-            "attempts": 3,
-            "pause_s": 0.0,
+    def _server(self) -> dict[str, object]:
+        """Settings by which a download asks the server of this world."""
+        return {
+            "download.pancreas": f"{self.url}/v4",
+            "download.pancreas_labels": f"{self.url}{LABELS}",
+            "download.checksums": {"pancreas_labels": self.digest},
+            "download.timeout_s": 5.0,
+            "download.attempts": 3,
+            "download.pause_s": 0.0,
         }
-        settings = [word for key, value in asked.items() for word in _set(f"download.{key}", value)]
-        return ["pancreas", "--root", "out", "--yes", *settings], "out"
-
-
-def _set(key: str, value: object) -> tuple[str, str]:
-    return "--set", f"{key}={json.dumps(value)}"
 
 
 @contextmanager
@@ -196,22 +260,19 @@ def world(folder: Path) -> Iterator[World]:
 @contextmanager
 def served(offered: Nbia) -> Iterator[str]:
     """The address of a server in a process of its own, so that no threads are forked."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            web = offered.web()
-            web.pause_s = PAUSE_S
-            with serving(web):
-                os.write(writer, web.url.encode())
-                signal.pause()
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as stream:
-        url = os.read(stream.fileno(), 64).decode()
+    ours, theirs = Pipe()
+    server = get_context("fork").Process(target=_serve, args=(offered, theirs), daemon=True)
+    server.start()
     try:
-        yield url
+        yield ours.recv()
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        server.kill()
+        server.join()
+
+
+def _serve(offered: Nbia, address: Connection) -> None:
+    web = offered.web()
+    web.pause_s = PAUSE_S
+    with serving(web):
+        address.send(web.url)
+        signal.pause()

@@ -152,18 +152,29 @@ def test_bytes_that_mean_nothing_are_refused(tmp_path, content):
 
 
 def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    old = {"name": "vaegan", "preset": "modern", "form": "phased", "prior_steps": 8, "width": 16}
+    old = {
+        "name": "vaegan",
+        "preset": "modern",
+        "form": "phased",
+        "prior": {"steps": 8},
+        "width": 16,
+    }
     now = {"name": "spatial_vaegan", "prior": {"steps": 8}, "width": 16}
     assert resolve({"model": old}) == resolve({"model": now})
     assert capsys.readouterr().err == (
-        "config: model.prior_steps is now model.prior.steps; vaegan in its form phased is now the "
+        "config: model.prior.steps is now model.prior.steps; vaegan in its form phased is now the "
         "model spatial_vaegan; the old names are read until version 0.3\n"
     )
     assert resolve({"model": old}, {"model": {"prior": "gmm"}}).model.arguments["prior"] == {
         "name": "gmm",
         "steps": 8,
     }
-    gan = {"name": "gan", "duel": "hinge", "judge_lr": 1e-3, "judge_turns": 2}
+    gan = {
+        "name": "gan",
+        "adversarial_loss": "hinge",
+        "discriminator_lr": 1e-3,
+        "discriminator_turns": 2,
+    }
     found = resolve({"model": gan}).model.arguments
     assert (found["adversarial_loss"], found["discriminator_turns"]) == ("hinge", 2)
     assert ModelConfig.model_validate(old).arguments == {"prior": {"steps": 8}, "width": 16}
@@ -174,5 +185,5 @@ def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[st
 
 
 def test_keys_of_a_plugin_are_its_own() -> None:
-    model = {"name": "theirs", "duel": 1, "prior": "flat", "form": "phased"}
+    model = {"name": "theirs", "adversarial_loss": 1, "prior": "flat", "form": "phased"}
     assert current_keys(model) == (model, [])

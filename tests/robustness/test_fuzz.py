@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -31,7 +31,7 @@ SHORT = {"dicom": 45, "nii": 40, "nii-gz": 40, "idx": 45, "idx-gz": 40, "json": 
 @pytest.fixture(scope="module")
 def fuzzing() -> Iterator[dict[str, ModuleType]]:
     """The modules of the harness, which see each other as top-level ones."""
-    names = ("damage", "structured", "material", "reading", "kinds", "running")
+    names = ("damage", "material", "reading", "kinds", "fuzz")
     with modules_of("fuzzing") as module:
         yield {name: module(name) for name in names}
 
@@ -39,13 +39,13 @@ def fuzzing() -> Iterator[dict[str, ModuleType]]:
 def test_300_damaged_inputs_are_refused_alike_or_told(
     fuzzing: dict[str, ModuleType], tmp_path: Path
 ) -> None:
-    kinds, running = fuzzing["kinds"].KINDS, fuzzing["running"]
+    kinds, fuzz = fuzzing["kinds"].KINDS, fuzzing["fuzz"]
     tried = []
-    with running.Worker(tmp_path / "work", limit_s=20.0) as worker:
+    with closing(fuzz.Worker(tmp_path / "work", limit_s=20.0)) as worker:
         for kind, count in SHORT.items():
             sound = tmp_path / "sound" / kind
             kinds[kind].make(sound)
-            tried += list(running.trials(worker, kind, 7, range(count), sound))
+            tried += list(fuzz.trials(worker, kind, 7, range(count), sound))
     words = Counter(one.outcome for one in tried)
     assert words.total() == 300
     good = ("refused", "alike", "said", "undetectable")
@@ -76,13 +76,13 @@ def test_what_other_code_read_does_not_count(
 
 @pytest.mark.slow
 def test_every_other_kind_is_made_and_read(fuzzing: dict[str, ModuleType], tmp_path: Path) -> None:
-    kinds, running = fuzzing["kinds"].KINDS, fuzzing["running"]
+    kinds, fuzz = fuzzing["kinds"].KINDS, fuzzing["fuzz"]
     tried = []
-    with running.Worker(tmp_path / "work", limit_s=20.0) as worker:
+    with closing(fuzz.Worker(tmp_path / "work", limit_s=20.0)) as worker:
         for kind in kinds.keys() - SHORT.keys():
             sound = tmp_path / "sound" / kind
             kinds[kind].make(sound)
-            tried += list(running.trials(worker, kind, 7, range(3), sound))
+            tried += list(fuzz.trials(worker, kind, 7, range(3), sound))
     good = ("refused", "alike", "said", "undetectable")
     assert [one for one in tried if one.outcome not in good] == []
 
@@ -100,7 +100,7 @@ def test_the_same_seed_damages_alike_and_another_differently(
 def test_a_hang_and_a_crash_are_told_from_each_other(
     fuzzing: dict[str, ModuleType], tmp_path: Path
 ) -> None:
-    running = fuzzing["running"]
+    fuzz = fuzzing["fuzz"]
     (tmp_path / "kinds.py").write_text(
         "import os\nfrom dataclasses import dataclass\nfrom reading import Seen\n\n"
         "@dataclass\nclass Kind:\n    how: str\n    files = ('*.txt',)\n    structured = ''\n"
@@ -114,9 +114,9 @@ def test_a_hang_and_a_crash_are_told_from_each_other(
     (tmp_path / "sound").mkdir()
     (tmp_path / "sound" / "a.txt").write_bytes(b"sound")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "ROOT", tmp_path)
+        patch.setattr(fuzz, "ROOT", tmp_path)
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        with running.Worker(tmp_path / "work", limit_s=0.5) as worker:
+        with closing(fuzz.Worker(tmp_path / "work", limit_s=0.5)) as worker:
             for word in ("hang", "crash", "traceback", "crash"):
                 assert worker.tried(word, 0, 3, tmp_path / "sound").outcome == word
 

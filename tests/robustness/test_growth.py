@@ -57,62 +57,62 @@ def test_growth_draws_its_figures(row: Any, tmp_path: Path) -> None:
 
 
 def test_an_exponent_is_that_of_the_cost(row: Any) -> None:
-    fitting = row("fitting")
+    timing = row("timing")
     sizes = [10, 100, 1000]
-    assert fitting.exponent(sizes, [3 * n for n in sizes]) == pytest.approx(1)
-    assert fitting.exponent(sizes, [n**2 for n in sizes]) == pytest.approx(2)
+    assert timing.exponent(sizes, [3 * n for n in sizes]) == pytest.approx(1)
+    assert timing.exponent(sizes, [n**2 for n in sizes]) == pytest.approx(2)
 
 
 def test_a_trend_is_told_from_noise(row: Any) -> None:
-    fitting = row("fitting")
+    timing = row("timing")
     rng = np.random.default_rng(0)
     at = np.linspace(0, 30, 120)
-    still = fitting.trend(at, 500 + rng.normal(0, 3, 120))
+    still = timing.trend(at, 500 + rng.normal(0, 3, 120))
     assert still.low < 0 < still.high
     assert still.high < 5
-    leaking = fitting.trend(at, 500 + at + rng.normal(0, 3, 120))
+    leaking = timing.trend(at, 500 + at + rng.normal(0, 3, 120))
     assert 25 < leaking.low < 30 < leaking.high < 35
-    constant = fitting.trend(at, [18] * 120)
+    constant = timing.trend(at, [18] * 120)
     assert (constant.level, constant.growth, constant.low, constant.high) == (18, 0, 0, 0)
     with pytest.raises(ValueError, match="3 looks"):
-        fitting.trend([0, 1, 2], [1, 1, 1])
+        timing.trend([0, 1, 2], [1, 1, 1])
 
 
 def test_a_command_is_watched_with_its_children(row: Any, tmp_path: Path) -> None:
     """A child that holds 60 MB and works for half a second, after a sign."""
-    watching = row("watching")
+    processes = row("processes")
     work = "import time\nx = bytearray(60_000_000)\nwhile time.process_time() < 0.5: pass"
     code = (
         f"import pathlib, subprocess, sys\npathlib.Path({str(tmp_path / 'sign')!r}).touch()\n"
         f"subprocess.run([sys.executable, '-c', {work!r}], check=True)"
     )
-    found = watching.watch([sys.executable, "-c", code], (tmp_path / "sign").exists, 0.01)
+    found = processes.watch([sys.executable, "-c", code], (tmp_path / "sign").exists, 0.01)
     assert 6e7 < found["own_peak_bytes"] <= found["peak_bytes"] < 3e8
     assert 0.5 < found["cpu_seconds"] < 5
     assert found["first_cpu_seconds"] < found["cpu_seconds"] - 0.4
     assert 0 < found["first_seconds"] < found["seconds"]
     with pytest.raises(AssertionError, match="ended with 3"):
-        watching.watch([sys.executable, "-c", "raise SystemExit(3)"], lambda: True)
+        processes.watch([sys.executable, "-c", "raise SystemExit(3)"], lambda: True)
     with pytest.raises(AssertionError, match="no sign"):
-        watching.watch([sys.executable, "-c", "pass"], lambda: False)
-    assert not any(place.name == str(os.getpid()) for place in watching.members(1))
+        processes.watch([sys.executable, "-c", "pass"], lambda: False)
+    assert not any(place.name == str(os.getpid()) for place in processes.members(1))
 
 
 def test_a_large_cache_is_one_that_training_takes(
     row: Any, phantom_cache: Path, tmp_path: Path
 ) -> None:
-    growing = row("growing")
+    growth = row("growth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(growing, "phantom_cache", lambda work: SliceCache.open(phantom_cache))
-        patch.setattr(growing, "SCAN", 10)
-        cache = SliceCache.open(growing.large_cache(tmp_path, 30))
-        larger = SliceCache.open(growing.large_cache(tmp_path, 40))
+        patch.setattr(growth, "phantom_cache", lambda work: SliceCache.open(phantom_cache))
+        patch.setattr(growth, "SCAN", 10)
+        cache = SliceCache.open(growth.large_cache(tmp_path, 30))
+        larger = SliceCache.open(growth.large_cache(tmp_path, 40))
     assert [len(larger.split[side]) for side in ("train", "heldout")] == [4, 1]
     data = DataConfig(size=32, augment=None)
     feed = Feed(cache, data, codec_for(cache, data), seed=0, device=torch.device("cpu"))
     assert len(feed) == 30
     assert len(torch.unique(feed.images.flatten(1), dim=0)) == 30
-    growing.train(str(cache.path), str(tmp_path / "run"), "64", str(tmp_path / "begun"))
+    growth.train(str(cache.path), str(tmp_path / "run"), 64, str(tmp_path / "begun"))
     assert (tmp_path / "begun").exists()
 
 

@@ -73,7 +73,7 @@ def test_each_kind_of_leak_is_seen(row: Any, soaked: Any, hoard: list[Any]) -> N
 
     The memory is the system's own: the C library may still hold freed pages of earlier tests.
     """
-    share = row("soak")._own_bytes() // 40
+    share = row("soak").own_bytes() // 40
 
     def plant(number: int) -> None:
         pages = mmap.mmap(-1, share, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

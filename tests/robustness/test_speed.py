@@ -71,7 +71,7 @@ def test_ceilings_are_rates(row: Any) -> None:
     ],
 )
 def test_a_rival_trains_our_networks(row: Any, name: str, rival: str, needs: str) -> None:
-    rivals = row("rivals")
+    peers = row("peers")
     pytest.importorskip(needs)
     shape = Shape(2, 1, 32)
     arguments = {"preset": "author", "width": 4, "latent_dim": 4}
@@ -80,38 +80,34 @@ def test_a_rival_trains_our_networks(row: Any, name: str, rival: str, needs: str
     model = build(name, arguments, shape)
     before = {k: v.clone() for k, v in model.named_parameters()}
     x = torch.rand(8, 2, 32, 32) * 2 - 1
-    assert rivals.speed_of(rival, name, model, x, 4, "float32", 0.01) > 0
+    assert peers.speed_of(rival, name, model, x, 4, "float32", 0.01) > 0
     stayed = [k for k, v in model.named_parameters() if torch.equal(v, before[k])]
     assert not [k for k in stayed if "weight" in k], stayed
 
 
 def test_a_rival_sees_every_slice_in_an_epoch_of_thousands_of_batches(row: Any) -> None:
-    plain = row("plain")
+    loops = row("loops")
     x = torch.arange(7.0).view(7, 1, 1, 1)
-    data = plain.Long(x, 4)
-    assert len(plain.loader(data, 4, CPU)) == len(data) / 4 >= 2000
-    assert [float(data[i]) for i in (0, 6, 7, 15)] == [0, 6, 0, 1]
-    drawn = plain.endless(x, 4, CPU)
+    assert len(loops.loader(x, 4, CPU)) == loops.EPOCH >= 2000
+    drawn = loops.endless(x, 4, CPU)
     assert {float(v) for _ in range(40) for v in next(drawn)} == set(range(7))
 
 
 def test_a_rival_that_is_not_installed_says_so(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rivals = row("rivals")
+    peers = row("peers")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pythae", None)
         patch.setitem(sys.modules, "pythae.data.datasets", None)
         model = build("vaegan", {"width": 4, "latent_dim": 4}, Shape(1, 1, 32))
-        told = rivals.speed_of(
-            "pythae", "vaegan", model, torch.zeros(4, 1, 32, 32), 2, "float32", 1
-        )
+        told = peers.speed_of("pythae", "vaegan", model, torch.zeros(4, 1, 32, 32), 2, "float32", 1)
     assert told.startswith("not installed: ")
 
 
 def test_the_advantage_is_over_the_best_rival(row: Any) -> None:
     speeds = {"medaug": [30.0, 20.0, 40.0], "plain": [10.0, 10.0], "monai": [15.0], "pythae": "no"}
-    assert row("cpu").advantage(speeds) == 2
-    assert row("cpu").advantage({**speeds, "monai, pixels": [60.0]}) == 2
-    claims = row("cpu").claims({**speeds, "monai, pixels": [60.0]})
+    assert row("peers").advantage(speeds) == 2
+    assert row("peers").advantage({**speeds, "monai, pixels": [60.0]}) == 2
+    claims = row("peers").cpu_claims({**speeds, "monai, pixels": [60.0]})
     assert [(claim.what.split()[-1], claim.value, claim.reached) for claim in claims] == [
         ("rival", 2, True),
         ("plain", 3, True),
@@ -122,7 +118,7 @@ def test_the_advantage_is_over_the_best_rival(row: Any) -> None:
 def test_operations_are_counted_for_both_sides(
     row: Any, phantom_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = row("cpu")
+    cpu = row("peers")
     monkeypatch.setattr(cpu, "cached", lambda work, size: SliceCache.open(phantom_cache))
     game = {"name": "vaegan", "preset": "author", "width": 4, "latent_dim": 4}
     medaug, plain = (
@@ -132,7 +128,7 @@ def test_operations_are_counted_for_both_sides(
 
 
 def test_shares_are_of_what_was_measured(row: Any) -> None:
-    gpu = row("gpu")
+    gpu = row("peers")
     told = {
         "images_per_s": 100.0,
         "flops_per_image": 2e9,
@@ -147,7 +143,7 @@ def test_shares_are_of_what_was_measured(row: Any) -> None:
     shares = gpu.shares(figures)["vaegan-256"]
     assert shares["of_matrix_peak"] == pytest.approx(0.2)
     assert shares["of_memory_bound"] == shares["of_bound"] == pytest.approx(0.5)
-    claims = {claim.what: claim for claim in gpu.claims(figures)}
+    claims = {claim.what: claim for claim in gpu.gpu_claims(figures)}
     assert claims["vaegan at 64 px over the best rival"].value == 6
     assert claims["256 px VAE/GAN, of its convolutions' rate"].value == pytest.approx(40)
 
@@ -155,7 +151,7 @@ def test_shares_are_of_what_was_measured(row: Any) -> None:
 def test_a_measurement_that_fails_costs_only_itself(
     row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu, asked = row("gpu"), []
+    gpu, asked = row("peers"), []
 
     def fresh(module: str, function: str, *given: Any) -> dict[str, float]:
         asked.append((function, *given[1:3]))
@@ -187,7 +183,7 @@ def test_a_measurement_that_fails_costs_only_itself(
         "wgan_gp-256-rivals": "ended with -9",
     }
     assert gpu.shares(figures).keys() == {"vaegan-64", "wgan_gp-64", "vaegan-256", "wgan_gp-256"}
-    assert [claim.value for claim in gpu.claims(figures)] == [6, pytest.approx(40)]
+    assert [claim.value for claim in gpu.gpu_claims(figures)] == [6, pytest.approx(40)]
     assert ("hardware", "gvae", 256) not in asked
     asked.clear()
     assert gpu.gathered(how, tmp_path / "kept", (64, 256), 8, 1.0) == figures
@@ -205,30 +201,29 @@ def test_a_measurement_that_fails_costs_only_itself(
 def test_what_was_kept_is_of_this_program_and_gpu_and_goes_with_the_report(
     row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    gpu, told = row("gpu"), []
+    gpu = row("peers")
 
     def gathered(how: Any, place: Path, *more: Any) -> dict[str, Any]:
-        assert place.name == f"{row('keeping').sources()}-A-GPU-5-GB"
+        assert place.name == f"{row('results').sources()}-A-GPU-5-GB"
         place.mkdir(parents=True)
         return {"ceilings": {"not measured": "ended with 1"} if fails else {}}
 
-    how = row("results").Asked(quick=True, work=tmp_path, results=tmp_path / "results")
-    monkeypatch.setattr(gpu, "asked", lambda: how)
+    setup = row("results").Setup(quick=True, work=tmp_path, results=tmp_path / "results")
     monkeypatch.setattr(gpu, "cached", lambda work, size: None)
     monkeypatch.setattr(gpu, "gathered", gathered)
-    monkeypatch.setattr(gpu, "report", lambda *a, note, **k: told.append(note) or 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU (5 GB")
-    assert gpu.main() == (2 if fails else 0)
-    assert ("ceilings was not measured: ended with 1." in told[0]) == fails
+    found = gpu.measure_gpu(setup)
+    assert found.incomplete == fails
+    assert ("ceilings was not measured: ended with 1." in found.note) == fails
     assert bool(list((tmp_path / "gpu").iterdir())) == fails
 
 
 def test_a_measurement_is_kept_whole_and_not_taken_twice(row: Any, tmp_path: Path) -> None:
-    keeping, path = row("keeping"), tmp_path / "row" / "one.json"
-    assert keeping.kept(path, lambda: {"a": 1}) == {"a": 1}
-    assert keeping.kept(path, lambda: pytest.fail("measured again")) == {"a": 1}
+    results, path = row("results"), tmp_path / "row" / "one.json"
+    assert results.kept(path, lambda: {"a": 1}) == {"a": 1}
+    assert results.kept(path, lambda: pytest.fail("measured again")) == {"a": 1}
     assert json.loads(path.read_text()) == {"a": 1}
     part = tmp_path / "part.json"
-    assert keeping.kept(part, lambda: {"a": 0}, lambda told: told["a"]) == {"a": 0}
+    assert results.kept(part, lambda: {"a": 0}, lambda told: told["a"]) == {"a": 0}
     assert not part.exists()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ ROWS = [
 ]
 
 
-def test_list_names_every_row_and_installs_nothing() -> None:
+def test_list_names_every_row_and_installs_nothing(row: Any) -> None:
     done = subprocess.run(
         [ROOT / "scripts" / "bench", "--list"],
         env={**os.environ, "PYTHON": sys.executable},
@@ -34,7 +35,9 @@ def test_list_names_every_row_and_installs_nothing() -> None:
         check=True,
     )
     assert [line.split()[0] for line in done.stdout.splitlines()] == ROWS
-    assert all((SCRIPTS / "benchmarks" / f"{name}.py").exists() for name in ROWS)
+    files = {name: row("bench").FILES.get(name, name) for name in ROWS}
+    sources = {f: (SCRIPTS / "benchmarks" / f"{f}.py").read_text() for f in files.values()}
+    assert all(f"\ndef measure_{name}(" in sources[file] for name, file in files.items())
     assert done.stderr == ""
 
 
@@ -130,13 +133,15 @@ def test_a_report_is_a_line_a_file_and_a_row_of_the_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MEDAUG_TEST_DATA", str(tmp_path / "data"))
-    how = results.Asked(quick=False, work=tmp_path, results=tmp_path / "results")
+    setup = results.Setup(quick=False, work=tmp_path, results=tmp_path / "results")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "other.json").write_text('{"not": "a row"}')
     figures = {"scans": str(tmp_path / "data" / "a"), "log": str(ROOT / "build" / "log")}
     claims = [results.Claim("time", 1.5, "<", 2, "s"), results.Claim("peak", 3, "<", 2, "GB")]
-    assert results.report(how, "demo", claims, figures, n=4, seed=7) == 3
-    assert results.report(how, "wait", claims[:1], {}, n=1, seed=None) == 0
+    assert results.report(setup, "demo", results.Measured(claims, figures, 4, 7)) == 3
+    assert results.report(setup, "wait", results.Measured(claims[:1], {}, 1, None)) == 0
+    part = results.Measured([], {}, 1, None, incomplete=True)
+    assert results.report(replace(setup, results=tmp_path / "part"), "gpu", part) == 2
     assert capsys.readouterr().out.splitlines() == [
         "demo: time: 1.5 s (< 2 s): pass",
         "demo: peak: 3 GB (< 2 GB): FALLS SHORT",
@@ -173,41 +178,55 @@ def test_the_page_of_results_is_as_its_files_make_it(results: ModuleType) -> Non
 
 
 def test_a_quick_look_never_touches_the_results(results: ModuleType) -> None:
-    assert results.asked([]).results == ROOT / "docs" / "results"
-    how = results.asked(["--quick"])
-    assert how.work == ROOT / "build" / "bench" / "quick"
-    assert how.results.is_relative_to(how.work)
+    assert results.Setup.of(False).results == ROOT / "docs" / "results"
+    setup = results.Setup.of(True)
+    assert setup.work == ROOT / "build" / "bench" / "quick"
+    assert setup.results.is_relative_to(setup.work)
 
 
-def test_a_peak_is_of_its_own_process(results: ModuleType, row: Any) -> None:
-    assert 1e6 < results.fresh("results", "peak_bytes") < 1e8 < results.peak_bytes()
+def test_a_peak_is_of_its_own_process(row: Any) -> None:
+    processes = row("processes")
+    assert 1e6 < processes.fresh("processes", "peak_bytes") < 1e8 < processes.peak_bytes()
 
 
-def test_a_process_that_measures_nothing_says_why(results: ModuleType) -> None:
-    with pytest.raises(results.NotMeasured, match=r"^KeyError: 'cores'$"):
-        results.fresh("results", "describe", {"cpu": "one"})
-    with pytest.raises(results.NotMeasured, match=r"^ended with -6$"):
-        results.fresh("os", "abort")
+def test_a_process_that_measures_nothing_says_why(row: Any) -> None:
+    processes = row("processes")
+    with pytest.raises(processes.NotMeasured, match=r"^KeyError: 'cores'$"):
+        processes.fresh("results", "describe", {"cpu": "one"})
+    with pytest.raises(processes.NotMeasured, match=r"^ended with -6$"):
+        processes.fresh("os", "abort")
 
 
-def test_demo_keeps_the_figures_of_its_report(row: Any, tmp_path: Path) -> None:
+def test_demo_keeps_the_figures_of_its_report(
+    row: Any, results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     demo = row("demo")
-    (tmp_path / "report.json").write_text('{"real": {"sound": 1.0}}')
-    assert demo.read(tmp_path) == {"real": {"sound": 1.0}}
-    assert [c.reached for s in (299.0, 300.0) for c in demo.claims(s)] == [True, False]
+    setup = results.Setup(quick=True, work=tmp_path, results=tmp_path / "out")
+
+    def run(setup: Any) -> None:
+        (folder / "synthetic").mkdir(parents=True)
+        (folder / "synthetic" / "preview.png").touch()
+        (folder / "report.json").write_text('{"real": {"sound": 1.0}}')
+
+    folder = tmp_path / "demo"
+    monkeypatch.setattr(demo, "demo_command", lambda setup: ["scripts/demo"])
+    monkeypatch.setattr(demo, "run_demo", run)
+    assert demo.measure_demo(setup).figures["report"] == {"real": {"sound": 1.0}}
+    assert (tmp_path / "out" / "demo.png").exists()
+    assert [c.reached for s in (299.0, 300.0) for c in demo.demo_claims(s)] == [True, False]
 
 
 def test_startup_counts_heavy_packages(row: Any) -> None:
-    startup = row("startup")
+    startup = row("demo")
     assert "medaug" in startup.loaded()
-    times, heavy = startup.claims([0.5, 0.3], ["medaug", "torch"])
+    times, heavy = startup.startup_claims([0.5, 0.3], ["medaug", "torch"])
     assert (times.value, times.reached) == (0.3, True)
     assert (heavy.value, heavy.reached) == (1, False)
 
 
 def test_phantom_holds_hu_area_and_place_against_real_masks(row: Any) -> None:
     real, synthetic = Masks(50, 100.0, 800.0, 1.0, 1.0), Masks(50, 80.0, 1010.0, 1.0, 0.96)
-    hu, area, sound = row("phantom").claims(real, synthetic)
+    hu, area, sound = row("demo").phantom_claims(real, synthetic)
     assert (hu.value, hu.reached) == (20, True)
     assert (area.value, area.reached) == (pytest.approx(26.25), False)
     assert (sound.value, sound.reached) == (pytest.approx(96), True)
@@ -224,11 +243,11 @@ def test_metrics_measures_warped_slices_in_a_process_of_its_own(
     row: Any, phantom_cache: Path, tmp_path: Path
 ) -> None:
     metrics = row("metrics")
-    metrics.write_evidence(SliceCache.open(phantom_cache), 60, tmp_path / "slices.npz")
-    evidence = metrics.read_evidence(tmp_path / "slices.npz")
+    metrics.write_evidence(SliceCache.open(phantom_cache), 60, tmp_path / "slices")
+    evidence = metrics.read_evidence(tmp_path / "slices")
     assert len(evidence.synthetic) == len(evidence.train) == len(evidence.heldout) == 60
     assert len(np.unique(evidence.synthetic.images, axis=0)) == 60
-    told = metrics.measure(tmp_path / "slices.npz", 1)
+    told = row("processes").fresh("metrics", "take", tmp_path / "slices", 1)
     assert told["figures"] > 30
     assert told["seconds"] > sum(told["seconds_of"].values()) * 0.99
     assert told["peak_bytes"] > 1e8

@@ -13,13 +13,13 @@ from medaug.data.cache.prepare import SliceCache
 
 def test_prepare_compares_the_best_times(row: Any) -> None:
     figures = {"simpleitk_seconds": [0.5, 0.4], "prepare_seconds": [1.0, 3.0], "peak_bytes": 9e8}
-    ratio, peak = row("prepare").claims(figures)
+    ratio, peak = row("scans").prepare_claims(figures)
     assert (ratio.value, ratio.reached) == (2.5, True)
     assert (peak.value, peak.reached) == (0.9, True)
 
 
 def test_prepare_unpacks_one_scan_and_both(row: Any, tmp_path: Path) -> None:
-    prepare = row("prepare")
+    material = row("material")
     for number in (1, 2):
         series = tmp_path / "flat" / f"PANCREAS_{number:04d}" / "study" / "series"
         series.mkdir(parents=True)
@@ -29,35 +29,35 @@ def test_prepare_unpacks_one_scan_and_both(row: Any, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "labels.zip", "w") as packed_labels:
         for number in (1, 2):
             packed_labels.writestr(f"label{number:04d}.nii.gz", b"")
-    one, both = prepare.unpack(tmp_path, tmp_path / "out")
+    one, both = material.unpack(tmp_path, tmp_path / "out")
     assert len(list(both.rglob("*.dcm"))) == len(list(both.rglob("label*.nii.gz"))) == 2
-    assert len(list((one / prepare.CASE).rglob("*.dcm"))) == 1
+    assert len(list((one / material.CASE).rglob("*.dcm"))) == 1
     assert [p.name for p in one.glob("label*")] == ["label0001.nii.gz"]
 
 
 def test_preparing_holds_time_memory_and_kills_against_their_bounds(row: Any) -> None:
-    preparing = row("preparing")
+    preparing = row("scans")
     seconds = {"10": 4.0, "20": 7.0, "40": 10.0, "80": 18.0}
     runs = {
         n: [{"seconds": s, "peak_bytes": 1e9}, {"seconds": s + 5, "peak_bytes": 2e9}]
         for n, s in seconds.items()
     }
     kills = [{"same": True, "complete": False}] * 9 + [{"same": False, "complete": True}]
-    linear, flat, differing, midway = preparing.claims({"runs": runs, "kills": kills})
+    linear, flat, differing, midway = preparing.preparing_claims({"runs": runs, "kills": kills})
     assert (linear.value, linear.reached) == (pytest.approx(1), True)
     assert (flat.value, flat.reached) == (1, True)
     assert (differing.value, differing.reached) == (1, False)
     assert (midway.value, midway.reached) == (90, True)
     quadratic = {n: [{"seconds": int(n) ** 2, "peak_bytes": int(n)}] for n in seconds}
-    linear, flat, *_ = preparing.claims({"runs": quadratic, "kills": kills})
+    linear, flat, *_ = preparing.preparing_claims({"runs": quadratic, "kills": kills})
     assert not linear.reached
     assert not flat.reached
 
 
 def test_preparing_measures_all_processes_of_the_command(row: Any, tmp_path: Path) -> None:
-    preparing = row("preparing")
+    preparing = row("scans")
     scans = preparing.people(tmp_path, 2, (64, 64, 20), (6.0, 6.0, 9.5))
-    told = preparing.command(scans, tmp_path / "cache")
+    told = preparing.watched(scans, tmp_path / "cache")
     assert 1e8 < told["peak_bytes"] < 5e9
     assert told["seconds"] > 0.5
     assert len(SliceCache.open(tmp_path / "cache").cases) == 2
@@ -68,7 +68,7 @@ def test_preparing_measures_all_processes_of_the_command(row: Any, tmp_path: Pat
 def test_preparing_kills_and_compares_every_byte(
     row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preparing = row("preparing")
+    preparing = row("scans")
     scans = preparing.people(tmp_path, 5, (64, 64, 20), (6.0, 6.0, 9.5))
     told = preparing.interrupted(scans, tmp_path / "kills", 6)
     assert [kill["same"] for kill in told] == [True] * 6
@@ -80,7 +80,7 @@ def test_preparing_kills_and_compares_every_byte(
 
 
 def test_access_takes_the_median_of_paired_ratios(row: Any) -> None:
-    access = row("access")
+    access = row("scans")
     told = {
         access._name(way, workers): speeds
         for workers in access.WORKERS
@@ -90,7 +90,7 @@ def test_access_takes_the_median_of_paired_ratios(row: Any) -> None:
             (access.GRID, [200.0, 200.0, 200.0]),
         )
     }
-    found = [(claim.value, claim.reached) for claim in access.claims(told)]
+    found = [(claim.value, claim.reached) for claim in access.access_claims(told)]
     assert found == [(30, True)] * 2 + [(15, False)] * 2
 
 
@@ -101,13 +101,13 @@ def test_access_hands_out_the_same_slices_every_way(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    access = row("access")
+    access = row("scans")
     monkeypatch.setattr(access, "BATCH", 8)
     cache, cases = SliceCache.open(phantom_cache), open_source(str(phantom_root)).cases()[0]
     ways = access.loaders(cache, cases, tmp_path)
     access.agree(cache, ways)
     monkeypatch.setattr(access, "WORKERS", (0,))
-    told = access.measure(ways, dict.fromkeys(ways, 24), 2)
+    told = access.speeds(ways, dict.fromkeys(ways, 24), 2)
     assert len(told) == len(ways) == 5
     assert all(len(speeds) == 2 and min(speeds) > 0 for speeds in told.values())
     mirrored = ways | {access.GRID: lambda n, w: [{k: b[k].flip(-1) for k in access.KEYS}

@@ -15,7 +15,7 @@ TRACED = """
 import json, sys
 from pathlib import Path
 import torch
-import ranks
+import scaling
 from medaug.runtime import collectives
 
 torch.set_num_threads(1)
@@ -29,9 +29,10 @@ if wrong:
         return {player: [times * each for each in taken] for player, taken in mean(steps).items()}
 
     collectives.average_gradients = summed
-ranks.GAMES["small"] = {"name": "vae", "width": 4, "latent_dim": 4}
-told = ranks.trace(Path(cache), "small", Path(work), 2)
-print(json.dumps([told, [[claim.value, claim.reached] for claim in ranks.claims({"small": told})]]))
+scaling.GAMES["small"] = {"name": "vae", "width": 4, "latent_dim": 4}
+told = scaling.trace(Path(cache), "small", Path(work), 2)
+claims = scaling.claims({"small": told})
+print(json.dumps([told, [[claim.value, claim.reached] for claim in claims]]))
 """
 TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 

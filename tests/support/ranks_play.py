@@ -138,7 +138,7 @@ def main(out: Path, cache: Path) -> None:
     """All of it; statuses go to ``statuses.json``."""
     told = {}
     with modules_of("benchmarks") as module:
-        launch = module("launching").launch
+        launch = module("processes").launch
     for world in (1, 2):
         for what in (turns, trace):
             told[f"{what.__name__}-{world}"] = launch(partial(play, what, out), world)

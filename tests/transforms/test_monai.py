@@ -162,7 +162,7 @@ def test_rivals_agree_with_torchio(written: Path) -> None:
         )
         for one in (item(), item(5))
     ]
-    other = CutMix(as_subject[1:], 0, transform.drawn.draw, alpha=2.0)(as_subject[0])
+    other = CutMix(as_subject[1:], 0, transform.draw, alpha=2.0)(as_subject[0])
     for key in KEYS:
         assert np.array_equal(case[key].numpy(), other[key].data.numpy())
 

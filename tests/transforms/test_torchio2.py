@@ -112,6 +112,16 @@ def test_rivals_mix_and_are_replayed(written: Path, name: str, kind: str) -> Non
     assert all(same(again(plain), case) for case in cases)
 
 
+def test_an_anchor_is_applied_and_recorded() -> None:
+    results = {}
+    for anchor in ("middle", "label"):
+        torch.manual_seed(0)
+        case = transforms().RandomCopyPaste([subject(5)], p=1, anchor=anchor)(subject())
+        assert case.applied_transforms[-1].params["anchor"] == anchor
+        results[anchor] = case
+    assert not same(results["middle"], results["label"])
+
+
 def test_contrast_changes_the_image_alone() -> None:
     transform = transforms().RandomLabelContrast(p=1, clusters=2)
     plain = subject()

@@ -1,13 +1,41 @@
-"""Whether figures grow: the exponent of a cost, and the trend of a level with its interval."""
+"""What times are compared by: sides in turns, ratios of pairs, the exponent of a cost, a trend."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
+T = TypeVar("T")
 BLOCKS = 12
 CONFIDENCE = 0.95
+
+
+def clocked(work: Callable[[], object]) -> dict[str, float]:
+    """Wall and processor seconds of one call, as ``seconds`` and ``cpu_seconds``."""
+    started, cpu = time.perf_counter(), time.process_time()
+    work()
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+
+
+def in_turns(sides: Mapping[str, Callable[[int], T]], turns: int) -> dict[str, list[T]]:
+    """What each side returns for the number of each turn; every other turn runs backwards.
+
+    So a machine that slows down slows all sides alike.
+    """
+    found: dict[str, list[T]] = {name: [] for name in sides}
+    for turn in range(turns):
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            found[name].append(sides[name](turn))
+    return found
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the paired ratios."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
