@@ -261,7 +261,7 @@ def side_speed(
     settings = trainer.config.model
     torch.manual_seed(0)
     model = build(settings.name, settings.arguments, trainer.feed.shape).to(trainer.feed.device)
-    return speed_of(side, settings.name, model, slices, batch, trainer.game.precision, seconds)
+    return speed_of(side, settings.name, model, slices, batch, trainer.players.precision, seconds)
 
 
 def compared(
@@ -360,7 +360,7 @@ def hardware(work: str, name: str, size: int, batch: int) -> dict[str, float]:
         "bytes_per_image": asks["bytes_per_image"],
         "convolution_seconds_per_image": alone / asks["images"],
         "idle": idle_share(fast.round, 10),
-        "recorded": float(fast.capture is not None and not fast.capture.refused),
+        "recorded": float(not getattr(fast.runner, "failed", True)),
     }
 
 

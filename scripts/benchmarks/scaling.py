@@ -29,7 +29,6 @@ from processes import launch
 from results import Claim, Measured, Setup, markdown
 from torch import Tensor
 
-import medaug.training.loop
 from medaug.core.batch import Batch, Shape
 from medaug.core.config import presets, resolve
 from medaug.core.registry import MODELS
@@ -39,6 +38,7 @@ from medaug.models.base import Model
 from medaug.runtime import collectives
 from medaug.runtime.distributed import Ranks
 from medaug.training.checkpoint import pack
+from medaug.training.loop import play_round, resume, set_up
 from medaug.training.step import Players
 
 BATCH = 16
@@ -76,32 +76,25 @@ def played(
 ) -> int:
     """Train for ``rounds``; the terms, hashes and seconds of each go to a file."""
     found: dict[str, list[Any]] = {"terms": [], "same": [], "seconds": []}
-    round_of = medaug.training.loop._Trainer.round
-
-    def noted(self: Any) -> int:
-        if not self.images and nudge:
-            for parameter in self.model.parameters():
-                parameter.data *= 1 + nudge
-        started = time.perf_counter()
-        seen = round_of(self)
-        found["seconds"].append(time.perf_counter() - started)
-        found["terms"].append(self.game.account.close())
-        mine = int(sha256(pack(self.game.tensors())).hexdigest()[:15], 16)
-        found["same"].append(self.ranks.agreed(mine) == -self.ranks.agreed(-mine))
-        if len(found["same"]) == rounds:
-            self.images = self.config.train.images
-        return seen
-
-    medaug.training.loop._Trainer.round = noted  # type: ignore[method-assign]
-    medaug.training.loop._Trainer.snapshot = lambda self, planned=True: None  # type: ignore[method-assign]
-    medaug.training.loop._Trainer.tell = lambda self, speed: None  # type: ignore[method-assign]
     opened = SliceCache.open(cache)
     config = {
         "data": {"name": "phantom", "size": opened.settings.size},
         "model": model,
         "train": {"images": BATCH * rounds * 8, "batch": BATCH, "precision": "float32"},
     }
-    medaug.training.loop.fit(resolve(config), opened, run, device="cpu")
+    with set_up(resolve(config), opened, run, "cpu") as training:
+        resume(training)
+        ranks, players, data = training.ranks, training.players, training.batches()
+        if nudge:
+            for parameter in training.model.parameters():
+                parameter.data *= 1 + nudge
+        for _ in range(rounds):
+            started = time.perf_counter()
+            play_round(training, data)
+            found["seconds"].append(time.perf_counter() - started)
+            found["terms"].append(players.loss_log.means())
+            mine = int(sha256(pack(players.tensors())).hexdigest()[:15], 16)
+            found["same"].append(ranks.all_max(mine) == -ranks.all_max(-mine))
     torch.save(found, out.with_suffix(f".{os.environ['RANK']}"))
     return 0
 
@@ -175,7 +168,7 @@ class Counting(Ranks):
         self.sizes: list[int] = []
         self.gathered_bytes = self.row_bytes = 0
 
-    def add(self, values: Tensor) -> Tensor:
+    def all_sum(self, values: Tensor) -> Tensor:
         self.sizes.append(values.nbytes)
         return values
 
@@ -211,7 +204,7 @@ def _round(model: Model, game: Players, at: float) -> dict[str, int]:
         rows = LITTLE * turn.batches
         x = torch.rand(rows, SHAPE.channels, SHAPE.size, SHAPE.size) * 2 - 1
         with (
-            mock.patch.object(collectives, "together", return_value=ranks),
+            mock.patch.object(collectives, "current_ranks", return_value=ranks),
             mock.patch.object(collectives, "all_gather", ranks.gathered),
             collectives.shared_draws(rows),
         ):

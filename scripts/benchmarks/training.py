@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import torch
 from loops import bare, pace
@@ -22,11 +21,11 @@ from processes import fresh
 from results import Claim, Measured, Setup
 from timing import clocked, in_turns, ratio
 
-import medaug.training.loop
 from medaug.core.config import resolve
 from medaug.data.cache.prepare import SliceCache
 from medaug.models import build
 from medaug.synthesis.generator import Generator
+from medaug.training import loop
 
 BATCH = 32
 PAIRS, BLOCK_SECONDS = 7, 2.5
@@ -44,28 +43,32 @@ SECONDS, BLOCKS, TURNS = 8.0, 2, 3
 OWN = "torch's own"
 
 
-class Rounds(medaug.training.loop._Trainer):
-    """What ``fit`` sets up, handed over where it would begin to work."""
+class Rounds:
+    """A run that ``fit`` would train, set up and handed over before its first round."""
 
-    def work(self) -> "Rounds":
-        """Hand over."""
-        self.model.train()
-        return self
+    def __init__(self, training: loop.Training) -> None:
+        self.training, self.data = training, training.batches()
+        self.config, self.feed, self.model = training.config, training.feed, training.model
+        self.players, self.runner = training.players, training.runner
+
+    def round(self) -> int:
+        """Play one round; returns the images seen."""
+        return loop.play_round(self.training, self.data)
 
 
 def set_up(
     cache: SliceCache, model: dict[str, Any], run: Path, device: str = "auto", **train: Any
 ) -> Rounds:
-    """The very trainer that ``fit`` would let work, in a new run."""
+    """Set up a new run as ``fit`` does."""
     shutil.rmtree(run, ignore_errors=True)
     config = {
         "data": {"name": "phantom", "size": cache.settings.size},
         "model": model,
         "train": {"images": 10**9, "batch": BATCH, **train},
     }
-    with mock.patch.object(medaug.training.loop, "_Trainer", Rounds):
-        trainer: Any = medaug.training.loop.fit(resolve(config), cache, run, device=device)
-    return trainer
+    with loop.set_up(resolve(config), cache, run, device) as training:
+        loop.resume(training)
+        return Rounds(training)
 
 
 def bare_twin(trainer: Rounds) -> Callable[[], int]:
@@ -73,15 +76,15 @@ def bare_twin(trainer: Rounds) -> Callable[[], int]:
     settings = trainer.config.model
     twin = build(settings.name, settings.arguments, trainer.feed.shape).to(trainer.feed.device)
     twin.load_state_dict(trainer.model.state_dict())
-    if trainer.game.precision == "bfloat16":
-        medaug.training.loop.channels_last(twin)
+    if trainer.players.precision == "bfloat16":
+        loop.channels_last(twin)
     turn = twin.turns(0.0)[0]
     x = trainer.feed.batch(0, trainer.config.train.batch * turn.batches).x
-    loop = bare(twin.train(), x, trainer.game.precision)
+    twin_loop = bare(twin.train(), x, trainer.players.precision)
 
     def round() -> int:
-        loop.step()
-        return loop.images
+        twin_loop.step()
+        return twin_loop.images
 
     return round
 
@@ -92,13 +95,13 @@ def compared(trainer: Rounds, pairs: int, seconds: float) -> dict[str, Any]:
 
     def ours(_: int) -> float:
         found = pace(trainer.round, seconds)
-        trainer.tell(found)  # the account is closed now and then
+        trainer.players.loss_log.means()  # read now and then, as ``fit`` does
         return found
 
     for side in (trainer.round, twin):  # the first rounds choose kernels and fill allocators
         pace(side, seconds)
     speeds = in_turns({"medaug": ours, "bare": lambda _: pace(twin, seconds)}, pairs)
-    return {"precision": trainer.game.precision} | {
+    return {"precision": trainer.players.precision} | {
         f"{side}_images_per_s": found for side, found in speeds.items()
     }
 
@@ -131,7 +134,7 @@ def waited(cache: SliceCache, model: dict[str, Any], images: int, run: Path) -> 
     """Train in ``run`` from nothing; what the loop reports."""
     shutil.rmtree(run, ignore_errors=True)
     config = {"data": {"name": "phantom", "size": 64}, "model": model, "train": {"images": images}}
-    done = medaug.training.loop.fit(resolve(config), cache, run)
+    done = loop.fit(resolve(config), cache, run)
     return {"images": done.images, "seconds": done.seconds, "waited_seconds": done.waited}
 
 

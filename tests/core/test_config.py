@@ -156,13 +156,13 @@ def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[st
         "name": "vaegan",
         "preset": "modern",
         "form": "phased",
-        "prior": {"steps": 8},
+        "prior_steps": 8,
         "width": 16,
     }
     now = {"name": "spatial_vaegan", "prior": {"steps": 8}, "width": 16}
     assert resolve({"model": old}) == resolve({"model": now})
     assert capsys.readouterr().err == (
-        "config: model.prior.steps is now model.prior.steps; vaegan in its form phased is now the "
+        "config: model.prior_steps is now model.prior.steps; vaegan in its form phased is now the "
         "model spatial_vaegan; the old names are read until version 0.3\n"
     )
     assert resolve({"model": old}, {"model": {"prior": "gmm"}}).model.arguments["prior"] == {
@@ -171,9 +171,9 @@ def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[st
     }
     gan = {
         "name": "gan",
-        "adversarial_loss": "hinge",
-        "discriminator_lr": 1e-3,
-        "discriminator_turns": 2,
+        "duel": "hinge",
+        "judge_lr": 1e-3,
+        "judge_turns": 2,
     }
     found = resolve({"model": gan}).model.arguments
     assert (found["adversarial_loss"], found["discriminator_turns"]) == ("hinge", 2)
@@ -185,5 +185,5 @@ def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[st
 
 
 def test_keys_of_a_plugin_are_its_own() -> None:
-    model = {"name": "theirs", "adversarial_loss": 1, "prior": "flat", "form": "phased"}
+    model = {"name": "theirs", "duel": 1, "prior": "flat", "form": "phased"}
     assert current_keys(model) == (model, [])

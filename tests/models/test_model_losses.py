@@ -107,7 +107,7 @@ def trace(known: tuple[str, str], arguments: dict[str, Any], rounds: int = 2) ->
         for turn in model.turns(0.0):
             torch.manual_seed(number)
             game.turn(turn, batch(SHAPES[0]), number, model.optim(0.0))
-    return game.account.close()
+    return game.loss_log.means()
 
 
 def test_alice_without_cycles_is_ali() -> None:

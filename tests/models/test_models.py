@@ -81,14 +81,14 @@ def test_only_the_movers_change(case: tuple[Model, Shape]) -> None:
         for turn in {t.play.__name__: t for t in model.turns(progress)}.values():
             before = {k: [p.clone() for p in v] for k, v in game.parameters.items()}
             game.turn(turn, batch(shape), 0, model.optim(progress))
-            played = (keys for keys, tally in game.account.tallies.items() if tally.count)
+            played = (keys for keys, sums in game.loss_log.sums.items() if sums.count)
             moved = {player for keys in played for player, _ in keys}
             for player, parameters in game.parameters.items():
                 same = all(
                     torch.equal(a, b) for a, b in zip(before[player], parameters, strict=True)
                 )
                 assert same == (player not in moved), (player, turn.play.__name__)
-            game.account.close()
+            game.loss_log.means()
 
 
 def stir(model: Model) -> None:
@@ -262,6 +262,6 @@ def test_a_three_dimensional_model_trains() -> None:
     losses = []
     for step in range(12):
         game.turn(model.turns(0)[0], Batch(x), step, model.optim(0))
-        losses.append(game.account.close()["autoencoder/reconstruction"])
+        losses.append(game.loss_log.means()["autoencoder/reconstruction"])
     assert losses[-1] < losses[0]
     assert model.decode(model.encode(x, None)[0], None).shape == x.shape

@@ -177,7 +177,7 @@ def test_draws_are_rows_of_one_draw() -> None:
         like = torch.zeros(rows, 3, 4, 4)
         torch.manual_seed(3)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(collectives, "together", lambda: ranks)
+            patch.setattr(collectives, "current_ranks", lambda: ranks)
             with collectives.shared_draws(rows):
                 return [
                     torch.randn(rows, 5), torch.randn_like(like), torch.rand((rows, 1, 2)),
@@ -197,7 +197,7 @@ def test_draws_are_rows_of_one_draw() -> None:
 def test_a_draw_that_cannot_be_shared_is_refused() -> None:
     ranks = Ranks(0, 2, torch.device("cpu"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collectives, "together", lambda: ranks)
+        patch.setattr(collectives, "current_ranks", lambda: ranks)
         with (
             collectives.shared_draws(4),
             pytest.raises(TrainingError, match="a draw of 3 rows in a turn on"),

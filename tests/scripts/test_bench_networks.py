@@ -90,13 +90,13 @@ def test_bare_loops_play_the_same_game(
     for _ in range(2):
         losses = loop.step()
     torch.manual_seed(0)
-    gradients = trainer.game.gradients
+    gradients = trainer.players.gradients
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.game, "gradients", noted)
+        patch.setattr(trainer.players, "gradients", noted)
         patch.setattr("medaug.training.step.torch.manual_seed", lambda seed: None)
         for _ in range(2):
             for turn in turns:
-                trainer.game.turn(turn, batch, 0, model.optim(0.0))
+                trainer.players.turn(turn, batch, 0, model.optim(0.0))
 
     for player, loss in losses.items():
         assert float(loss) == pytest.approx(totals[player], rel=1e-4)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
-import medaug.training.loop
 from medaug.core.config import resolve
 from medaug.data.cache.prepare import SliceCache
+from medaug.training import loop
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -23,19 +22,31 @@ IMAGES = {"phased": 80, "vaegan-author": 32, "wgan_gp": 120, "gvae": 60}
 """Enough for every kind of turn to be recorded and played again."""
 
 
-class Rounds(medaug.training.loop._Trainer):
-    """What ``fit`` sets up, handed over where it would begin to work."""
+class Rounds:
+    """A run that ``fit`` would train, set up and handed over before its first round."""
 
-    def work(self) -> Any:
-        self.model.train()
-        return self
+    def __init__(self, training: loop.Training) -> None:
+        vars(self)["training"], vars(self)["data"] = training, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.training, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.training, name, value)
+
+    def round(self) -> int:
+        """Play one round; returns the images seen."""
+        if self.data is None:
+            vars(self)["data"] = self.training.batches()
+        return loop.play_round(self.training, self.data)
 
 
 def trainer(cache: SliceCache, run: Path, model: str, device: str = "cpu", **train: Any) -> Any:
     wishes = {"images": IMAGES[model], "batch": BATCH, "precision": "float32", **train}
     settings = resolve({**TINY, "model": MODELS[model]}, {"train": wishes})
-    with mock.patch.object(medaug.training.loop, "_Trainer", Rounds):
-        return medaug.training.loop.fit(settings, cache, run, device=device)
+    with loop.set_up(settings, cache, run, device) as training:
+        loop.resume(training)
+        return Rounds(training)
 
 
 State = dict[str, torch.Tensor]
@@ -61,7 +72,7 @@ def trace(
     rows = []
     for _ in range(200):
         made.round()
-        rows.append(made.game.account.close())
+        rows.append(made.players.loss_log.means())
     return {
         term: torch.tensor([row[term] for row in rows]).view(10, 20).mean(1) for term in rows[0]
     }

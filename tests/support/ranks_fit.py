@@ -25,16 +25,16 @@ SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM}
 def run(cache: Path, folder: Path, accident: str = "") -> int:
     """Train; the second process meets ``accident`` once.  Returns the exit status."""
     torch.set_num_threads(1)
-    played = loop._Trainer.round
+    played = loop.play_round
 
-    def disturbed(self: Any) -> int:
-        images = played(self)
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or self.resumed
-        if accident and self.ranks.rank == 1 and self.images >= ACCIDENT and not again:
+    def disturbed(training: loop.Training, data: Any) -> int:
+        images = played(training, data)
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or training.resumed
+        if accident and training.ranks.rank == 1 and training.images >= ACCIDENT and not again:
             os.kill(os.getpid(), SIGNALS[accident])
         return images
 
-    loop._Trainer.round = disturbed  # type: ignore[method-assign]
+    loop.play_round = disturbed
     report = loop.fit(resolve(TINY), SliceCache.open(cache), folder, device="cpu")
     return 0 if report.finished else exit_status(report.signal)
 

@@ -17,7 +17,7 @@ from medaug.core.config import resolve
 from medaug.models import build
 from medaug.models.base import Batch, Model, Shape
 from medaug.runtime import collectives
-from medaug.runtime.distributed import Ranks, joined
+from medaug.runtime.distributed import Ranks, join
 from medaug.training.checkpoint import pack
 from medaug.training.step import Players
 from tests.support.ranks_fit import run
@@ -66,7 +66,7 @@ def seen(shape: Shape, count: int, position: int, ranks: Ranks) -> Batch:
 def alike(game: Players, ranks: Ranks) -> bool:
     """Whether all processes hold the same bits."""
     mine = int(sha256(pack(game.tensors())).hexdigest()[:15], 16)
-    return ranks.agreed(mine) == -ranks.agreed(-mine)
+    return ranks.all_max(mine) == -ranks.all_max(-mine)
 
 
 def turns(ranks: Ranks) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def turns(ranks: Ranks) -> dict[str, Any]:
                 model.load_state_dict(start)
                 position += count
         found |= {f"gradient/{key}": value for key, value in gradients.items()}
-        found |= {f"term/{case}/{k}": torch.tensor(v) for k, v in game.account.close().items()}
+        found |= {f"term/{case}/{k}": torch.tensor(v) for k, v in game.loss_log.means().items()}
         found[f"same/{case}"] = torch.tensor(same)
     return found
 
@@ -118,7 +118,7 @@ def trace(ranks: Ranks) -> dict[str, Any]:
                 updates += 1
                 same += alike(game, ranks)
                 position += count
-            rows.append(game.account.close())
+            rows.append(game.loss_log.means())
         keys = sorted({key for row in rows for key in row})
         values = [[row.get(key, float("nan")) for key in keys] for row in rows]
         found[f"trace/{case}"] = torch.tensor(values, dtype=torch.float64)
@@ -128,7 +128,7 @@ def trace(ranks: Ranks) -> dict[str, Any]:
 
 def play(what: Any, out: Path) -> int:
     """Play and leave what was found by this process in a file of its own."""
-    with joined(CPU) as ranks:
+    with join(CPU) as ranks:
         found = what(ranks)
     torch.save(found, out / f"{what.__name__}-{ranks.rank}-of-{ranks.world}")
     return 0

@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medaug.core.errors import ConfigError
 from medaug.data.cache.prepare import SliceCache
 from medaug.models.base import OptimizerSettings
-from medaug.training.cuda_graphs import CudaGraphs, GraphRunner, can_record, function
+from medaug.training.cuda_graphs import CudaGraphs, GraphRunner, can_record, function_key
 from medaug.training.optimizers import PlayerOptimizer
-from medaug.training.step import Keys, Players
+from medaug.training.step import Players, TermKeys
 from tests.support.captured import CPU, IMAGES, MODELS, apart, trace, trainer, weights
 
 
@@ -38,16 +38,16 @@ class Operators:
     def __init__(self, made: Any) -> None:
         self.made, self.recorded = made, 0
 
-    def warm(self, play: Callable[[], Keys]) -> Keys:
+    def warm(self, play: Callable[[], TermKeys]) -> TermKeys:
         return play()
 
-    def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
+    def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
         """Tracing plays the turn, so everything it moved is put back."""
-        game, counted = self.made.game, []
+        players, counted = self.made.players, []
         seed = torch.get_rng_state()
-        lasting = [*game.tensors().values()]
+        lasting = [*players.tensors().values()]
         lasting += [
-            t for tally in game.account.tallies.values() for t in (tally.sums, tally.broken)
+            t for sums in players.loss_log.sums.values() for t in (sums.totals, sums.broken_at)
         ]
         before = [tensor.clone() for tensor in lasting]
 
@@ -74,11 +74,10 @@ def keep_resident(made: Any) -> None:
 def recorded_rounds(made: Any) -> Operators:
     """Let ``made`` record its turns, on slices in memory."""
     keep_resident(made)
-    private = made.game.private
-    made.game = Players(made.model, 0, CPU, made.game.precision, private, recorded=True)
+    private = made.players.private
+    made.players = Players(made.model, 0, CPU, made.players.precision, private, recorded=True)
     recorder = Operators(made)
-    made.capture = GraphRunner(made.game, made.feed, recorder, strict=True)
-    made.supply.drawn = True
+    made.runner = GraphRunner(made.players, made.feed, recorder, strict=True)
     return recorder
 
 
@@ -91,10 +90,10 @@ def test_recorded_turns_equal_turns_as_played(
     recorder, start = recorded_rounds(recorded), weights(played)
     while recorded.images < IMAGES[model]:
         assert played.round() == recorded.round()
-    kinds = len(recorded.capture.reels)
+    kinds = len(recorded.runner.captured)
     assert recorder.recorded == kinds == {"phased": 3, "vaegan-author": 1}.get(model, 2)
     assert apart(weights(recorded), weights(played), start) < 0.01
-    means, others = recorded.game.account.close(), played.game.account.close()
+    means, others = recorded.players.loss_log.means(), played.players.loss_log.means()
     assert means.keys() == others.keys()
     for key, value in others.items():
         assert means[key] == pytest.approx(value, rel=1e-2, abs=1e-3), key
@@ -104,7 +103,7 @@ def test_a_turn_that_cannot_be_recorded_is_played(
     cache: SliceCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Refusing(Operators):
-        def record(self, play: Callable[[], Keys]) -> tuple[Callable[[], object], Keys]:
+        def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
             torch.manual_seed(999)
             try:
                 raise RuntimeError("operation not permitted\nwhen stream is capturing")
@@ -116,20 +115,18 @@ def test_a_turn_that_cannot_be_recorded_is_played(
 
     played, refused = (trainer(cache, tmp_path / name, "wgan_gp") for name in ("played", "refused"))
     start = weights(played)
-    refused.game = Players(refused.model, 0, CPU, "float32", recorded=True)
-    refused.capture = GraphRunner(refused.game, refused.feed, Refusing(refused))
-    refused.supply.drawn = True
+    refused.players = Players(refused.model, 0, CPU, "float32", recorded=True)
+    refused.runner = GraphRunner(refused.players, refused.feed, Refusing(refused))
     for _ in range(2):
         played.round()
         refused.round()
     told = capsys.readouterr().err
     assert told.count("one by one") == 1
     assert "operation not permitted)" in told
-    assert refused.capture.reels == {}
+    assert refused.runner.captured == {}
     assert apart(weights(refused), weights(played), start) < 0.01
     strict = trainer(cache, tmp_path / "strict", "wgan_gp")
-    strict.capture = GraphRunner(strict.game, strict.feed, Refusing(strict), strict=True)
-    strict.supply.drawn = True
+    strict.runner = GraphRunner(strict.players, strict.feed, Refusing(strict), strict=True)
     strict.round()
     with pytest.raises(
         ConfigError, match=r"train_discriminator cannot be recorded \(operation not permitted"
@@ -195,7 +192,7 @@ def test_without_capture_optimisers_take_the_rate_as_a_number(
     plain, recorded = (trainer(cache, tmp_path / name, "gvae") for name in ("plain", "recorded"))
     recorded_rounds(recorded)
     for made, kept in ((plain, False), (recorded, True)):
-        for stepper in made.game.steppers.values():
+        for stepper in made.players.optimizers.values():
             assert (stepper.rate is not None) == kept
             assert stepper.adam.param_groups[0]["capturable"] == kept
 
@@ -208,19 +205,21 @@ def test_functions_that_are_bound_otherwise_are_told_apart() -> None:
     def play(*bound: Any, share: float = 0.0) -> None:
         """Nothing."""
 
-    assert function(play) == (
+    assert function_key(play) == (
         "tests.training.test_capture."
         "test_functions_that_are_bound_otherwise_are_told_apart.<locals>.play",
     )
     for whole in (play, Player()):
         kinds = [
-            function(whole),
-            *(function(partial(whole, bound)) for bound in (1, 2, [1], [2], "1")),
-            function(partial(whole, share=1)),
-            function(partial(partial(whole, 1), share=1)),
+            function_key(whole),
+            *(function_key(partial(whole, bound)) for bound in (1, 2, [1], [2], "1")),
+            function_key(partial(whole, share=1)),
+            function_key(partial(partial(whole, 1), share=1)),
         ]
         assert len(set(kinds)) == len(kinds)
-        assert function(partial(whole, [1], share=1)) == function(partial(whole, [1], share=1))
+        assert function_key(partial(whole, [1], share=1)) == function_key(
+            partial(whole, [1], share=1)
+        )
 
 
 class Waits(TorchDispatchMode):
@@ -270,7 +269,7 @@ def test_a_round_waits_for_nothing(cache: SliceCache, tmp_path: Path, model: str
             made.round()
     assert waits.seen == fetches.seen == []
     with fetches:
-        made.tell(1.0)
+        made.players.loss_log.means()
     assert fetches.seen
 
 

@@ -8,7 +8,7 @@ import torch
 
 from medaug.data.cache.prepare import SliceCache
 from medaug.training.cuda_graphs import WARM_UP
-from medaug.training.step import Keys
+from medaug.training.step import TermKeys
 from tests.support.captured import IMAGES, MODELS, apart, trace, trainer, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -43,17 +43,17 @@ def test_a_turn_that_waits_for_the_gpu_is_played(
         trainer(cache, tmp_path / capture, "wgan_gp", "cuda", capture=capture)
         for capture in ("off", "auto")
     )
-    start, play = weights(played), refused.game.play
+    start, play = weights(played), refused.players.play
 
-    def waiting(turn: Any, batch: Any, optim: Any) -> Keys:
+    def waiting(turn: Any, batch: Any, optim: Any) -> TermKeys:
         batch.x.sum().item()
         return play(turn, batch, optim)
 
-    refused.game.play = waiting
+    refused.players.play = waiting
     before = torch.cuda.current_stream()
     while refused.images < IMAGES["wgan_gp"]:
         assert played.round() == refused.round()
-    assert refused.capture.refused
+    assert refused.runner.failed
     assert "one by one" in capsys.readouterr().err
     assert torch.cuda.current_stream() == before
     assert apart(weights(refused), weights(played), start) < 0.1
@@ -78,4 +78,4 @@ def test_no_step_waits_for_the_gpu(
             made.round()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert made.game.account.close()
+    assert made.players.loss_log.means()

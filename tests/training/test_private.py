@@ -159,11 +159,11 @@ def test_noise_has_its_scale_and_its_address() -> None:
 def test_noise_depends_on_the_secret_alone_not_on_the_seed() -> None:
     made, ledger = model(), PrivacyAccountant(PrivacyConfig(), 8, ["a"] * 100)
     one, two = (PrivateGradients(made, ledger, text, CPU, "float32") for text in ("one", "two"))
-    assert not np.array_equal(one.draws("noise", 0).random(8), two.draws("noise", 0).random(8))
-    assert not np.array_equal(one.draws("noise", 0).random(8), one.draws("sample", 0).random(8))
-    before = one.draws("noise", 0).random(8)
+    assert not np.array_equal(one.rng("noise", 0).random(8), two.rng("noise", 0).random(8))
+    assert not np.array_equal(one.rng("noise", 0).random(8), one.rng("sample", 0).random(8))
+    before = one.rng("noise", 0).random(8)
     torch.manual_seed(derive(5, "turn", 0))
-    assert np.array_equal(one.draws("noise", 0).random(8), before)
+    assert np.array_equal(one.rng("noise", 0).random(8), before)
 
 
 def test_slices_are_poisson_sampled() -> None:
@@ -245,15 +245,15 @@ def test_parts_equal_the_whole_and_every_switch_changes_the_weights(
         (tmp_path / name).mkdir()
         for file in ("run.json", "config.yaml"):
             shutil.copy(tmp_path / "whole" / file, tmp_path / name / file)
-    played = train._Trainer.round
+    played = train.play_round
 
-    def stopping(self: Any) -> int:
-        seen = played(self)
-        if self.images == 24 and not self.resumed:
+    def stopping(training: train.Training, data: Any) -> int:
+        seen = played(training, data)
+        if training.images == 24 and not training.resumed:
             signal.raise_signal(signal.SIGTERM)
         return seen
 
-    monkeypatch.setattr(train._Trainer, "round", stopping)
+    monkeypatch.setattr(train, "play_round", stopping)
     first = fit(settings, cache, tmp_path / "parts", device="cpu")
     assert (first.finished, first.images) == (False, 24)
     second = fit(settings, cache, tmp_path / "parts", device="cpu")
@@ -287,7 +287,7 @@ def test_a_step_that_draws_no_slice_is_noise_alone(cache: SliceCache) -> None:
     turn = Turn(made.train_autoencoder)  # type: ignore[attr-defined]
     game.turn(turn, feed.made(feed.moving(taker.sample(empty), empty)), empty, made.optim(0.0))
     assert not any(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
-    assert list(game.account.close()) == ["autoencoder/gradient"]
+    assert list(game.loss_log.means()) == ["autoencoder/gradient"]
 
 
 def test_epsilon_is_told_wherever_one_looks(cache: SliceCache, tmp_path: Path) -> None:

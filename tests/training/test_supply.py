@@ -17,14 +17,14 @@ from medaug.data.cache.prepare import SliceCache
 from medaug.data.feed.feed import Feed, codec_for
 from medaug.models import build
 from medaug.training import loop
-from medaug.training.prefetch import Prefetcher, prefetch
+from medaug.training.prefetch import batches, prefetch, turns_from
 from tests.conftest import TINY
 
 SETTINGS = resolve(TINY, {"train": {"images": 320}})
 
 
 def helpers() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("medaug-supply")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("medaug-prefetch")]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,8 @@ def feed(cache: SliceCache) -> Feed:
     return Feed(cache, data, codec_for(cache, data), seed=0, device=torch.device("cpu"))
 
 
-def supply(feed: Any, shape: Any) -> Prefetcher:
-    model = build(SETTINGS.model.name, SETTINGS.model.arguments, shape)
-    return Prefetcher(feed, model, SETTINGS.train, None, (0, 1), False)
+def model_for(shape: Any) -> Any:
+    return build(SETTINGS.model.name, SETTINGS.model.arguments, shape)
 
 
 def test_all_come_in_order_and_one_at_most_is_made_ahead() -> None:
@@ -96,21 +95,21 @@ def test_one_thread_on_one_core_until_it_is_closed() -> None:
 
 
 def test_turns_play_on_the_batches_of_their_places(feed: Feed) -> None:
-    given = supply(feed, feed.shape)
-    places = list(given.places(0))
+    model = model_for(feed.shape)
+    places = list(turns_from(0, model, SETTINGS.train))
     counts = {count for _, count in places}
     assert len(counts) > 1  # the prior takes more images at once
     assert all(start + count == then for (start, count), (then, _) in pairwise(places))
-    assert list(given.places(places[2][0])) == places[2:]
-    for place in places[2:5]:
-        assert torch.equal(given.next(place[0]).x, feed.batch(*place).x)
-    assert given.waited > 0
-    given.close()
+    assert list(turns_from(places[2][0], model, SETTINGS.train)) == places[2:]
+    with closing(batches(feed, model, SETTINGS.train, places[2][0])) as coming:
+        for place in places[2:5]:
+            assert torch.equal(next(coming).x, feed.batch(*place).x)
     assert not helpers()
-    for place in places:
-        assert torch.equal(given.next(place[0]).x, feed.batch(*place).x)
-    with pytest.raises(StopIteration):
-        given.next(places[-1][0])
+    with closing(batches(feed, model, SETTINGS.train, 0)) as coming:
+        for place in places:
+            assert torch.equal(next(coming).x, feed.batch(*place).x)
+        with pytest.raises(StopIteration):
+            next(coming)
     assert not helpers()
 
 
@@ -121,13 +120,11 @@ def test_on_a_gpu_no_thread_makes_them(feed: Feed) -> None:
         who.append(threading.current_thread())
 
     device = torch.device("cuda")
-    given = supply(
-        SimpleNamespace(device=device, drawn=drawn, placed=lambda x: x, made=lambda x: x),
-        feed.shape,
-    )
-    given.next(0)
-    given.next(SETTINGS.train.batch)
-    given.close()
+    far: Any = SimpleNamespace(device=device, drawn=drawn, placed=lambda x: x, made=lambda x: x)
+    coming = batches(far, model_for(feed.shape), SETTINGS.train, 0)
+    next(coming)
+    next(coming)
+    coming.close()
     assert who == 2 * [threading.main_thread()]
 
 
@@ -135,14 +132,14 @@ def test_on_a_gpu_no_thread_makes_them(feed: Feed) -> None:
 def test_a_run_that_ends_early_leaves_no_thread(
     cache: SliceCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    played, made = loop._Trainer.round, Feed.made
+    played, made = loop.play_round, Feed.made
 
-    def round(self: Any) -> int:
-        seen = played(self)
+    def round(training: loop.Training, data: Any) -> int:
+        seen = played(training, data)
         assert len(helpers()) == 1
-        if self.images > 64 and how == "signal":
+        if training.images > 64 and how == "signal":
             signal.raise_signal(signal.SIGTERM)
-        if self.images > 64 and how == "KeyboardInterrupt":
+        if training.images > 64 and how == "KeyboardInterrupt":
             raise KeyboardInterrupt
         return seen
 
@@ -151,7 +148,7 @@ def test_a_run_that_ends_early_leaves_no_thread(
             raise CacheError("cannot be read")
         return made(self, drawn)
 
-    monkeypatch.setattr(loop._Trainer, "round", round)
+    monkeypatch.setattr(loop, "play_round", round)
     monkeypatch.setattr(Feed, "made", unreadable)
     if how == "signal":
         report = loop.fit(SETTINGS, cache, tmp_path, device="cpu")

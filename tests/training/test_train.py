@@ -79,15 +79,15 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     from medaug.training import loop as train
 
-    played = train._Trainer.round
+    played = train.play_round
 
-    def interrupted(self: Any) -> int:
-        seen = played(self)
-        if self.images > 24 and not self.resumed:
+    def interrupted(training: train.Training, data: Any) -> int:
+        seen = played(training, data)
+        if training.images > 24 and not training.resumed:
             os.kill(os.getpid(), signal.SIGTERM)
         return seen
 
-    monkeypatch.setattr(train._Trainer, "round", interrupted)
+    monkeypatch.setattr(train, "play_round", interrupted)
     first = fit(settings, cache, tmp_path / "parts", device="cpu")
     assert not first.finished
     assert 24 < first.images < 64
