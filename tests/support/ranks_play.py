@@ -83,7 +83,7 @@ def turns(ranks: Ranks) -> dict[str, Any]:
             kept_in[place[0] + player] = torch.cat([each.flatten() for each in taken])
             step(taken, *how)
 
-        for player, stepper in game.steppers.items():
+        for player, stepper in game.optimizers.items():
             stepper.step = partial(kept, player, stepper.step)  # type: ignore[method-assign]
         same, position = True, 0
         for progress in PROGRESS:
