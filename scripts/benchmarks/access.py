@@ -25,6 +25,7 @@ from monai.data import (
     CacheDataset,
     DataLoader,
     GridPatchDataset,
+    MetaTensor,
     PatchIterd,
     PersistentDataset,
     ShuffleBuffer,
@@ -35,6 +36,7 @@ from monai.transforms import (
     RandSpatialCropd,
     SelectItemsd,
     SqueezeDimd,
+    Transform,
     Transposed,
 )
 from prepare import pancreas_ct, unpack
@@ -44,7 +46,7 @@ from torch.utils.data import RandomSampler
 from medaug.core.types import Case
 from medaug.data import SliceDataset, open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.data.cache.slicing import as_item, pipeline
+from medaug.data.cache.slicing import cut
 
 BATCH, SEED, WORKERS, BUFFER = 64, 0, (0, 2), 30
 KEYS = ["image", "label"]
@@ -56,6 +58,26 @@ CLAIMED = (PERSISTENT, GRID)
 Loaders = dict[str, Callable[[int, int], Iterable[dict[str, Any]]]]
 
 
+class CutScan(Transform):
+    """A case as the volumes (1, x, y, z) that ``prepare`` makes of it, by its id."""
+
+    def __init__(self, cases: list[Case], cache: SliceCache) -> None:
+        self.cases, self.labels = {case.id: case for case in cases}, cache.labels
+        settings = cache.settings
+        assert settings.size is not None
+        self.how = settings.size, settings.fov_mm, settings.center
+
+    def __call__(self, data: dict[str, str]) -> dict[str, Any]:
+        """Cut the case whose ``id`` is in ``data``."""
+        found = cut(self.cases[data["id"]], self.labels, *self.how)
+        volumes = {"image": found.image, "label": found.labels}
+        return {
+            key: MetaTensor(torch.from_numpy(volume.transpose(2, 1, 0).copy())[None])
+            for key, volume in volumes.items()
+            if volume is not None
+        }
+
+
 def as_slices() -> list[Any]:
     """From (1, x, y, 1) to what `SliceDataset` hands out."""
     types = (torch.float32, torch.uint8)
@@ -64,11 +86,8 @@ def as_slices() -> list[Any]:
 
 def loaders(cache: SliceCache, cases: list[Case], scratch: Path) -> Loaders:
     """By name, what makes a loader of at least so many slices with so many workers."""
-    settings = cache.settings
-    assert settings.size is not None
-    cut = pipeline(cases[0], cache.labels, settings.size, settings.fov_mm, settings.center)
-    volume = Compose([*cut.transforms, SelectItemsd(KEYS)])
-    files = [as_item(case) for case in cases]
+    volume = Compose([CutScan(cases, cache)])
+    files = [{"id": case.id} for case in cases]
     one = RandSpatialCropd(KEYS, (-1, -1, 1), random_size=False)
     drawn = PersistentDataset(
         files, Compose([*volume.transforms, one, *as_slices()]), scratch / "drawn"

@@ -11,7 +11,7 @@ from medaug.core.errors import DataError
 from medaug.data import open_source
 from medaug.data.checks import alignment
 from medaug.data.checks.alignment import check_alignment
-from medaug.data.formats.readers import LabelReader, SeriesReader
+from medaug.data.formats.readers import read_label_map, read_series
 from medaug.data.sources.pancreas import PAGE, PancreasCT
 from tests.conftest import SHAPE, SPACING, miniature, write_label, write_patient, write_series
 from tests.support.refusals import refused
@@ -270,13 +270,13 @@ def test_real_scans_are_found(real_pancreas):
 @pytest.mark.parametrize("number", [0, 1])
 def test_real_labels_are_accepted_as_they_lie_and_refused_otherwise(real_pancreas, number):
     case = PancreasCT(real_pancreas).cases()[0][number]
-    hu, meta = SeriesReader(checked=True).get_data(case.image)
+    hu, affine, *_ = read_series(case.image, checked=True)
     assert case.label is not None
-    mask, _ = LabelReader([1]).get_data(case.label.files[0])
-    check_alignment(hu, mask, meta["affine"])
+    mask, _ = read_label_map(case.label.files[0], [1])
+    check_alignment(hu, mask, affine)
     for turned in FLIPS.values():
         with pytest.raises(DataError, match=r"^label lies better on the image "):
-            check_alignment(hu, np.ascontiguousarray(turned(mask)), meta["affine"])
+            check_alignment(hu, np.ascontiguousarray(turned(mask)), affine)
 
 
 @pytest.mark.real
@@ -284,10 +284,10 @@ def test_a_real_label_of_another_patient_is_refused(real_pancreas):
     first, second = PancreasCT(real_pancreas).cases()[0]
     assert first.label is not None
     assert second.label is not None
-    hu, meta = SeriesReader(checked=True).get_data(first.image)
+    hu, affine, *_ = read_series(first.image, checked=True)
     mask = np.asanyarray(nibabel.load(second.label.files[0]).dataobj).astype(np.uint8)
     with pytest.raises(DataError, match=r"^label lies better on the image "):
-        check_alignment(hu[:, :, : mask.shape[2]], mask, meta["affine"])
+        check_alignment(hu[:, :, : mask.shape[2]], mask, affine)
 
 
 def test_write_patient_is_what_the_reader_expects(tmp_path):

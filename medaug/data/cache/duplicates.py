@@ -56,6 +56,6 @@ def twins(
     return found
 
 
-def told(other: str) -> str:
-    """What is said of a scan that is the same as ``other``."""
+def same_as(other: str) -> str:
+    """The sentence about a scan that is the same as ``other``."""
     return f"the same scan as {other}, under another name"

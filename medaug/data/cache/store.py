@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medaug.core import geometry
+from medaug.core import geometry, seeds
 from medaug.core.errors import CacheError, ConfigError
 from medaug.core.text import is_file_name
 from medaug.core.types import Affine
@@ -333,6 +333,34 @@ def fingerprint(
         seen["modality"] = index["modality"]
     canonical = json.dumps([seen, digests, split], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def split_patients(
+    ids: Sequence[str],
+    holdout: float,
+    seed: int,
+    known: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[str]]:
+    """Hold out the patients whose names rank lowest under a seed; order and count play no part.
+
+    Args:
+        ids: of patients, people or pictures.
+        holdout: share to hold out, from 0 to 1.
+        seed: of the ranking.
+        known: an earlier split, whose patients stay on their side, so that none that was held out
+            enters training when scans are added.
+
+    Returns:
+        ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients, or fewer
+        where the earlier split leaves no more to choose from.
+    """
+    known = known or {}
+    there, settled = set(ids), {id for side in known.values() for id in side}
+    kept = [id for id in known.get("heldout", ()) if id in there]
+    free = [id for id in ids if id not in settled]
+    ranked = sorted(free, key=lambda id: seeds.derive(seed, "split", id))
+    out = {*kept, *ranked[: max(round(holdout * len(ids)) - len(kept), 0)]}
+    return {"train": sorted(there - out), "heldout": sorted(out)}
 
 
 def read_case(path: Path, id: str, kind: str) -> CachedCase | None:

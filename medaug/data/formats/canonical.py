@@ -1,48 +1,41 @@
-"""Volumes turned to RAS order in place.
+"""Turn volumes to RAS order in place.
 
-``Orientationd`` gives the same voxels in a second array; for a scan, to have that memory first
-touched costs several times the turning.
+MONAI's ``Orientationd`` gives the same voxels in a second array; for a scan, to have that memory
+first touched costs several times the turning.
 """
 
-from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from medaug.core.types import Affine
+
 NEGLIGIBLE = 1e-9
-"""Of an axis, elsewhere."""
+"""Share of an axis along another one that is taken as rounding."""
 _FORWARD, _BACKWARD = slice(None), slice(None, None, -1)
 
 
-class Canonicald(MapTransform):
-    """Single-channel volumes ``(1, x, y, z)`` with their axes nearest to right, anterior, superior.
+def to_ras(values: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], Affine]:
+    """Turn a volume so that its axes run to the right, to the front and up, as nearly as they can.
 
-    Affines follow.  Volumes whose axes need reversing alone are overwritten.
+    Args:
+        values: ``[x, y, z]``; overwritten where axes need only be reversed.
+        affine: maps its indices to RAS+ mm.
+
+    Returns:
+        the turned volume, and its affine.
     """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn the volumes."""
-        return {**data, **{key: _turned(data[key]) for key in self.keys}}
-
-
-def _turned(volume: MetaTensor) -> MetaTensor:
-    values, affine = volume.as_tensor()[0].numpy(), np.asarray(volume.affine, float).copy()
+    affine = np.array(affine, float)
     _drop_negligible(affine[:3, :3])
     orientation = io_orientation(affine)
     axes, signs = orientation.T
     affine = affine @ inv_ornt_aff(orientation, values.shape)
-    if list(axes) == [0, 1, 2]:
-        _reverse(values, [bool(sign < 0) for sign in signs])
-    else:
-        values = np.ascontiguousarray(apply_orientation(values, orientation))
-    turned = MetaTensor(torch.from_numpy(values)[None], meta=dict(volume.meta))
-    turned.affine = torch.from_numpy(affine)
-    return turned
+    if list(axes) != [0, 1, 2]:
+        return np.ascontiguousarray(apply_orientation(values, orientation)), affine
+    _reverse(values, [bool(sign < 0) for sign in signs])
+    return values, affine
 
 
 def _drop_negligible(axes: npt.NDArray[np.float64]) -> None:
