@@ -161,7 +161,7 @@ def test_an_archive_in_an_archive_in_an_archive_stays_closed(deep: Path) -> None
 LISTING = """
 import resource, sys
 from pathlib import Path
-from medaug.data import archives
+from medaug.data.formats import archives
 from medaug.data.download.archive import unpack
 from medaug.core.errors import MedaugError
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
