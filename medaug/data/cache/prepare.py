@@ -1,7 +1,4 @@
-"""Fill a slice cache: every case of a source sliced once, in parallel, resumable.
-
-What a cache is, and how it is read, is in `medaug.data.cache.store`.
-"""
+"""Prepare a slice cache: cut every case of a source once, in parallel, resumable."""
 
 import os
 import time
@@ -48,7 +45,7 @@ class PrepareReport:
         failed: scans that could not be used, with the reason.
         excluded: scans left out by name, with the reason.
         doubtful: scans that are in the cache, with what is doubtful about them.
-        changed: cases cut anew, now done or failed, with what had changed in the source.
+        changed: cases cut again, now done or failed, with what had changed in the source.
         complete: whether the cache is finished, or waits for other shares.
     """
 
@@ -71,9 +68,9 @@ def prepare(
     apart_from: Sequence[Path] = (),
     part: tuple[int, int] = (0, 1),
 ) -> PrepareReport:
-    """Slice every case of ``source`` into ``cache``, or go on where an earlier call stopped.
+    """Cut every case of a source into a cache, or continue where an earlier call stopped.
 
-    A case whose files in the source have changed since is cut anew.
+    A case whose files in the source have changed since is cut again.
 
     Args:
         source: from `medaug.data.open_source`.
@@ -226,7 +223,7 @@ def _description(source: Source, settings: CacheSettings) -> dict[str, Any]:
 
 
 def relevant(source: Source, settings: CacheSettings) -> dict[str, Any]:
-    """The settings that decide what a cache of ``source`` holds."""
+    """Select the settings that determine what a cache of ``source`` holds."""
     if source.kind == "image":
         return source.relevant(settings)
     return settings.only("size", "fov_mm", "center", "holdout", "seed")
@@ -246,7 +243,7 @@ def _left_out(cache: Path, blocks: Mapping[str, Block]) -> list[Problem]:
 def _remove_twins(
     cache: Path, index: Mapping[str, Any], apart: Mapping[str, Known]
 ) -> dict[str, str]:
-    """Remove the cases that are the same scan as another one; why, by id."""
+    """Remove the cases that are the same scan as another one; returns the reasons by id."""
     from medaug.data.cache import fill
 
     if index["kind"] != "ct":
@@ -260,7 +257,7 @@ def _remove_twins(
 
 
 def _damaged(cache: Path, there: Sequence[str], kind: str) -> dict[str, str]:
-    """The cases of which a file in the cache is not what was written, with what it is."""
+    """The cases of which a file in the cache is not what was written, with its name."""
     found = {}
     for id in there:
         try:
@@ -290,7 +287,7 @@ def _changed(cache: Path, there: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _keep_times(cache: Path, same: Mapping[str, Any]) -> None:
-    """Spare the next call the comparison, where this one may write."""
+    """Spare the next call the comparison, if this one can write."""
     with suppress(OutputError), exclusive(cache):
         for id, item in same.items():
             changes.keep(cache / "cases" / id, item)

@@ -1,9 +1,7 @@
 """Read DICOM headers: what a file is and whose, and whether a CT series is whole and in order."""
 
 import os
-import struct
 import warnings
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,24 +19,12 @@ from medaug.core.types import Affine
 from medaug.data.formats import archives, dicom_frames
 from medaug.data.formats.archives import opened, size
 from medaug.data.formats.dicom_syntaxes import SYNTAXES, readable
-from medaug.data.formats.limits import check_deflated, check_voxels
+from medaug.data.formats.limits import PARSER_ERRORS, check_deflated, check_voxels
 
 SEGMENTATION = "SEG"
 """The modality of a DICOM segmentation."""
 AGAIN = "download the series again"
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+DAMAGE = (*PARSER_ERRORS, BytesLengthException, RuntimeError)
 """What pydicom and SimpleITK raise on damaged files."""
 _IDENTITY_TAGS = ["PatientID", "Modality", "SeriesInstanceUID"]
 _TAGS = [

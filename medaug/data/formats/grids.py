@@ -1,4 +1,4 @@
-"""Check by the headers that a label lies on its image; `data.checks.alignment` asks the voxels."""
+"""Check by the headers that a label lies on its image."""
 
 import nibabel
 import numpy as np
@@ -16,6 +16,12 @@ def check_geometry(
     label_affine: Affine,
 ) -> None:
     """Refuse a label that does not lie on its image's grid.
+
+    Args:
+        image_shape: voxels along each axis.
+        image_affine: maps voxel indices to RAS+ mm.
+        label_shape: voxels along each axis.
+        label_affine: maps voxel indices to RAS+ mm.
 
     Raises:
         DataError: the shapes differ, or the affines by more than 1e-3 anywhere.
@@ -48,8 +54,14 @@ def check_pair(
 
     Converters store the same voxels in other orders: dcm2niix turns the rows and slices of DICOM.
 
+    Args:
+        image_shape: voxels along each axis.
+        image_affine: maps voxel indices to RAS+ mm.
+        label_shape: voxels along each axis.
+        label_affine: maps voxel indices to RAS+ mm.
+
     Raises:
-        DataError: see `check_geometry`.
+        DataError: the shapes differ, or the affines by more than 1e-3 anywhere.
     """
     grids = (image_shape, image_affine), (label_shape, label_affine)
     if len({nibabel.aff2axcodes(affine) for _, affine in grids}) > 1:

@@ -30,6 +30,18 @@ MOST_ARRAYS = 2**32
 STEEPEST = 1040
 """How many times smaller deflate can make data: 258 bytes in 2 bits (RFC 1951), and headers."""
 _MOST_EXTENSIONS = 2**24
+PARSER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What parsers of any format raise on damaged files."""
 _GZIP, _GZIP_WINDOW = b"\x1f\x8b", 31
 _BLOCK = 2**20
 _NIFTI = {348: ("8h", 40, 70, "f", 108), 540: ("8q", 16, 12, "q", 168)}

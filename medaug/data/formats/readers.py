@@ -5,7 +5,7 @@ missing or there twice, a truncated file, slices of two series.  NIfTI files are
 NRRD and MetaImage files by SimpleITK, DICOM SEG files by highdicom.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,7 +231,11 @@ def _laid_out(values: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[
 def _check_ids(file: Path, values: npt.NDArray[Any], known: Collection[int]) -> list[int]:
     """Refuse values that are not known; returns the numbers of the slices that hold any."""
     marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
-    for value in _distinct(values, marked):
+    found: set[float] = set()
+    for z in marked:
+        plane = values[:, :, z].ravel(order="K")
+        found.update(np.unique(plane[plane != 0]).tolist())
+    for value in sorted(found):
         if value not in known:
             raise DataError(
                 f"{file.name} holds the value {value:g}, known labels are "
@@ -246,12 +250,3 @@ def _renumbered(values: npt.NDArray[Any], ids: Mapping[int, int]) -> LabelMap:
     for value, id in ids.items():
         renumbered[values == value] = id
     return renumbered
-
-
-def _distinct(values: npt.NDArray[Any], slices: Iterable[int]) -> list[float]:
-    """The distinct values besides 0 in some slices, ascending."""
-    found: set[float] = set()
-    for z in slices:
-        marked = values[:, :, z].ravel(order="K")
-        found.update(np.unique(marked[marked != 0]).tolist())
-    return sorted(found)
