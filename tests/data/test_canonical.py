@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientationd
 
-from medaug.data.formats.canonical import to_ras
+from medaug.data.formats.grids import to_ras
 
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 STORED = [

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from medaug.core.errors import DataError
 from medaug.core.types import Case
@@ -20,7 +20,6 @@ from medaug.runtime.files import parse_json, sealed, unsealed, write_json
 
 RECORD = "source.json"
 _KNOWN = {"image", "label", "stamp"}
-_BLOCK_BYTES = 2**20
 
 Item = Case | Block
 
@@ -123,16 +122,9 @@ def _digests(files: Iterable[Path]) -> Iterable[bytes]:
     for file in files:
         try:
             with archives.opened(file) as stream:
-                yield _digest(stream)
+                yield hashlib.file_digest(cast(Any, stream), "sha256").digest()
         except FileNotFoundError:
             yield b"gone"
-
-
-def _digest(stream: BinaryIO) -> bytes:
-    total = hashlib.sha256()
-    while block := stream.read(_BLOCK_BYTES):
-        total.update(block)
-    return total.digest()
 
 
 def _hash(parts: Iterable[bytes]) -> str:

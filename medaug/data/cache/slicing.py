@@ -14,8 +14,7 @@ from medaug.core.modality import CT, Modality, check_hu
 from medaug.core.types import HU, Affine, Case, LabelMap
 from medaug.data.checks import Finding, battery, reduce
 from medaug.data.checks.likeness import Likeness, likeness
-from medaug.data.formats.canonical import to_ras
-from medaug.data.formats.grids import check_pair
+from medaug.data.formats.grids import check_pair, to_ras
 from medaug.data.formats.readers import read_labels, read_series, read_volume
 from medaug.data.formats.volumes import suffix
 
