@@ -66,13 +66,13 @@ def open_source(
         return source if labels is None else source.selecting(labels)
     if names is not None:
         raise ConfigError(
-            f"{data}: label names {names!r} were asked, and {source.name} has its own"
+            f"{data}: label names {names!r} were requested, and {source.name} has its own"
         )
     if modality is not None and (source.kind != "ct" or source.modality != modality):
-        raise ConfigError(f"{data}: modality {modality} was asked, and {source.name} has none")
+        raise ConfigError(f"{data}: modality {modality} was requested, and {source.name} has none")
     if labels is not None and set(labels) != set(source.labels):
         there = ", ".join(source.labels) or "none"
-        raise ConfigError(f"{data}: labels {', '.join(labels)} were asked (there: {there})")
+        raise ConfigError(f"{data}: labels {', '.join(labels)} were requested (there: {there})")
     return source
 
 
