@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from medaug.core.errors import ConfigError, DataError
 from medaug.core.types import PictureBatch, Problem
-from medaug.data.cache.split import split_patients
-from medaug.data.cache.store import COLOURS, CacheSettings
+from medaug.data.cache.store import COLOURS, CacheSettings, split_patients
 from medaug.data.sources.pictures.decoding import decode
 from medaug.data.sources.pictures.scaling import square
 
