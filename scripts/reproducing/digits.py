@@ -18,10 +18,10 @@ from board import (
     settings,
     trained,
 )
+from scoreboard import Reference, score
 
 from medaug.core.registry import MODELS
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.scoreboard import Reference, score
 from medaug.runtime.files import write_json
 from medaug.synthesis.generator import Generator
 

@@ -20,9 +20,9 @@ from board import (
     trained,
 )
 from digits import figure, line
+from scoreboard import Reference, score
 
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.scoreboard import Reference, score
 from medaug.runtime.files import write_json
 from medaug.synthesis.generator import Generator
 

@@ -40,15 +40,6 @@ def gaps(probability: Values, true: Flags, bins: int = BINS) -> Values:
     return np.asarray(said - was, np.float64)
 
 
-def calibration_error(probability: Values, true: Flags, bins: int = BINS) -> float:
-    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) of probabilities (m,).
-
-    The mean gap between the probability and how often it is right, over equal bins of [0, 1],
-    weighted by what falls into each; not a number where there is nothing.
-    """
-    return float(np.abs(gaps(probability, true, bins)).sum() / len(true)) if len(true) else np.nan
-
-
 def energy_distance(drawn: Flags, real: Flags) -> float:
     """Squared generalised energy distance of masks (k, m) and (r, m), Kohl et al. 2018.
 

@@ -177,36 +177,16 @@ def _grouped(n: int, groups: Groups | None) -> Groups:
     return np.zeros(n, np.int64) if groups is None else groups
 
 
-def mmd_rbf(a: Tensor, b: Tensor, widths: Sequence[float]) -> float:
-    """Unbiased squared MMD under the mean of Gaussian kernels exp(-d^2 / 2 width^2).
-
-    Gretton et al. 2012, Eq. 3; it may be negative where the two agree.
-    """
-    return Mmd(b, gaussian(widths), middle=b.double().mean(0)).of(a).value
-
-
-def kid(a: Tensor, b: Tensor) -> float:
-    """Kernel inception distance (Binkowski et al. 2018): unbiased squared MMD, ``cubic`` kernel.
-
-    Over all rows at once: its mean over random subsets has the same expectation and more scatter.
-    """
-    return Mmd(b, cubic).of(a).value
-
-
-def mmd_linear(a: Tensor, b: Tensor, batch: int) -> float:
-    """The squared distance of mini-batch means, averaged over batches: GVAE's lineage's "MMD".
-
-    Linear kernel, biased: a perfect generator scores ``linear_floor``, not 0.
-    """
-    return torch.stack(linear_gaps(a, b, batch)).mean().item()
-
-
 def linear_gaps(a: Tensor, b: Tensor, batch: int) -> list[Tensor]:
-    """The squared distance of the means of each pair of whole mini-batches."""
+    """The squared distance of the means of each pair of whole mini-batches.
+
+    Its mean over the batches is the "MMD" of the GVAE papers: of a linear kernel and biased, so a
+    perfect generator scores ``linear_floor``, not 0.
+    """
     pairs = list(zip(a.double().split(batch), b.double().split(batch), strict=False))
     return [(x.mean(0) - y.mean(0)).square().sum() for x, y in pairs if len(x) == len(y) == batch]
 
 
 def linear_floor(real: Tensor, batch: int) -> float:
-    """What ``mmd_linear`` is on average for a perfect generator: 2 trace(covariance) / batch."""
+    """What ``linear_gaps`` are on average for a perfect generator: 2 trace(covariance) / batch."""
     return 2 * real.double().var(0).sum().item() / batch

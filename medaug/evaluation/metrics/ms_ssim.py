@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medaug.core.errors import ConfigError
-from medaug.core.seeds import generator
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SIGMA = 1.5
@@ -75,12 +74,3 @@ def similarities(images: Pictures, first: Tensor, second: Tensor) -> Tensor:
     """Similarity (p,) of the pictures numbered ``first`` and ``second``."""
     parts = zip(first.split(BLOCK), second.split(BLOCK), strict=True)
     return torch.cat([ms_ssim(images[i][:, None], images[j][:, None]) for i, j in parts])
-
-
-def pair_similarity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
-    """Mean similarity of ``pairs`` random pairs of different pictures (n, s, s) in [0, 1]."""
-    draws = generator(seed, "pairs")
-    first = torch.randint(len(images), (pairs,), generator=draws)
-    step = torch.randint(1, len(images), (pairs,), generator=draws)
-    second = (first + step) % len(images)
-    return similarities(images, first, second).mean().item()

@@ -16,23 +16,6 @@ ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class Cover:
-    """How two sets of features lie in each other.
-
-    Attributes:
-        precision: share of fakes inside the ball of some real one (Kynkaanniemi et al. 2019).
-        recall: share of reals inside the ball of some fake.
-        density: real balls around a fake, over k; may exceed 1 (Naeem et al. 2020).
-        coverage: share of reals whose ball holds a fake.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-@dataclass(frozen=True)
 class Held:
     """Which balls hold which points.
 
@@ -43,18 +26,6 @@ class Held:
 
     around: Tensor
     holds: Tensor
-
-
-def cover(real: Tensor, fake: Tensor, k: int = 5) -> Cover:
-    """Compare features (n, d) and (m, d); a ball reaches to the k-th neighbour, itself excluded."""
-    by_real = held(real, radii(real, k), fake)
-    by_fake = held(fake, radii(fake, k), real)
-    return Cover(
-        precision=(by_real.around > 0).double().mean().item(),
-        recall=(by_fake.around > 0).double().mean().item(),
-        density=by_real.around.double().mean().item() / k,
-        coverage=by_real.holds.double().mean().item(),
-    )
 
 
 def radii(x: Tensor, k: int, scans: Tensor | None = None) -> Tensor:
