@@ -47,7 +47,6 @@ IMPORTS = (
     "sklearn.covariance",
     "scipy.ndimage",
     "scipy.stats",
-    "matplotlib.figure",
     "nibabel",
     "SimpleITK",
     "PIL.Image",
