@@ -7,9 +7,11 @@ kernel alone and whole kernel matrices in memory.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from medaug.core.seeds import generator
@@ -185,6 +187,16 @@ def linear_gaps(a: Tensor, b: Tensor, batch: int) -> list[Tensor]:
     """
     pairs = list(zip(a.double().split(batch), b.double().split(batch), strict=False))
     return [(x.mean(0) - y.mean(0)).square().sum() for x, y in pairs if len(x) == len(y) == batch]
+
+
+def histogram_distance(
+    a: np.ndarray[Any, np.dtype[np.float64]], b: np.ndarray[Any, np.dtype[np.float64]]
+) -> float:
+    """1-Wasserstein distance, in bins, of counts (bins,); not a number where one is empty."""
+    if not a.sum() or not b.sum():
+        return math.nan
+    bins = np.arange(len(a))
+    return float(wasserstein_distance(bins, bins, a, b))
 
 
 def linear_floor(real: Tensor, batch: int) -> float:
