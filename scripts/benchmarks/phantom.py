@@ -8,7 +8,7 @@ from results import Asked, Claim, asked, report
 
 from medaug.cli.demonstration import LABEL
 from medaug.data.cache.prepare import CacheSettings
-from medaug.evaluation.metrics.masks import Masks, real_masks, synthetic_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, synthetic_masks
 from medaug.synthesis.generator import Generator
 
 UNSEEN = 20261121
@@ -16,7 +16,7 @@ PATIENTS = 12
 SAMPLES = 512
 
 
-def unseen(asked: Asked, generator: Generator) -> Masks:
+def unseen(asked: Asked, generator: Generator) -> MaskSummary:
     """What new phantom patients look like where the generator looks."""
     data = generator.settings.data
     settings = CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center, holdout=0)
@@ -26,7 +26,7 @@ def unseen(asked: Asked, generator: Generator) -> Masks:
     return real_masks(cache, label, data.window_hu, "train", data.min_label_pixels)
 
 
-def claims(real: Masks, synthetic: Masks) -> list[Claim]:
+def claims(real: MaskSummary, synthetic: MaskSummary) -> list[Claim]:
     """HU, area and place of the synthetic masks against those of the unseen patients."""
     off = abs(synthetic.hu_median - real.hu_median)
     area = 100 * abs(synthetic.area_mm2_median / real.area_mm2_median - 1)

@@ -17,7 +17,7 @@ from results import Claim, asked, report
 
 from medaug.cli.demonstration import SHIPPED
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.masks import Masks, measure, real_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, summary
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from medaug.training.workflow import train
@@ -40,7 +40,7 @@ WISHES: dict[str, Any] = {
 }
 
 
-def read_back(folder: Path, label: int) -> tuple[Masks, int]:
+def read_back(folder: Path, label: int) -> tuple[MaskSummary, int]:
     """The masks as another library reads them, and how many pairs are out of register."""
     pairs, apart, pixel = [], 0, 0.0
     for path in sorted((folder / "labelsTr").glob("*.nii.gz")):
@@ -56,7 +56,7 @@ def read_back(folder: Path, label: int) -> tuple[Masks, int]:
         apart += not same
         pixel = mask.GetSpacing()[0] * mask.GetSpacing()[1]
         pairs.append((sitk.GetArrayFromImage(image)[0], sitk.GetArrayFromImage(mask)[0]))
-    return measure(pairs, label, pixel), apart
+    return summary(pairs, label, pixel), apart
 
 
 def main() -> int:
