@@ -33,8 +33,10 @@ class Bound:
         """A bound in HU as one in the unit of ``modality`` that is as strict; ratios stay."""
         if modality is CT or self.of == "ratio":
             return self
-        ends = (None if end is None else end * modality.per_hu for end in (self.least, self.most))
-        return replace(self, **dict(zip(("least", "most"), ends, strict=True)))
+        least, most = (
+            None if end is None else end * modality.per_hu for end in (self.least, self.most)
+        )
+        return replace(self, least=least, most=most)
 
 
 def intensities(modality: Modality) -> str:

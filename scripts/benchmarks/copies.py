@@ -26,7 +26,7 @@ from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.feed.warp import field, warp
 from medaug.evaluation.families.privacy import exact_interval
-from medaug.evaluation.metrics.copies import Search, bar, planted
+from medaug.evaluation.metrics.copies import Search, planted, threshold
 from medaug.evaluation.slices.evidence import SliceSet, real_slices
 
 TRAIN, KNOWN = 20261201, 16
@@ -86,7 +86,7 @@ def measured(train: SliceSet, heldout: SliceSet, unseen: SliceSet, seed: int) ->
     """Shares of planted copies listed, by kind, and of unseen slices that are wrongly listed."""
     search = Search([train.images], train.cases, WINDOW[0])
     known = planted(train.some(200, seed).images, WINDOW, seed)
-    line = bar(search.scores(heldout.images), search.scores(known))
+    line = threshold(search.scores(heldout.images), search.scores(known))
     started = time.monotonic()
     scores = search.scores(unseen.images)
     seconds = time.monotonic() - started

@@ -154,4 +154,4 @@ def pair_similarity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
     draws = generator(seed, "pairs")
     first = torch.randint(len(images), (pairs,), generator=draws)
     step = torch.randint(1, len(images), (pairs,), generator=draws)
-    return similarities(images, first, (first + step) % len(images)).mean().item()
+    return similarities(images.__getitem__, first, (first + step) % len(images)).mean().item()

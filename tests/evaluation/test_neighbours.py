@@ -10,6 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 from medaug.evaluation.metrics import neighbours
 from medaug.evaluation.metrics.neighbours import (
     SHARES,
+    Typical,
+    curve,
     held,
     integrated,
     radii,
@@ -107,19 +109,24 @@ def test_alpha_precision_and_beta_recall_agree_with_their_definitions() -> None:
     real, fake = normal(120, 6, 0).double(), normal(90, 6, 1).double() * 0.9 + 0.2
     found = typical(real, fake, radii(real, 1))
     precision, recall = alaa(real.numpy(), fake.numpy())
-    assert found.precision() == pytest.approx(precision, abs=1e-12)
-    assert found.recall() == pytest.approx(recall, abs=1e-12)
+    assert curve(found.rank, np.ones(90)) == pytest.approx(precision, abs=1e-12)
+    assert curve(found.reached, np.ones(120)) == pytest.approx(recall, abs=1e-12)
+
+
+def scores(found: Typical) -> tuple[float, float]:
+    return tuple(integrated(x, np.ones(len(x))) for x in (found.rank, found.reached))
 
 
 def test_alpha_precision_of_the_same_law_is_near_one_and_of_its_centre_is_not() -> None:
     real, same = normal(2000, 4, 0), normal(2000, 4, 1)
-    assert integrated(typical(real, same, radii(real, 1)).precision()) > 0.95
-    tight = typical(real, same * 0.05, radii(real, 1))
-    assert integrated(tight.precision()) < 0.1
-    assert integrated(tight.recall()) < integrated(typical(real, same, radii(real, 1)).recall()) / 3
+    precision, recall = scores(typical(real, same, radii(real, 1)))
+    assert precision > 0.95
+    tight_precision, tight_recall = scores(typical(real, same * 0.05, radii(real, 1)))
+    assert tight_precision < 0.1
+    assert tight_recall < recall / 3
     away = typical(real, same + 50, radii(real, 1))
-    assert away.precision()[:-1].max() == 0
-    assert away.recall().max() == 0
+    assert away.rank.min() == 1
+    assert away.reached.min() > 1
 
 
 def test_cover_of_the_same_distribution_and_of_another_place() -> None:

@@ -7,7 +7,6 @@ to all slices alike).  The other feature spaces are reported without bounds.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from medaug.core.errors import ConfigError
 from medaug.core.seeds import generator
-from medaug.core.types import HU
 from medaug.evaluation.families.common import FigureBuilder, K, too_few
 from medaug.evaluation.features.extractor import Extractor, windowed
 from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.figures import Bound, Family, Figure
 from medaug.evaluation.metrics.intervals import Estimate
 from medaug.evaluation.metrics.ms_ssim import layout, similarities
-from medaug.evaluation.metrics.neighbours import held, radii, weighted
+from medaug.evaluation.metrics.neighbours import held, integrated, radii
 from medaug.evaluation.slices.evidence import Evidence, SliceSet
 
 PAIRS = 500
@@ -94,20 +92,13 @@ def _similarity(part: SliceSet, window_hu: tuple[float, float], seed: int) -> Es
     apart = torch.where((number[first] != number[second]) | copies)[0][:PAIRS]
     if len(apart) < 2:
         return Estimate(math.nan)
-    found = similarities(_Pictures(part.images, window_hu), first[apart], second[apart])
+
+    def pictures(index: Tensor) -> Tensor:
+        return windowed(part.images[index.numpy()], window_hu)[:, 0]
+
+    found = similarities(pictures, first[apart], second[apart])
     error = found.std().item() / math.sqrt(len(found))
     return Estimate(found.mean().item(), error, 0.0)
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Slices that become pictures in [0, 1] when they are indexed."""
-
-    images: HU
-    window_hu: tuple[float, float]
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return windowed(self.images[index.numpy()], self.window_hu)[:, 0]
 
 
 def _twins(
@@ -159,7 +150,7 @@ def _reach(
             f"Whether common and rare synthetic slices alike come near unseen real ones {what}; 1 "
             "is best, bad where it is far below that of training slices: kinds of patients are "
             "missing.",
-            weighted,
+            integrated,
             "heldout",
         ),
     ]

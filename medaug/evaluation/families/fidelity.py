@@ -27,7 +27,7 @@ from medaug.evaluation.metrics.distances import (
     linear_gaps,
 )
 from medaug.evaluation.metrics.intervals import Estimate, mean
-from medaug.evaluation.metrics.neighbours import weighted
+from medaug.evaluation.metrics.neighbours import integrated
 from medaug.evaluation.slices.evidence import Evidence
 
 BATCH = 64
@@ -181,7 +181,7 @@ def _realism(builder: FigureBuilder, space: Extractor) -> list[Figure]:
             (ours.typical.rank, theirs.typical.rank),
             f"Whether synthetic slices are as typical {what} as real ones, neither odder nor "
             "more ordinary; 1 is best, bad where it is far below that of real slices.",
-            weighted,
+            integrated,
         ),
     ]
 

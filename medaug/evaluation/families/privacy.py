@@ -20,7 +20,7 @@ from medaug.core.types import HU
 from medaug.evaluation.families.membership import Loss, by_loss
 from medaug.evaluation.families.proximity import Space, proximity
 from medaug.evaluation.figures import Bound, Family, Figure
-from medaug.evaluation.metrics.copies import Bar, Match, Search, aligned, bar, planted
+from medaug.evaluation.metrics.copies import Match, Search, Threshold, aligned, planted, threshold
 from medaug.evaluation.metrics.copies import reduced as pixels
 from medaug.evaluation.slices.evidence import Evidence
 from medaug.evaluation.slices.seen import Seen
@@ -103,7 +103,7 @@ def _copies(evidence: Evidence, seen: Seen) -> tuple[list[Figure], list[Picture]
     heldout = evidence.heldout.some(REAL, evidence.seed)
     some = train.some(PLANTED, evidence.seed).images
     copied = planted(some, evidence.window_hu, evidence.seed, evidence.modality.per_hu)
-    line = bar(search.scores(heldout.images), search.scores(copied))
+    line = threshold(search.scores(heldout.images), search.scores(copied))
     matches = search.match(synthetic.images)
     scores = np.array([m.score for m in matches])
     real = None
@@ -180,7 +180,7 @@ def _pair(evidence: Evidence, seen: Seen, index: int, match: Match) -> dict[str,
 
 
 def _pictures(
-    evidence: Evidence, seen: Seen, shown: list[tuple[int, Match, bool]], line: Bar
+    evidence: Evidence, seen: Seen, shown: list[tuple[int, Match, bool]], line: Threshold
 ) -> Picture:
     """Rows of synthetic slice, training slice moved onto it, and their difference."""
     low, high = evidence.window_hu
