@@ -1,7 +1,7 @@
 """Layout mode on phantom patients: HU under each given label, and whether a segmenter finds it.
 
 The generator learns from some patients, the segmenter from others, and both are held against a
-third group.  Masks are those of the generator's patients under random deformation.
+third group.  MaskSummary are those of the generator's patients under random deformation.
 """
 
 from typing import Any
@@ -84,7 +84,7 @@ def measure_layout(setup: Setup) -> Measured:
         Claim(short, means["unseen"] - means["synthetic"], "<=", 0.05),
     ]
     note = (
-        "Masks of the generator's patients, deformed at strength 1. The segmenter has seen other "
+        "MaskSummary of the generator's patients, deformed at strength 1. The segmenter has seen other "
         "patients than the generator; unseen are patients that neither has. Dice is the mean over "
         f"labels of the mean over slices with at least {LEAST_PIXELS} pixels of the label."
     )

@@ -57,7 +57,7 @@ from medaug.data.cache.slicing import cut
 from medaug.data.cache.store import read_index
 from medaug.data.sources.pancreas import PancreasCT
 from medaug.data.sources.phantom.source import Phantom, Shape, Spacing
-from medaug.evaluation.metrics.masks import Masks, measure, real_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, summary
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from medaug.training.workflow import train
@@ -419,7 +419,7 @@ def measure_access(setup: Setup) -> Measured:
     return Measured(access_claims(found), found, counts[OURS], ACCESS_SEED, note)
 
 
-def read_back(folder: Path, label: int) -> tuple[Masks, int]:
+def read_back(folder: Path, label: int) -> tuple[MaskSummary, int]:
     """The masks as another library reads them, and how many pairs are out of register."""
     pairs, apart, pixel = [], 0, 0.0
     for path in sorted((folder / "labelsTr").glob("*.nii.gz")):
@@ -435,7 +435,7 @@ def read_back(folder: Path, label: int) -> tuple[Masks, int]:
         apart += not same
         pixel = mask.GetSpacing()[0] * mask.GetSpacing()[1]
         pairs.append((sitk.GetArrayFromImage(image)[0], sitk.GetArrayFromImage(mask)[0]))
-    return measure(pairs, label, pixel), apart
+    return summary(pairs, label, pixel), apart
 
 
 def measure_real(setup: Setup) -> Measured:
