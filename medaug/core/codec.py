@@ -40,9 +40,10 @@ class CTCodec:
     Attributes:
         window_hu: the HU that become -1 and +1; values beyond are clipped.  Of MR, thousandths.
         labels: name to id of the labels, in channel order.
-        masks: where they are: ``joint``, ``layout``, ``alone``, or ``none``; see the module.
+        masks: ``joint``, drawn with the image; ``layout``, given to it; ``alone``, drawn without
+            it; or ``none``.
         tissues: name to id of the tissues that follow the labels in a layout.
-        modality: ``CT`` or ``MR``; see `medaug.core.modality`.
+        modality: ``CT`` in HU, or ``MR`` in thousandths of the scan's range.
     """
 
     window_hu: tuple[float, float]

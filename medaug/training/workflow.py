@@ -255,9 +255,9 @@ def slices(
 
     Args:
         data: the name of a source, or the path of scans, pictures or a finished cache.
-        wishes: see ``train``.
+        wishes: settings of the config, such as ``{"data": {"size": 64}}``.
         root: where the data called by name is.
-        cache: where slices are kept; see ``train``.
+        cache: the slice cache; its own folder for each size and field where None.
         workers: processes that prepare.
         fill: whether to prepare; else the cache must be there.
 

@@ -84,7 +84,7 @@ def measure_layout(setup: Setup) -> Measured:
         Claim(short, means["unseen"] - means["synthetic"], "<=", 0.05),
     ]
     note = (
-        "MaskSummary of the generator's patients, deformed at strength 1. The segmenter has seen other "
+        "Masks of the generator's patients, deformed at strength 1. The segmenter has seen other "
         "patients than the generator; unseen are patients that neither has. Dice is the mean over "
         f"labels of the mean over slices with at least {LEAST_PIXELS} pixels of the label."
     )

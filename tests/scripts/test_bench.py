@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from medaug.evaluation.metrics.masks import MaskSummary
 
 from medaug.data.cache.prepare import SliceCache
+from medaug.evaluation.metrics.mask_shapes import MaskSummary
 from tests.support.script_modules import SCRIPTS
 
 ROOT = Path(__file__).parents[2]

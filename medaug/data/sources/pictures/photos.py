@@ -39,7 +39,8 @@ class PhotoBlock:
         names: files below ``root``.
         classes: class ids (n,), or None.
         attributes: bool (n, attributes), or None.
-        crop: see ``scaling.square``.
+        crop: side in pixels of the square cut from the middle of each picture; None for the
+            short side.
     """
 
     side: str
