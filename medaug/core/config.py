@@ -79,10 +79,8 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
 
-
 DEFAULT_MODEL = "spatial_vaegan"
 Section = TypeVar("Section", bound=BaseModel)
-
 
 _SCALE = {None: 1, "Ki": 2**10, "Mi": 2**20, "k": 10**3, "M": 10**6}
 
@@ -188,7 +186,7 @@ _RENAMED = {
     "prior_steps": "prior.steps",
     "prior_batches": "prior.batches",
 }
-"""Keys of ``model`` in configs and weights of version 0.1 and earlier, and what they became."""
+"""Old keys of ``model`` in configs and weights, read until version 0.2, and what they became."""
 
 
 def current_keys(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -344,7 +342,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         asked = merge(asked, {**layer, "model": {**current, "name": name}})
     if renamed:
         clauses = "; ".join(dict.fromkeys(renamed))
-        tell(f"config: {clauses}; the old names are read until version 0.3")
+        tell(f"config: {clauses}; the old names are read until version 0.2")
     preset = asked.get("model", {}).get("preset", default_preset(str(name)))
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):

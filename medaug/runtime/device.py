@@ -22,7 +22,6 @@ from medaug.core.errors import ConfigError
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 """Parameters of glibc's ``mallopt``, as malloc.h numbers them."""
 
-
 PAD = 64 * 2**20
 
 

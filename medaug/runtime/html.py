@@ -33,9 +33,7 @@ def framed(folder: Path, **content: Any) -> str:
 MOST_PX = 256
 """Pictures that are larger are shrunk."""
 
-
 MOST_ROWS, MOST_CELLS = 12, 12
-
 
 FEW = 3
 """Rows of at most so many pictures, such as pairs, lie side by side and are never broken."""

@@ -16,7 +16,6 @@ from medaug.runtime.files import write_bytes
 
 WINDOW_HU = (-160.0, 240.0)
 
-
 Grey = npt.NDArray[np.uint8]
 """Levels of a grey picture, or of RGB with its channels last."""
 
@@ -55,16 +54,12 @@ def encode(picture: Grey, level: int = 6) -> bytes:
 
 RGB = npt.NDArray[np.uint8]
 
-
 CELL_PX = 160
 """Cells are at least this large, by a whole factor."""
 
-
 GAP_PX = 2
 
-
 OUTLINE = np.array([255, 196, 0], np.uint8)
-
 
 SHADES = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 """Five stops of matplotlib's magma, from nothing to most."""

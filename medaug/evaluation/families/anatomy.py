@@ -233,7 +233,6 @@ _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
     ),
 )  # fmt: skip
 
-
 KINDS = tuple(kind for kind, *_ in _FIGURES)
 
 

@@ -23,9 +23,7 @@ from medaug.data.sources.pictures.scaling import square
 
 BLOCK_BYTES = 64 * 2**20
 
-
 SIDES = ("train", "heldout", "validation")
-
 
 USUAL_SIZE = 64
 
