@@ -30,7 +30,7 @@ class EvaluateConfig(_Section):
     min_label_pixels: int | None = Field(
         None,
         ge=0,
-        description="label pixels that a real slice must show; None: as in training; 0: every slice",
+        description="label pixels a real slice must show; None: as in training; 0: take all",
     )
     extractors: list[Path] = Field(
         default_factory=list, description="TorchScript files of further feature spaces"
