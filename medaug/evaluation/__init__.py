@@ -1,4 +1,4 @@
-"""What synthetic slices are worth, measured beside real ones."""
+"""Measure synthetic slices against real ones."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""``evaluate``: synthetic slices against real ones, part by part, to one JSON file and one page.
+"""Evaluate synthetic slices against real ones, part by part, into one JSON file and one page.
 
 OUT/
-  index.html       for a reader; needs no other file
-  report.json      every figure, bound and verdict; `SCHEMA` names its form
-  run.json         what was asked
-  parts/           what each part found; a killed evaluation goes on from there
+  index.html       the page; needs no other file
+  report.json      every figure, bound and verdict; its key ``schema`` names the format
+  run.json         what was compared, and the command
+  parts/           the finished parts; a killed evaluation resumes from them
 """
 
 import json
@@ -19,14 +19,14 @@ from typing import Any, cast
 import medaug
 from medaug.core.errors import OutputError
 from medaug.evaluation import saved_parts
-from medaug.evaluation.families import Measure, Subject, chosen
+from medaug.evaluation.families import Measure, chosen
 from medaug.evaluation.figures import Family, FamilyName
 from medaug.evaluation.page import render
 from medaug.evaluation.page.overview import overview
 from medaug.evaluation.page.training_curves import training_curves
 from medaug.evaluation.settings import EvaluateConfig
 from medaug.evaluation.slices.evidence import Evidence, real_slices
-from medaug.evaluation.subject import Setting, settle
+from medaug.evaluation.subject import Setting, Subject, open_setting
 from medaug.evaluation.verdict import Verdict, check_bounds, held_to, of_all, of_family
 from medaug.runtime.files import exclusive, parse_json, remove_parts, write_bytes, write_json
 from medaug.runtime.progress import progress
@@ -38,7 +38,14 @@ OVERVIEW = "overview"
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What ``evaluate`` would do; ``there`` names the parts that are measured already."""
+    """What ``evaluate`` would do.
+
+    Attributes:
+        out: the folder.
+        families: parts of the report.
+        there: those that are measured already.
+        about: what would be compared, as plain values.
+    """
 
     out: Path
     families: list[str]
@@ -46,16 +53,16 @@ class EvaluationPlan:
     about: dict[str, Any]
 
     def __str__(self) -> str:
-        kept = f" ({', '.join(self.there)} measured already)" if self.there else ""
+        done = f" ({', '.join(self.there)} measured already)" if self.there else ""
         return (
             f"would measure {', '.join(self.families)} of {self.about['judged']['what']} against "
-            f"slices of {self.about['against']['source']} and write {self.out / 'index.html'}{kept}"
+            f"slices of {self.about['against']['source']} and write {self.out / 'index.html'}{done}"
         )
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What ``evaluate`` found.
+    """The result of ``evaluate``.
 
     Attributes:
         out: the folder.
@@ -63,7 +70,7 @@ class EvaluationReport:
         verdict: the same in one sentence.
         failed: names of the figures whose bound does not hold.
         content: all of ``report.json``.
-        seconds: that it took.
+        seconds: time taken.
     """
 
     out: Path
@@ -91,22 +98,18 @@ def plan(
     downstream: str | Path | None = None,
     device: str = "auto",
 ) -> EvaluationPlan:
-    """What ``evaluate`` with the same arguments would do; nothing is written.
+    """State what ``evaluate`` with the same arguments would do; nothing is written.
 
     Raises:
-        MedaugError: as ``evaluate`` would, before it measures.
+        MedaugError: where ``evaluate`` would, before it measures.
     """
-    out, wanted = Path(out), chosen(families)
-    _free(out)
-    setting = settle(
-        _path(run), _path(synthetic), _path(against), n, seed, uncertainty,
-        config or EvaluateConfig(), device,
-    )  # fmt: skip
-    _downstream(_path(downstream))
-    there = [
-        name for name in wanted if saved_parts.load(out / "parts", name, setting.key) is not None
-    ]
-    return EvaluationPlan(out, list(wanted), there, setting.about())
+    out, parts = Path(out), chosen(families)
+    _check_free(out)
+    sides = _path(run), _path(synthetic), _path(against)
+    setting = open_setting(*sides, n, seed, uncertainty, config or EvaluateConfig(), device)
+    _study(_path(downstream))
+    there = [name for name in parts if saved_parts.load(out / "parts", name, setting.key)]
+    return EvaluationPlan(out, list(parts), there, setting.about())
 
 
 def evaluate(
@@ -125,47 +128,49 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure synthetic slices against real ones and write one page and one JSON file.
 
-    Killed at any moment and called again, it goes on with the part it was at.  Called for other
-    slices, the folder is written anew.
+    Killed at any moment and called again, it resumes at the part it was measuring.  Called for
+    other slices, it replaces the report.
 
     Args:
         out: the folder for the report: new, empty, or one of an earlier report.
-        run: a run, whose draws are judged; beside ``synthetic``, the run that drew the folder.
+        run: a run, whose samples are evaluated; with ``synthetic``, the run that made the folder.
         synthetic: a folder of synthetic slices: one by ``medaug.synthesize``, or NIfTI images in
             HU, or MR in thousandths of its range, by any tool, with masks or without.
-        against: a slice cache with patients for training and held out; that of the run by default.
-        n: how many slices are drawn from a run.
-        seed: of those, and of every draw in the evaluation.
-        uncertainty: alternatives of each slice drawn from a run.
+        against: a slice cache with training and held-out patients; by default that of the run.
+        n: number of samples drawn from a run, default 1000.
+        seed: random seed of the samples and of all draws in the evaluation, default 0.
+        uncertainty: alternatives of each sample drawn from a run, default 8.
         families: the parts to measure, such as ``["fidelity", "privacy"]``; all by default.
-        config: cap, window, labels and bounds.
-        downstream: the JSON file of ``medaug downstream``, whose table joins the page.
+        config: limits, window, labels and bounds.
+        downstream: the JSON file of ``medaug downstream``, whose table is shown on the page.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        MedaugError: anything the user can correct: a folder that holds something else, sides that
-            do not fit each other, nobody held out, a bound on a figure that does not exist.
+        MedaugError: anything the user can correct: a folder that holds something else, slices that
+            do not fit each other, no patient held out, a bound on a figure that does not exist.
     """
     started = time.monotonic()
-    out, wanted = Path(out), chosen(families)
-    _free(out)
-    asked = _path(run), _path(synthetic), _path(against)
-    setting = settle(*asked, n, seed, uncertainty, config or EvaluateConfig(), device)
-    table = _downstream(_path(downstream))
+    out, parts = Path(out), chosen(families)
+    _check_free(out)
+    sides = _path(run), _path(synthetic), _path(against)
+    setting = open_setting(*sides, n, seed, uncertainty, config or EvaluateConfig(), device)
+    study = _study(_path(downstream))
     facts = {
         **setting.about(),
         "versions": {"medaug": medaug.__version__, "torch": version("torch")},
-        "reproduce": _command(setting, asked, n, uncertainty, families, downstream),
+        "reproduce": _command(setting, sides, n, uncertainty, families, downstream),
     }
     with exclusive(out):
         remove_parts(out)
         write_json(out / "run.json", saved_parts.as_json({"command": "evaluate", **facts}))
-        measured, shown = _measured(setting, wanted, out / "parts")
+        # measure what is missing, then hold the figures to their bounds
+        measured, slices = _measured(setting, parts, out / "parts")
         bounds = setting.config.bounds
         check_bounds(measured, bounds)
         final = [held_to(family, bounds) for family in measured]
         verdicts: dict[str, Verdict] = {family.name: of_family(family) for family in final}
         whole = of_all(verdicts)
+        # write both files
         content = saved_parts.as_json(
             {
                 "schema": SCHEMA,
@@ -186,12 +191,11 @@ def evaluate(
                     for family in final
                     for figure in family.figures
                 ],
-                "downstream": table,
+                "downstream": study,
                 **facts,
             }
         )
-        training = training_curves(setting.run)
-        page = render(content, final, shown.pictures, training)
+        page = render(content, final, slices.pictures, training_curves(setting.run))
         write_json(out / "report.json", content)
         write_bytes(out / "index.html", page.encode())
     seconds = time.monotonic() - started
@@ -199,10 +203,10 @@ def evaluate(
 
 
 def _measured(
-    setting: Setting, wanted: Mapping[str, Measure], folder: Path
+    setting: Setting, parts: Mapping[str, Measure], folder: Path
 ) -> tuple[list[Family], Family]:
-    """What each part found, now or earlier, and the pictures of the slices themselves."""
-    found = {name: saved_parts.load(folder, name, setting.key) for name in (OVERVIEW, *wanted)}
+    """Measure the parts that are not saved yet; all of them, and the pictures of the slices."""
+    found = {name: saved_parts.load(folder, name, setting.key) for name in (OVERVIEW, *parts)}
     missing = [name for name, family in found.items() if family is None]
     if missing:
         subject = Subject(gather(setting, folder), setting, folder / "features")
@@ -211,16 +215,20 @@ def _measured(
                 if name == OVERVIEW:
                     family = Family(cast(FamilyName, OVERVIEW), [], overview(subject.evidence))
                 else:
-                    family = wanted[name](subject)
+                    family = parts[name](subject)
                 saved_parts.save(folder, name, setting.key, family)
                 found[name] = family
                 bar.advance(note=name)
     ready = {name: family for name, family in found.items() if family is not None}
-    return [ready[name] for name in wanted], ready[OVERVIEW]
+    return [ready[name] for name in parts], ready[OVERVIEW]
 
 
 def gather(setting: Setting, scratch: Path) -> Evidence:
-    """The slices of both sides in memory, at most ``config.slices`` of each kind.
+    """Read the slices of both sides into memory, at most ``config.slices`` of each kind.
+
+    Args:
+        setting: where they come from.
+        scratch: folder for slices drawn from a run, kept until the next call.
 
     Raises:
         DataError, CacheError: slices that do not fit, or none.
@@ -243,7 +251,7 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _free(out: Path) -> None:
+def _check_free(out: Path) -> None:
     """Refuse a folder that holds anything but a report.
 
     Raises:
@@ -263,11 +271,11 @@ def _free(out: Path) -> None:
         raise OutputError(f"{out}: holds {first}, which is no report; choose a new or empty folder")
 
 
-def _downstream(path: Path | None) -> Any:
-    """The table of a study by ``medaug downstream``, as plain values.
+def _study(path: Path | None) -> Any:
+    """Read the table of a study by ``medaug downstream`` as plain values.
 
     Raises:
-        DataError: no such file, or something else.
+        DataError: no such file, or not such a table.
     """
     if path is None:
         return None
@@ -278,7 +286,7 @@ def _downstream(path: Path | None) -> Any:
 
 def _command(
     setting: Setting,
-    asked: tuple[Path | None, Path | None, Path | None],
+    sides: tuple[Path | None, Path | None, Path | None],
     n: int,
     uncertainty: int,
     families: Sequence[str] | None,
@@ -288,7 +296,7 @@ def _command(
 
     Folders are words in capitals: they are the user's, and may be named after patients.
     """
-    run, synthetic, _ = asked
+    run, synthetic, _ = sides
     words = ["medaug", "evaluate", "--out", "OUT"]
     words += ["--run", "RUN"] if run else []
     words += ["--synthetic", "SYNTHETIC"] if synthetic else []
@@ -303,6 +311,6 @@ def _command(
         if key != "bounds":
             words += ["--set", f"evaluate.{key}={json.dumps(value)}"]
     for name, bound in setting.config.bounds.items():
-        told = None if bound is None else bound.model_dump(exclude_unset=True)
-        words += ["--set", f"evaluate.bounds.{name}={json.dumps(told)}"]
+        value = None if bound is None else bound.model_dump(exclude_unset=True)
+        words += ["--set", f"evaluate.bounds.{name}={json.dumps(value)}"]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""What each part of an evaluation found, kept on disk, so that a kill loses at most one part.
+"""Save the finished parts of an evaluation, so that a kill loses at most one part.
 
 parts/fidelity.json    figures, curves, details; written last
 parts/fidelity.npz     its pictures
@@ -29,7 +29,7 @@ VERSION = 2
 
 
 def as_json(value: Any) -> Any:
-    """``value`` as strict JSON knows it: what is not finite is null, arrays are lists."""
+    """Convert to what strict JSON allows: what is not finite is null, arrays are lists."""
     if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, Mapping):
@@ -46,7 +46,10 @@ def as_json(value: Any) -> Any:
 
 
 def save(folder: Path, name: str, key: str, family: Family) -> None:
-    """Keep ``family``, the answer to ``key``, as the part ``name``; whole or not at all."""
+    """Save ``family`` as the part ``name``, whole or not at all.
+
+    ``key`` is a hash of what it was measured on, without which it is not loaded again.
+    """
     arrays = {
         f"{p}-{r}-{c}": cell
         for p, picture in enumerate(family.pictures)
@@ -82,7 +85,7 @@ def save(folder: Path, name: str, key: str, family: Family) -> None:
 
 
 def load(folder: Path, name: str, key: str) -> Family | None:
-    """The part ``name``, or None where there is none that answers ``key``."""
+    """Load the part ``name``, or None where none was measured on what ``key`` says."""
     try:
         content = unsealed(parse_json((folder / f"{name}.json").read_text()))
         if content["version"] != VERSION or content["key"] != key:

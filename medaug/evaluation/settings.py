@@ -10,7 +10,7 @@ from medaug.core.config import _Section, validated
 
 
 class BoundConfig(_Section):
-    """What a figure of the report must keep; what is not set stays as it is by default."""
+    """A bound on a figure of the report; what is not set stays as it is by default."""
 
     least: float | None = None
     most: float | None = None
@@ -18,19 +18,25 @@ class BoundConfig(_Section):
 
 
 class EvaluateConfig(_Section):
-    """What a report is measured on, and which bounds it is held to; see ``docs/evaluation.md``."""
+    """What a report is measured on, and the bounds on its figures."""
 
-    slices: int = Field(5000, ge=10, description="at most this many of each kind are measured")
-    window_hu: tuple[float, float] | None = Field(None, description="None: that of the training")
-    labels: list[str] | None = Field(None, description="None: all that both sides have")
+    slices: int = Field(5000, ge=10, description="slices of each kind that are measured, at most")
+    window_hu: tuple[float, float] | None = Field(
+        None, description="(low, high); None: that of the training"
+    )
+    labels: list[str] | None = Field(
+        None, description="names of those that count; None: all that both sides have"
+    )
     min_label_pixels: int | None = Field(
-        None, ge=0, description="of a real slice that counts; None: as in training; 0: every slice"
+        None,
+        ge=0,
+        description="label pixels a real slice must show; None: as in training; 0: take all",
     )
     extractors: list[Path] = Field(
         default_factory=list, description="TorchScript files of further feature spaces"
     )
     bounds: dict[str, BoundConfig | None] = Field(
-        default_factory=dict, description="by name of the figure; null takes the bound away"
+        default_factory=dict, description="by name of the figure; null removes the bound"
     )
 
     @field_validator("bounds", mode="before")
@@ -55,10 +61,10 @@ def _bounds(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def resolve_evaluate(asked: Mapping[str, Any]) -> EvaluateConfig:
-    """A report's settings from plain values; an unknown key suggests the nearest known.
+def resolve_evaluate(values: Mapping[str, Any]) -> EvaluateConfig:
+    """Check a report's settings; an unknown key suggests the nearest known.
 
     Raises:
         ConfigError: an unknown key, or a value that is not accepted.
     """
-    return validated(EvaluateConfig, asked, "evaluate.")
+    return validated(EvaluateConfig, values, "evaluate.")

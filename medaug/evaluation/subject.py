@@ -1,4 +1,4 @@
-"""What a report is to be about, settled before anything is read, drawn or written."""
+"""Find what a report compares, before anything is read, drawn or written."""
 
 import hashlib
 import json
@@ -12,11 +12,13 @@ import medaug
 from medaug.core.errors import ConfigError, DataError, RunError
 from medaug.core.modality import Modality, modality_of
 from medaug.data.cache.prepare import SliceCache
+from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.settings import EvaluateConfig
 from medaug.evaluation.slices import from_folder
+from medaug.evaluation.slices.evidence import Evidence
 from medaug.evaluation.slices.foreign import open_foreign
 from medaug.evaluation.slices.from_run import open_run
-from medaug.evaluation.slices.seen import Exposure, exposure
+from medaug.evaluation.slices.seen import Exposure, Seen, exposure
 from medaug.evaluation.slices.synthetic import Frame, Synthetic
 from medaug.synthesis.generator import Generator
 from medaug.training.run import trained_on, weights_path
@@ -27,13 +29,13 @@ class Setting:
     """Synthetic slices, real ones, and how they are compared.
 
     Attributes:
-        synthetic: what is judged.
+        synthetic: the slices that are evaluated.
         cache: the real slices.
         frame: what both share.
         labels: the labels that count.
-        exposure: the scans that whatever drew the slices was trained on.
-        config: cap and bounds.
-        seed: of every draw in the evaluation.
+        exposure: the scans that the generator of the slices was trained on.
+        config: limits and bounds.
+        seed: of all random draws in the evaluation.
         run: the run folder, for its training curves and its generator, or None.
         device: where networks compute.
     """
@@ -50,9 +52,9 @@ class Setting:
 
     @cached_property
     def key(self) -> str:
-        """A hash of all that the figures depend on; bounds are not among it."""
+        """A hash of all that the figures depend on; not of the bounds."""
         frame = self.frame
-        asked = {
+        facts = {
             "medaug": medaug.__version__,
             "synthetic": self.synthetic.fingerprint,
             "cache": self.cache.fingerprint,
@@ -66,16 +68,10 @@ class Setting:
             "seen": [case.image_sha256 for case in self.exposure.cases],
             "unknown": list(self.exposure.unknown),
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-    def generator(self) -> Generator | None:
-        """The run's generator, or None without a run."""
-        if self.run is None:
-            return None
-        return Generator.from_pretrained(self.run, self.device)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
-        """Plain values that say what was compared, by fingerprints: folders may name patients."""
+        """What is compared, as plain values; by fingerprints, since folders may name patients."""
         cache, frame = self.cache, self.frame
         return {
             "judged": {"what": self.synthetic.what, **self.synthetic.facts},
@@ -116,7 +112,39 @@ def _digest(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def settle(
+@dataclass
+class Subject:
+    """What the parts of a report share; what is costly is made when the first of them needs it.
+
+    Attributes:
+        evidence: the slices in memory.
+        setting: where they come from.
+        folder: where features are kept between calls, or None.
+    """
+
+    evidence: Evidence
+    setting: Setting
+    folder: Path | None = None
+
+    @cached_property
+    def generator(self) -> Generator | None:
+        """Of the run, or None where only a folder was given."""
+        run = self.setting.run
+        return None if run is None else Generator.from_pretrained(run, self.setting.device)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The slices among which copies are sought."""
+        return self.setting.exposure.slices(self.evidence.window_hu)
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """The feature spaces, whose encoder is trained on the training slices."""
+        config = self.setting.config
+        return spaces_of(self.evidence, self.folder, config.extractors, most=config.slices)
+
+
+def open_setting(
     run: Path | None,
     synthetic: Path | None,
     against: Path | None,
@@ -126,10 +154,20 @@ def settle(
     config: EvaluateConfig,
     device: str,
 ) -> Setting:
-    """Find both sides and what they share.
+    """Find the synthetic and the real slices, and what they share.
+
+    Args:
+        run: a run folder or weight file, or None.
+        synthetic: a folder of synthetic slices, or None for samples of the run.
+        against: a slice cache, or None for that of the run.
+        n: number of samples drawn from a run.
+        seed: of all random draws.
+        uncertainty: alternatives of each sample drawn from a run.
+        config: limits, window, labels and bounds.
+        device: where networks compute.
 
     Raises:
-        ConfigError: neither a run nor a folder, nothing to hold it against, or labels that the
+        ConfigError: neither a run nor a folder, nothing to compare it with, or labels that the
             two sides do not share.
         MedaugError: a side that cannot be used.
     """
@@ -147,7 +185,7 @@ def settle(
     elif from_folder.looks_like(synthetic):
         found = from_folder.open_synthesised(synthetic)
         if run is not None:
-            _drew(run, found, device)
+            _check_weights(run, found, device)
     else:
         found = open_foreign(synthetic, cache.labels)
     modality = modality_of(cache.modality)
@@ -165,8 +203,8 @@ def settle(
     return Setting(found, cache, frame, labels, exposure(cache, run), config, seed, run, device)
 
 
-def _drew(run: Path, found: Synthetic, device: str) -> None:
-    """Refuse a run that did not draw the samples, or has been trained on since.
+def _check_weights(run: Path, found: Synthetic, device: str) -> None:
+    """Refuse a run that did not make the samples, or has been trained further since.
 
     Raises:
         ConfigError: its weights are not those that the folder names.
@@ -206,11 +244,11 @@ def _cache(run: Path | None, against: Path | None) -> SliceCache:
 
 
 def _labels(
-    asked: Sequence[str] | None, masks: Mapping[str, int], cache: SliceCache
+    requested: Sequence[str] | None, masks: Mapping[str, int], cache: SliceCache
 ) -> Sequence[str]:
-    """The labels that count: those asked for, those that both sides have, or all of the cache."""
-    if asked is not None:
-        return list(asked)
+    """The labels that count: those requested, those that both sides have, or all of the cache."""
+    if requested is not None:
+        return list(requested)
     if not masks:
         return list(cache.labels)
     shared = [name for name in cache.labels if name in masks]

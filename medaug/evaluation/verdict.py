@@ -1,4 +1,4 @@
-"""What a report says in the end: which bounds hold, part by part and in all, as words and JSON."""
+"""Decide which bounds hold, for each part and for the whole report, and say so in words."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ UNMEASURED = "Nothing could be measured."
 
 @dataclass(frozen=True)
 class Verdict:
-    """One part's, or the whole report's.
+    """The verdict on one part, or on the whole report.
 
     Attributes:
         passed: whether all bounds hold; None where no figure has one.
@@ -35,7 +35,7 @@ class Verdict:
 
 
 def held_to(family: Family, bounds: Mapping[str, BoundConfig | None]) -> Family:
-    """``family`` with the bounds that the user set in the place of its own."""
+    """Replace the bounds of a family's figures by those that the user set."""
     figures = [
         replace(figure, bound=_bound(figure, bounds[figure.name]))
         if figure.name in bounds
@@ -45,13 +45,13 @@ def held_to(family: Family, bounds: Mapping[str, BoundConfig | None]) -> Family:
     return replace(family, figures=figures)
 
 
-def _bound(figure: Figure, asked: BoundConfig | None) -> Bound | None:
-    if asked is None:
+def _bound(figure: Figure, config: BoundConfig | None) -> Bound | None:
+    if config is None:
         return None
     own = figure.bound or Bound()
-    base = own if asked.of in (None, own.of) else Bound()
-    told = {name: getattr(asked, name) for name in asked.model_fields_set}
-    return replace(base, **{name: v for name, v in told.items() if (name, v) != ("of", None)})
+    base = own if config.of in (None, own.of) else Bound()
+    fields = {name: getattr(config, name) for name in config.model_fields_set}
+    return replace(base, **{name: v for name, v in fields.items() if (name, v) != ("of", None)})
 
 
 def check_bounds(families: Sequence[Family], bounds: Mapping[str, BoundConfig | None]) -> None:
@@ -72,13 +72,13 @@ def check_bounds(families: Sequence[Family], bounds: Mapping[str, BoundConfig | 
 
 
 def of_family(family: Family) -> Verdict:
-    """The verdict on one part."""
+    """Decide on one part."""
     bounded = [figure for figure in family.figures if figure.bound is not None]
     failed = [figure.name for figure in family.failed]
     if not family.figures:
         return Verdict(None, UNMEASURED, [])
     if not bounded:
-        return Verdict(None, "Told only: no figure of this part has a bound.", [])
+        return Verdict(None, "No figure of this part has a bound.", [])
     if not failed:
         said = {1: "Its one bound holds.", 2: "Both bounds hold."}
         return Verdict(True, said.get(len(bounded), f"All {len(bounded)} bounds hold."), [])
@@ -88,7 +88,7 @@ def of_family(family: Family) -> Verdict:
 
 
 def of_all(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on the report, from those on its parts."""
+    """Decide on the report, from the verdicts on its parts."""
     failed = [name for name, verdict in verdicts.items() if verdict.passed is False]
     passed = [name for name, verdict in verdicts.items() if verdict.passed]
     figures = [figure for verdict in verdicts.values() for figure in verdict.failed]
@@ -106,7 +106,7 @@ ACRONYMS = {"mmd": "MMD", "hu": "HU", "auc": "AUC", "kid": "KID", "ssim": "SSIM"
 
 
 def title(name: str) -> str:
-    """``fidelity.frechet.random_convolutions`` as ``Frechet, random convolutions``."""
+    """Write ``fidelity.frechet.random_convolutions`` as ``Frechet, random convolutions``."""
     parts = name.split(".")[1:] or [name]
     words = [
         " ".join(ACRONYMS.get(word, word) for word in part.replace("_", " ").split())
@@ -117,5 +117,5 @@ def title(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
+    """Join names as ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))

@@ -22,10 +22,11 @@ from results import Claim, Measured, Setup
 from medaug.core.seeds import generator
 from medaug.data.cache.prepare import CacheSettings, SliceCache
 from medaug.data.feed.warp import field, warp, warp_ids
-from medaug.evaluation.families import FAMILIES, Subject
+from medaug.evaluation.families import FAMILIES
 from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluation.slices.seen import Seen
+from medaug.evaluation.subject import Subject
 
 N, QUICK = 5000, 300
 SIZE = 128

@@ -25,14 +25,14 @@ from medaug.data.feed.tissues import tissues
 from medaug.evaluation import evaluate
 from medaug.evaluation.downstream.running import run as run_study
 from medaug.evaluation.downstream.settings import resolve_study
-from medaug.evaluation.families import FAMILIES, Subject, anatomy, appearance, privacy
+from medaug.evaluation.families import FAMILIES, anatomy, appearance, privacy
 from medaug.evaluation.families.anatomy import altered, witness
 from medaug.evaluation.features.texture import Texture
 from medaug.evaluation.figures import Family
 from medaug.evaluation.metrics.copies import planted
 from medaug.evaluation.settings import EvaluateConfig
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
-from medaug.evaluation.subject import settle
+from medaug.evaluation.subject import Subject, open_setting
 from medaug.synthesis.filter import Filter, open_filter
 from medaug.synthesis.filter.settings import resolve_filter
 from medaug.synthesis.generator import Generator
@@ -216,7 +216,7 @@ def test_words_and_figures_are_in_its_unit(cache: SliceCache, tmp_path: Path) ->
     assert not re.search(r"\bHU\b", page.replace("window_hu", ""))
     (folder / "dataset.json").write_text(json.dumps({**about, "channel_names": {"0": "CT"}}))
     with pytest.raises(ConfigError, match=r"CT, and .* holds MR; hold them against slices of CT"):
-        settle(None, folder, cache.path, 4, 0, 2, EvaluateConfig(), "cpu")
+        open_setting(None, folder, cache.path, 4, 0, 2, EvaluateConfig(), "cpu")
 
 
 def test_suspected_copies_are_as_far_in_its_unit(sets: tuple[SliceSet, SliceSet]) -> None:
@@ -237,7 +237,7 @@ def test_values_of_another_scale_and_windows_in_hu_are_refused(
         evaluate(tmp_path / "report", synthetic=tmp_path, against=cache.path, families=["fidelity"])
     config = EvaluateConfig(window_hu=(-160, 240))
     with pytest.raises(ConfigError, match=r"MR slices are in thousandths; give two values from 0"):
-        settle(None, tmp_path, cache.path, 4, 0, 2, config, "cpu")
+        open_setting(None, tmp_path, cache.path, 4, 0, 2, config, "cpu")
 
 
 def test_what_is_planted_and_learned_from_weighs_as_much_as_in_ct() -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from medaug.core.errors import CacheError, ConfigError, DataError, OutputError
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.evaluation import evaluate, saved_parts
-from medaug.evaluation.families import FAMILIES, Subject
+from medaug.evaluation.families import FAMILIES
 from medaug.evaluation.report import SCHEMA, gather, plan
 from medaug.evaluation.settings import resolve_evaluate
-from medaug.evaluation.subject import settle
+from medaug.evaluation.subject import Subject, open_setting
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from tests.conftest import Medaug
@@ -73,7 +73,7 @@ def test_our_own_folder_is_read_as_it_was_drawn(
 def test_a_run_is_drawn_the_same_as_its_folder(
     made: Path, tiny_run: Path, phantom_cache: Path, tmp_path: Path
 ) -> None:
-    ours = settle(tiny_run, None, None, 20, 0, 3, resolve_evaluate({}), "cpu")
+    ours = open_setting(tiny_run, None, None, 20, 0, 3, resolve_evaluate({}), "cpu")
     assert ours.cache.path == phantom_cache
     drawn, read = (
         gather(s, tmp_path / str(i)).synthetic
@@ -92,7 +92,7 @@ def test_stacks_give_several_slices_a_case(
     generator = Generator.from_pretrained(tiny_run, "cpu")
     synthesize(generator, 2, folder, uncertainty=0, stack=4)
     config = resolve_evaluate({"min_label_pixels": 0})
-    setting = settle(None, folder, phantom_cache, 1, 0, 0, config, "cpu")
+    setting = open_setting(None, folder, phantom_cache, 1, 0, 0, config, "cpu")
     slices = gather(setting, tmp_path / "kept").synthetic
     assert slices.cases == ["syn_000000"] * 4 + ["syn_000001"] * 4
     assert slices.heights.tolist() == [0, 1, 2, 3] * 2

@@ -98,7 +98,7 @@ def test_the_verdict_comes_first_and_each_part_has_its_own(page: Path) -> None:
     assert "1 of 2 bounds fails: Auc" not in text  # acronyms are written as such
     assert "1 of 2 bounds fails: AUC." in text
     assert "Both bounds hold." in text
-    assert "Told only: no figure of this part has a bound." in text
+    assert "No figure of this part has a bound." in text
     assert "Not measured in this report: diversity and uncertainty." in text
     assert text.index('id="privacy.auc"') < text.index('id="privacy.closer_to_training"')
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from medaug.data.cache.prepare import SliceCache
 from medaug.evaluation.settings import resolve_evaluate
-from medaug.evaluation.subject import Setting, settle
+from medaug.evaluation.subject import Setting, open_setting
 
 
 def settled(synthetic: Path | None, against: Path | None, run: Path | None = None) -> Setting:
-    return settle(run, synthetic, against, 12, 0, 2, resolve_evaluate({}), "cpu")
+    return open_setting(run, synthetic, against, 12, 0, 2, resolve_evaluate({}), "cpu")
 
 
 def nifti(path: Path, array: np.ndarray, mm: tuple[float, float, float]) -> None:

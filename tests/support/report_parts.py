@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from medaug.evaluation.families import Subject
 from medaug.evaluation.figures import Bound, Curve, Family, Figure
 from medaug.evaluation.metrics.distances import frechet
 from medaug.evaluation.slices.evidence import SliceSet
+from medaug.evaluation.subject import Subject
 from medaug.runtime.pictures import Picture, grey, shaded
 
 

@@ -1,60 +1,22 @@
-"""The parts of an evaluation by name, and what each is given.
+"""List the parts of a report by name.
 
-A part is wired in by one small function of a ``Subject``, which imports its module when it is asked
-for, and by its row in ``FAMILIES``.
+A part is one small function of a ``Subject``, which imports its module when it is called, and one
+row in ``FAMILIES``.
 """
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 
 from medaug.core.errors import ConfigError
-from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.figures import Family
-from medaug.evaluation.slices.evidence import Evidence
-from medaug.evaluation.slices.seen import Seen
-from medaug.evaluation.subject import Setting
-from medaug.synthesis.generator import Generator
-
-
-@dataclass
-class Subject:
-    """What the parts share; what is costly is made once, when the first of them asks.
-
-    Attributes:
-        evidence: the slices in memory.
-        setting: where they come from: the cache, and the run where there is one.
-        folder: where features are kept between calls, or None.
-    """
-
-    evidence: Evidence
-    setting: Setting
-    folder: Path | None = None
-
-    @cached_property
-    def generator(self) -> Generator | None:
-        """Of the run, or None where only a folder was given."""
-        return self.setting.generator()
-
-    @cached_property
-    def seen(self) -> Seen:
-        """What copies are sought among."""
-        return self.setting.exposure.slices(self.evidence.window_hu)
-
-    @cached_property
-    def spaces(self) -> Spaces:
-        """The feature spaces, whose encoder is trained on the training slices."""
-        config = self.setting.config
-        return spaces_of(self.evidence, self.folder, config.extractors, most=config.slices)
-
+from medaug.evaluation.subject import Subject
 
 Measure = Callable[[Subject], Family]
 
 
 def _fidelity(subject: Subject) -> Family:
-    """Whether slices look like those of patients that the generator has not seen."""
+    """Measure whether slices look like those of patients that the generator has not seen."""
     from medaug.evaluation.families.appearance import figures
     from medaug.evaluation.families.fidelity import measure
 
@@ -69,21 +31,21 @@ def _fidelity(subject: Subject) -> Family:
 
 
 def _diversity(subject: Subject) -> Family:
-    """Whether slices differ from each other as real ones do."""
+    """Measure whether slices differ from each other as real ones do."""
     from medaug.evaluation.families.diversity import measure
 
     return measure(subject.evidence, subject.spaces)
 
 
 def _anatomy(subject: Subject) -> Family:
-    """Form, place and HU of the masks, and whether a segmenter finds them."""
+    """Measure form, place and HU of the masks, and whether a segmenter finds them."""
     from medaug.evaluation.families.anatomy import measure
 
     return measure(subject.evidence)
 
 
 def _privacy(subject: Subject) -> Family:
-    """Distances to training and held-out slices, membership, copies."""
+    """Measure distances to training and held-out slices, membership, copies."""
     from medaug.evaluation.families.membership import Loss, loss_of
     from medaug.evaluation.families.privacy import measure
 
@@ -99,15 +61,13 @@ def _privacy(subject: Subject) -> Family:
 
 
 def _uncertainty(subject: Subject) -> Family:
-    """Whether the spread of alternatives is that of the error, on held-out slices."""
+    """Measure whether the spread of alternatives is that of the error, on held-out slices."""
     from medaug.evaluation.families.uncertainty import measure
     from medaug.evaluation.slices.alternatives import alternatives_of
 
     evidence, generator = subject.evidence, subject.generator
     if generator is None:
-        return measure(
-            evidence, "A folder alone has no model that could be asked about real slices."
-        )
+        return measure(evidence, "A folder alone has no model to draw alternatives of real slices.")
     return measure(evidence, alternatives_of(generator, evidence.heldout, seed=evidence.seed))
 
 
@@ -122,7 +82,7 @@ FAMILIES: dict[str, Measure] = {
 
 
 def chosen(names: Sequence[str] | None) -> dict[str, Measure]:
-    """The parts called ``names``, or all, in the order of the page.
+    """Look up the parts called ``names``, or all, in the order of the page.
 
     Raises:
         ConfigError: a name that is not known.

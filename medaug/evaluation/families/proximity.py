@@ -87,13 +87,13 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
     everything = np.arange(len(synthetic)), np.arange(p), np.arange(q)
     draws = _draws(synthetic, p, q, evidence.seed)
     figures = []
-    for (what, sentence, unit, statistic), beside in zip(statistics, real, strict=True):
+    for (what, sentence, unit, statistic), real_value in zip(statistics, real, strict=True):
         low, high = np.quantile([statistic(*draw) for draw in draws], [0.025, 0.975])
         figures.append(
             Figure(
                 f"privacy.{what}.{name}",
                 statistic(*everything),
-                beside,
+                real_value,
                 sentence,
                 len(synthetic),
                 len(train) + len(heldout),

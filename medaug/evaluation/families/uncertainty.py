@@ -130,8 +130,8 @@ def _energies(part: Alternatives) -> dict[str, Values]:
         return found
     for name, label in part.real.names.items():
         energy, single = np.full((2, len(part.real)), np.nan)
-        for i, (drawn, given) in enumerate(zip(part.labels, part.real.labels, strict=True)):
-            votes, real = drawn.reshape(len(drawn), -1) == label, given.ravel() == label
+        for i, (maps, given) in enumerate(zip(part.labels, part.real.labels, strict=True)):
+            votes, real = maps.reshape(len(maps), -1) == label, given.ravel() == label
             if votes.any() or real.any():
                 energy[i] = energy_distance(votes, real[None])
                 single[i] = energy_distance(votes[:1], real[None])
@@ -151,8 +151,8 @@ def _calibrated(part: Alternatives, seed: int, bounds: Mapping[str, Bound]) -> l
         return made
     for name, label in part.real.names.items():
         gap, count = np.zeros((len(part.real), BINS)), np.zeros(len(part.real))
-        for i, (drawn, given) in enumerate(zip(part.labels, part.real.labels, strict=True)):
-            votes, real = drawn == label, given == label
+        for i, (maps, given) in enumerate(zip(part.labels, part.real.labels, strict=True)):
+            votes, real = maps == label, given == label
             near = votes.any(0) | real
             gap[i] = gaps(votes[:, near].mean(0), real[near])
             count[i] = near.sum()

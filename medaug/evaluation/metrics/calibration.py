@@ -47,7 +47,7 @@ def gaps(probability: Values, true: Flags, bins: int = BINS) -> Values:
     return np.asarray(said - was, np.float64)
 
 
-def energy_distance(drawn: Flags, real: Flags) -> float:
+def energy_distance(votes: Flags, real: Flags) -> float:
     """Squared generalised energy distance of masks (k, m) and (r, m), Kohl et al. 2018.
 
         2 E d(S, Y) - E d(S, S') - E d(Y, Y'),   d = 1 - intersection over union
@@ -55,7 +55,7 @@ def energy_distance(drawn: Flags, real: Flags) -> float:
     over all pairs, each with itself included; two empty masks are equal, d = 0.
     """
     return float(
-        2 * _apart(drawn, real).mean() - _apart(drawn, drawn).mean() - _apart(real, real).mean()
+        2 * _apart(votes, real).mean() - _apart(votes, votes).mean() - _apart(real, real).mean()
     )
 
 

@@ -1,4 +1,4 @@
-"""Nearest real slices of other slices, patient by patient, and what their distances say.
+"""Find the nearest real slices of other slices, patient by patient, and compare distances.
 
 Distances are root mean squares over features, in float64.  Slices of one patient are alike, so a
 set of references is as large as its patients are many: where training and held-out patients differ
@@ -36,10 +36,10 @@ def by_case(a: Tensor, b: Tensor, cases: Sequence[str], own: Sequence[str] | Non
     """Distance of each row of ``a`` (n, d) to the nearest row of ``b`` (m, d) in each case.
 
     Args:
-        a: features asked about.
+        a: features (n, d).
         b: references.
-        cases: whose each reference is, (m,).
-        own: whose each row of ``a`` is; its own case is left out, as infinity.
+        cases: case of each reference, (m,).
+        own: case of each row of ``a``, which is left out, as infinity.
 
     Returns:
         (n, different cases), cases in alphabetical order.

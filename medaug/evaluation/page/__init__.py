@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs no other: verdict first, then what it rests on.
+"""Render the report as one HTML file that needs no other: verdict first, then the figures.
 
-Nothing in it comes from outside: style and pictures are inside, there is no script, and a content
-security policy forbids every request.
+Style and pictures are inside, there is no script, and a content security policy forbids every
+request.
 """
 
 import shlex
@@ -28,11 +28,11 @@ def render(
     pictures: Sequence[Picture] = (),
     training: Sequence[Curve] = (),
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         content: of ``report.json``.
-        families: the parts, with their bounds as they were held to.
+        families: the parts, their figures with the bounds that decided the verdict.
         pictures: of the slices themselves.
         training: curves of the run.
     """

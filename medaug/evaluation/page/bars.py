@@ -1,4 +1,4 @@
-"""A figure as two bars on one scale, the synthetic value above the real one, as inline SVG."""
+"""Draw a figure as two bars on one scale, synthetic above real, as inline SVG."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 400.0, 14.0
 
 
 def figure_bars(figure: Figure) -> dict[str, Markup]:
-    """The bars ``synthetic`` and ``real`` of a figure; the accepted range lies behind both."""
+    """Draw the bars ``synthetic`` and ``real`` of a figure, before the range that passes."""
     least, most = accepted(figure)
     shown = [figure.value, figure.real, figure.low, figure.high, least, most]
     known = [value for value in shown if value is not None and math.isfinite(value)]
@@ -51,7 +51,7 @@ def figure_bars(figure: Figure) -> dict[str, Markup]:
 
 
 def accepted(figure: Figure) -> tuple[float | None, float | None]:
-    """The least and the most that the value itself may be, from a bound of whatever kind."""
+    """The least and the most that the value itself may be, from a bound of any kind."""
     bound = figure.bound
     if bound is None:
         return None, None

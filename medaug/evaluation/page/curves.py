@@ -1,4 +1,4 @@
-"""Curves and point clouds as inline SVG: axes at round numbers, a colour and a dash a line."""
+"""Draw curves and point clouds as inline SVG, with round ticks and a colour and dash a line."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from medaug.evaluation.page.words import number
 WIDTH, HEIGHT = 340.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 10.0, 44.0
 LINES = 6
-"""How many colours there are; more lines take them again with other dashes."""
+"""Number of colours; further lines take them again with other dashes."""
 
 
 def curve_svg(curve: Curve) -> Markup:
-    """Lines over a growing x; what has an x that falls somewhere is a cloud of points."""
+    """Draw a line where its x grows throughout, and a cloud of points where it does not."""
     points = {
         name: [
             (float(x), float(y)) for x, y in zip(xs, ys, strict=True) if _finite(x) and _finite(y)
@@ -32,23 +32,23 @@ def curve_svg(curve: Curve) -> Markup:
         across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
 
-    drawn = []
+    parts = []
     for tick in x_ticks:
         across, _ = at(tick, y0)
-        drawn.append(
+        parts.append(
             f'<line class="grid" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP:g}" '
             f'y2="{HEIGHT - BOTTOM:g}"/><text class="tick" x="{across:.1f}" '
             f'y="{HEIGHT - BOTTOM + 18:g}" text-anchor="middle">{escape(short(tick))}</text>'
         )
     for tick in y_ticks:
         _, down = at(x0, tick)
-        drawn.append(
+        parts.append(
             f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{down:.1f}" '
             f'y2="{down:.1f}"/><text class="tick" x="{LEFT - 6:g}" y="{down + 4:.1f}" '
             f'text-anchor="end">{escape(short(tick))}</text>'
         )
     middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    drawn.append(
+    parts.append(
         f'<text class="axis" x="{middle_x:g}" y="{HEIGHT - 6:g}" text-anchor="middle">'
         f"{escape(curve.x)}</text>"
         f'<text class="axis" transform="translate(11 {middle_y:g}) rotate(-90)" '
@@ -60,14 +60,14 @@ def curve_svg(curve: Curve) -> Markup:
         spots = [at(*point) for point in line]
         cloud = any(b[0] < a[0] for a, b in pairwise(line))
         if cloud or len(line) == 1:
-            drawn.append(
+            parts.append(
                 f'<g class="cloud {kind}">'
                 + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.9"/>' for x, y in spots)
                 + "</g>"
             )
         else:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-            drawn.append(f'<polyline class="curve {kind}" points="{path}"/>')
+            parts.append(f'<polyline class="curve {kind}" points="{path}"/>')
         shape = '<circle cx="8" cy="5" r="4"/>' if cloud else '<line x1="0" x2="16" y1="5" y2="5"/>'
         keys.append(
             f'<li><svg class="key {"cloud" if cloud else "curve"} {kind}" viewBox="0 0 16 10" '
@@ -77,22 +77,22 @@ def curve_svg(curve: Curve) -> Markup:
         f"{name} from {number(low)} to {number(high)}"
         for name, low, high in ((curve.x or "x", x0, x1), (curve.y or "y", y0, y1))
     ]
-    told = f"{curve.title}: {', '.join(points)}; {', '.join(spans)}"
+    label = f"{curve.title}: {', '.join(points)}; {', '.join(spans)}"
     picture = (
         f'<svg class="plot" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
-        f'aria-label="{escape(told)}">{"".join(drawn)}</svg>'
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
     legend = f'<ul class="keys">{"".join(keys)}</ul>' if len(points) > 1 else ""
     return Markup(picture + legend)
 
 
-def axis(values: Sequence[float], wanted: int = 4) -> tuple[float, float, list[float]]:
-    """Lower end, upper end and round ticks of an axis that shows ``values``."""
+def axis(values: Sequence[float], count: int = 4) -> tuple[float, float, list[float]]:
+    """Choose lower end, upper end and about ``count`` round ticks of an axis for ``values``."""
     low, high = min(values), max(values)
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         room = abs(low) / 2 or 0.5
         low, high = low - room, high + room
-    rough = (high - low) / wanted
+    rough = (high - low) / count
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(scale * m for m in (1, 2, 2.5, 5, 10) if scale * m >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -101,7 +101,7 @@ def axis(values: Sequence[float], wanted: int = 4) -> tuple[float, float, list[f
 
 
 def short(value: float) -> str:
-    """A tick's number: 50k, 0.25, 1e-05."""
+    """Write a tick's number, as 50k, 0.25 or 1e-05."""
     if abs(value) < 1e-12:
         return "0"
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -1,4 +1,4 @@
-"""The table of ``medaug downstream`` for the page: an arm a row, each beside its rivals."""
+"""Write the table of ``medaug downstream`` for the page: an arm a row, compared with rivals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ ABSENT = "\N{EN DASH}"
 
 
 def downstream_table(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A study's rows as text.
+    """Write a study's rows as text.
 
     Args:
         content: ``rows`` and ``notes`` of a study, or None.
@@ -26,14 +26,14 @@ def downstream_table(content: Mapping[str, Any] | None) -> dict[str, Any] | None
     if content is None:
         return None
     rows = content["rows"]
-    judged = [row for row in rows if row["role"] == "synthetic" and not row["skipped"]]
-    helps = [f"{row['arm']} (N = {_n(row)})" for row in judged if row["verdict"] == "helps"]
+    ours = [row for row in rows if row["role"] == "synthetic" and not row["skipped"]]
+    helps = [f"{row['arm']} (N = {_n(row)})" for row in ours if row["verdict"] == "helps"]
     verdict = "No arm with synthetic slices is shown to help a segmenter."
     if helps:
-        verdict = f"Of {len(judged)} arms with synthetic slices, these help: {listed(helps)}."
+        verdict = f"Of {len(ours)} arms with synthetic slices, these help: {listed(helps)}."
     skipped = [f"{row['arm']}, N = {_n(row)}: {row['skipped']}" for row in rows if row["skipped"]]
     return {
-        "verdict": verdict if judged else "No arm with synthetic slices was run.",
+        "verdict": verdict if ours else "No arm with synthetic slices was run.",
         "columns": COLUMNS,
         "rows": [_cells(row) for row in rows],
         "notes": [*content["notes"], *skipped],

@@ -1,4 +1,4 @@
-"""The training curves of a run, from its ``metrics.jsonl``."""
+"""Read the training curves of a run from its ``metrics.jsonl``."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ POINTS = 200
 
 
 def training_curves(run: Path | None) -> list[Curve]:
-    """One picture of curves for each player, one line for each of its terms; empty without any."""
+    """Make one curve for each term of each player; none where there is no file."""
     if run is None or not (run / "metrics.jsonl").is_file():
         return []
     lines: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
@@ -44,7 +44,7 @@ def training_curves(run: Path | None) -> list[Curve]:
 
 
 def thinned(values: list[float]) -> list[float]:
-    """Means of equally many neighbours, at most about ``POINTS`` of them."""
+    """Average equally many neighbours, to at most about ``POINTS`` values."""
     width = -(-len(values) // POINTS)
     parts = [values[i : i + width] for i in range(0, len(values), width)]
     return [sum(part) / len(part) for part in parts]

@@ -1,4 +1,4 @@
-"""Numbers and bounds of the page in words."""
+"""Write the numbers and bounds of the page in words."""
 
 import math
 
@@ -6,7 +6,7 @@ from medaug.evaluation.figures import Figure
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Three significant digits, with the unit."""
+    """Write a number with three significant digits and its unit."""
     if value is None or math.isnan(value):
         return "not measured"
     if math.isinf(value):
@@ -22,12 +22,12 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """The 95 % interval, or nothing."""
+    """Write the 95 % interval, or nothing."""
     return "" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def bound_words(figure: Figure) -> str:
-    """What the figure must keep, and how it stands to that."""
+    """Write the bound of a figure, and the ratio or difference that it is on."""
     bound = figure.bound
     if bound is None:
         return ""
@@ -48,7 +48,7 @@ def bound_words(figure: Figure) -> str:
 
 
 def source_words(figure: Figure) -> str:
-    """What the figure was measured on."""
+    """Write what the figure was measured on."""
     said = [f"{figure.n} synthetic slices against {figure.n_real} real ones"]
     if not figure.n:
         said = [f"{figure.n_real} real slices"]

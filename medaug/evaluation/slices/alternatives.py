@@ -1,4 +1,4 @@
-"""Alternatives that a model draws for held-out slices, which they are then held against."""
+"""Draw a model's alternatives of held-out slices, to be compared with these."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from medaug.synthesis.generator import Generator
 from medaug.synthesis.sampling import STRENGTH
 
 MOST = 64
-"""Held-out slices that are asked about: about a minute on one core at 64 pixels a side."""
+"""Held-out slices used: about a minute on one core at 64 pixels a side."""
 
 
 @dataclass(frozen=True)
 class Alternatives:
-    """What a model draws for real slices that it has not seen.
+    """A model's alternatives of real slices that it has not seen.
 
     Attributes:
         images: HU int16 (n, k, y, x), k alternatives of each slice.
@@ -59,17 +59,17 @@ def alternatives_of(
     strength: float = STRENGTH,
     most: int = MOST,
 ) -> Alternatives | str:
-    """Draw them: through the encoder, or, where masks are given, other images for the same mask.
+    """Draw alternatives through the encoder, or other images for the same mask.
 
     Args:
         generator: a run; its window should be the slices'.
         heldout: real slices of patients that it has not seen.
-        k: alternatives of each, 2 and more; alternative j of the i-th slice asked about depends on
+        k: alternatives of each, 2 and more; alternative j of the i-th slice depends on
             (weights, seed, i, j) only.
         seed: of the draws.
         strength: of ``Generator.vary``; by default that of the alternatives that come with
             synthetic samples.
-        most: slices asked about, drawn by ``seed``.
+        most: slices used, drawn by ``seed``.
 
     Returns:
         The alternatives, or a sentence that says why there are none.
@@ -85,7 +85,7 @@ def alternatives_of(
         return f"The model draws {generator.size} pixels a side, the held-out slices have {side}."
     if generator.condition.dim:
         return (
-            "The model was told "
+            "The model was conditioned on "
             f"{', '.join(generator.condition.names or ('a class',))} in training, which is not "
             "known of held-out slices."
         )
@@ -96,25 +96,25 @@ def alternatives_of(
         shown = None if generator.partial and not given else heldout.labels
         if generator.drawn and not generator.partial and shown is None:
             return "The model's encoder takes masks, and the held-out slices have none."
-        drawn = [
+        pairs = [
             generator.vary(heldout.images, shown, strength, seed=seed, index=j) for j in range(k)
         ]
         how, seen = "draws of the code that the encoder gives the slice", shown is not None
     elif given:
         assert heldout.labels is not None
-        drawn = [
+        pairs = [
             (generator.redraw(heldout.labels, seed=seed, index=j, images=heldout.images), None)
             for j in range(k)
         ]
         how, seen = "other images for the slice's own mask", True
     else:
         return "The model has no encoder, so it cannot be asked about held-out slices."
-    maps = [label for _, label in drawn if label is not None]
+    maps = [label for _, label in pairs if label is not None]
     labels = (
         None if given or not maps or not _same(generator.labels, heldout) else np.stack(maps, 1)
     )
     return Alternatives(
-        np.stack([image for image, _ in drawn], 1), labels, heldout, seed, how, seen
+        np.stack([image for image, _ in pairs], 1), labels, heldout, seed, how, seen
     )
 
 

@@ -1,4 +1,4 @@
-"""The slices that a report is about, as plain arrays: synthetic, training and held-out ones."""
+"""Hold the slices of a report as plain arrays: synthetic, training and held-out ones."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from medaug.data.cache.prepare import SliceCache
 from medaug.data.feed.tissues import body
 
 ABOVE_AIR = 25
-"""By so much the body lies above the darkest pixel of a set, where air is not at its usual HU."""
+"""How far the body lies above the darkest pixel of a set whose air is not at its usual HU."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class SliceSet:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the figures are taken from.
+    """The three sets of slices that the figures compare.
 
     Attributes:
-        synthetic: what is judged.
+        synthetic: the slices that are evaluated.
         train: real slices that the generator has seen, or could have.
         heldout: real slices of patients that it cannot have seen.
         window_hu: what all three are clipped to.
-        seed: of every draw in the evaluation.
+        seed: of all random draws in the evaluation.
     """
 
     synthetic: SliceSet
@@ -115,11 +115,11 @@ def real_slices(
     labels: Sequence[str] | None = None,
     least: int = 1,
 ) -> SliceSet:
-    """The slices of a split, ``train`` or ``heldout``, that show the labels asked for.
+    """Read the slices of a split that show the given labels.
 
     Args:
         cache: real slices.
-        split: which patients.
+        split: ``train`` or ``heldout``.
         window_hu: HU outside it are clipped.
         labels: names of the labels kept, None for all of the cache; the others become background.
         least: pixels of those labels that a slice must show; 0 takes every slice.

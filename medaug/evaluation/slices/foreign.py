@@ -1,10 +1,9 @@
-"""A folder of images by any tool, with masks or without, as synthetic slices of a report.
+"""Open a folder of images by any tool, with masks or without, as synthetic slices of a report.
 
 With masks the layouts are those of `medaug.data.sources.collections`.  Without, the images are
-those of
-``imagesTr``, of ``images``, or of the folder itself.  An image may be a slice or a volume, in any
-orientation; HU are taken as they are, and so are the thousandths of MR.  Labels go by the names in
-``dataset.json``; where there is none, by the ids of the cache.
+those of ``imagesTr``, of ``images``, or of the folder itself.  An image may be a slice or a volume,
+in any orientation; HU are taken as they are, and so are the thousandths of MR.  Labels go by the
+names in ``dataset.json``; where there is none, by the ids of the cache.
 """
 
 import hashlib
@@ -44,7 +43,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 def open_foreign(folder: Path, known: Mapping[str, int]) -> Synthetic:
-    """The NIfTI images in ``folder``.
+    """Find the NIfTI images in ``folder``.
 
     Args:
         folder: the images, and their masks where there are some.

@@ -1,4 +1,4 @@
-"""The folder that ``medaug synthesize`` wrote as synthetic slices of a report."""
+"""Open a folder that ``medaug synthesize`` wrote as synthetic slices of a report."""
 
 import hashlib
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def looks_like(folder: Path) -> bool:
 
 
 def open_synthesised(folder: Path) -> Synthetic:
-    """The finished samples of a folder; real cases beside them do not count.
+    """Find the finished samples of a folder; its real cases do not count.
 
     Raises:
         DataError: pictures, PNG, which holds no HU, or a file of a finished sample that is gone

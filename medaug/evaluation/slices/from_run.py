@@ -1,4 +1,4 @@
-"""Slices drawn from a run for a report, kept in chunks so that a kill costs little."""
+"""Draw slices from a run for a report, saved in chunks so that a kill costs little."""
 
 import hashlib
 import io
@@ -22,10 +22,10 @@ CHUNK = 128
 
 
 def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: int) -> Synthetic:
-    """Samples 0 to ``n`` - 1 of a run, none refused by a filter.
+    """Find samples 0 to ``n`` - 1 of a run, without a filter.
 
     Args:
-        run: the run folder or weight file, for the words.
+        run: the run folder or weight file, for messages.
         generator: its weights.
         n: how many.
         seed: of the samples.
@@ -39,10 +39,10 @@ def open_run(run: Path, generator: Generator, n: int, seed: int, uncertainty: in
     depends = generator.depends_on("latent", uncertainty)
     generator.generate(n, seed, uncertainty)  # refuses numbers out of range before anything is done
     data = generator.settings.data
-    asked = [generator.fingerprint, n, seed, uncertainty, depends]
+    facts = [generator.fingerprint, n, seed, uncertainty, depends]
     return Synthetic(
         what=f"{n} slices drawn from a run of {generator.images} images",
-        fingerprint=hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
         facts={
             "samples": n,
             "seed": seed,

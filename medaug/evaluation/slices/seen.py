@@ -1,6 +1,6 @@
-"""What a generator has seen, or may have: the slices that copies are sought among.
+"""Find the slices that a generator has or may have seen, among which copies are sought.
 
-Figures compare like with like: slices that show the labels asked for.  A copy may be of any slice,
+Figures compare like with like: slices that show the requested labels.  A copy may be of any slice,
 so it is sought among all slices of every training scan, with a label or without, and of the scans
 without labels that joined the training.
 """
@@ -22,14 +22,14 @@ from medaug.training.run import read_facts, trained_on
 
 @dataclass(frozen=True)
 class Seen:
-    """Slices in one order, read when they are asked for.
+    """Slices in one order, read when they are used.
 
     Attributes:
         stacks: slices (z, y, x) in the unit of the modality, perhaps mapped from the disk.
         cases: the scan that each slice is of.
         heights: the place of each slice in its scan.
         window_hu: what they are clipped to.
-        unknown: what the generator may have seen beside these, one sentence each.
+        unknown: what else the generator may have seen, one sentence each.
     """
 
     stacks: Sequence[npt.NDArray[np.int16]]
@@ -65,7 +65,7 @@ class Exposure:
     """The scans that a generator was trained on, as far as that is known.
 
     Attributes:
-        cases: of the cache it is held against, of the cache it was trained on where that is
+        cases: of the cache it is compared with, of the cache it was trained on where that is
             another one, and of its scans without labels; none of them twice.
         unknown: what else it may have seen, one sentence each.
     """
@@ -86,7 +86,7 @@ class Exposure:
 
 
 def exposure(cache: SliceCache, run: Path | None) -> Exposure:
-    """What ``run``, or whatever was trained on ``cache`` where there is none, has seen.
+    """Find what ``run`` has seen or, without one, a generator trained on ``cache``.
 
     Raises:
         ConfigError: the run was trained on a scan that ``cache`` holds out.

@@ -1,4 +1,4 @@
-"""The synthetic slices of a report, wherever they come from, found before they are read."""
+"""Describe the synthetic slices of a report before they are read, and put them together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ PIXEL_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Frame:
-    """What synthetic slices must share with the real ones.
+    """What synthetic slices must have in common with the real ones.
 
     Attributes:
         cache: where the real ones are.
@@ -51,10 +51,10 @@ class Frame:
         labels: Sequence[str] | None,
         least: int,
     ) -> "Frame":
-        """The frame of a cache's slices.
+        """Take the frame of a cache's slices.
 
         Raises:
-            CacheError: pictures, nobody held out or in training, or a label that it does not have.
+            CacheError: pictures, no patient held out or in training, or an unknown label.
         """
         if cache.kind != "ct":
             raise CacheError(
@@ -91,30 +91,30 @@ class Frame:
             return
         height, width = shape[-2:]
         x_mm, y_mm = pixel_mm
-        told = (
+        sizes = (
             f"{where}: slices of {width} x {height} pixels of {x_mm:.4g} x {y_mm:.4g} mm, and those"
             f" of {self.cache} have {self.size} x {self.size} of {self.pixel_mm:.4g} mm; "
         )
         if height == width and abs(x_mm / y_mm - 1) <= PIXEL_SHARE:
             raise DataError(
-                f"{told}cut the real scans alike: medaug prepare DATA --cache NEW --size {width} "
+                f"{sizes}cut the real scans alike: medaug prepare DATA --cache NEW --size {width} "
                 f"--fov {width * x_mm:.6g}"
             )
-        raise DataError(f"{told}resample them to square slices of that kind first")
+        raise DataError(f"{sizes}resample them to square slices of that kind first")
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Synthetic slices that are known, and not read yet.
+    """Synthetic slices that were found but not read yet.
 
     Attributes:
         what: where they come from, in words.
         fingerprint: of their content, whatever folder they are in.
         facts: plain values for the report.
-        window_hu: the window they were made in, or None where nobody says.
+        window_hu: the window they were made in, or None where it is unknown.
         labels: name to id of their masks' labels; empty where there are no masks.
-        least: label pixels that a slice of their training had to show, or None where nobody says.
-        modality: ``CT``, ``MR``, or None where nobody says.
+        least: label pixels that a slice of their training had to show, or None where it is unknown.
+        modality: ``CT``, ``MR``, or None where it is unknown.
         load: reads or draws them in a frame; the folder is for what may be kept meanwhile.
     """
 
@@ -129,7 +129,7 @@ class Synthetic:
 
 
 class Gathering:
-    """Slices put together one case after the other, in a frame.
+    """Puts slices together case by case, in a frame.
 
     Args:
         frame: of the real slices.
@@ -159,7 +159,7 @@ class Gathering:
         std: npt.NDArray[Any] | None = None,
         entropy: npt.NDArray[Any] | None = None,
     ) -> None:
-        """Take a case, a slice (y, x) or a stack (z, y, x); checked by the caller."""
+        """Add a case, a slice (y, x) or a stack (z, y, x), which the caller has checked."""
         stack = image.reshape(-1, *image.shape[-2:])
         low, high = self.frame.window_hu
         marks = None
@@ -178,7 +178,7 @@ class Gathering:
                     kept.append(whole.reshape(stack.shape)[z].astype(np.float32))
 
     def done(self, where: str | Path, step_mm: float | None = None) -> SliceSet:
-        """All that was taken.
+        """Return all slices that were added.
 
         Raises:
             DataError: nothing, or no slice that shows a label.
