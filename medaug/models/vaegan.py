@@ -142,9 +142,9 @@ class VAEGAN(Autoencoder):
         on_real, on_hat, on_prior = logits.chunk(3)
         f_real, f_hat, _ = features[-1].chunk(3)
         distance = half_squared_error(f_hat, f_real.detach())
-        judged = [on_prior, on_hat] if self.reconstructions_play else [on_prior]
+        faced = [on_prior, on_hat] if self.reconstructions_play else [on_prior]
         real = real_loss(on_real)
-        fake = torch.stack([fake_loss(logits) for logits in judged]).mean(0)
+        fake = torch.stack([fake_loss(logits) for logits in faced]).mean(0)
         divergence = gaussian_kl(mu, logvar)
         dimensions = f_real[0].numel() / mu[0].numel()
         game = self.real_weight * real + (1 - self.real_weight) * fake
@@ -152,7 +152,7 @@ class VAEGAN(Autoencoder):
         if self.saturating:
             adversarial = against * game
         else:
-            adversarial = torch.stack([real_loss(logits) for logits in judged]).mean(0)
+            adversarial = torch.stack([real_loss(logits) for logits in faced]).mean(0)
         discriminator_moves, decoder_moves = self.gate(
             collectives.all_mean(real.mean()), collectives.all_mean(fake.mean())
         )
