@@ -6,7 +6,7 @@ the images, while encoder and decoder rest.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from medaug.models.priors import Prior, PriorOptions, make_prior
 LOGVAR = (-10.0, 10.0)
 PRIOR_LR = 1e-3
 LATE_SHARE = 0.25
+"""Of the images, in which a prior learns that says no share of its own."""
 
 
 class Encoding(Model):
@@ -42,11 +43,7 @@ class Encoding(Model):
 
     def fit_prior(self, batches: Iterable[Batch]) -> None:
         if self.code.fits:
-            self.code.fit(self._pairs(batches))
-
-    def _pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for batch in batches:
-            yield self.codes(batch), batch.cond
+            self.code.fit((self.codes(batch), batch.cond) for batch in batches)
 
     def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
         return self.code(noise, cond)
@@ -75,12 +72,7 @@ class Autoencoder(Encoding):
     """
 
     def __init__(
-        self,
-        shape: Shape,
-        latent_dim: int,
-        network: Network,
-        width: int,
-        prior: PriorOptions,
+        self, shape: Shape, latent_dim: int, network: Network, width: int, prior: PriorOptions
     ) -> None:
         super().__init__()
         outputs = 2 * latent_dim if self.stochastic else latent_dim

@@ -43,6 +43,9 @@ from medaug.runtime import collectives
 
 EQUILIBRIUM = 0.68
 
+Slopes = Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""Makes tensors inside the graph, and the gradients of a total at them."""
+
 
 class _FromSlopes(torch.autograd.Function):
     """A loss whose backward pass starts at tensors inside the graph, from slopes known there."""
@@ -53,7 +56,7 @@ class _FromSlopes(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(up * slope for slope in ctx.slopes)
 
 
@@ -62,15 +65,15 @@ class SharedMove(Move):
     """A move that takes the start of its backward pass from passes it shares with other moves.
 
     Attributes:
-        slopes: gives tensors inside the graph, and the gradients of the total at them.
+        slopes: gives the tensors that the backward pass starts at, and the gradients there.
     """
 
-    slopes: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]]
+    slopes: Slopes
 
     def total(self) -> Tensor:
         """The weighted sum of the terms' means, in float32."""
         at, slopes = self.slopes()
-        return _FromSlopes.apply(super().total().detach(), slopes, *at)  # type: ignore[no-any-return]
+        return _FromSlopes.apply(super().total().detach(), slopes, *at)
 
 
 class VAEGAN(Autoencoder):
@@ -203,24 +206,14 @@ class VAEGAN(Autoencoder):
 
         @cache
         def by_game() -> tuple[Tensor, ...]:
-            return torch.autograd.grad(
-                game.float().mean(),
-                [fakes, *discriminator],
-                retain_graph=True,
-                materialize_grads=True,
-            )
+            at = [fakes, *discriminator]
+            loss = game.float().mean()
+            return torch.autograd.grad(loss, at, retain_graph=True, materialize_grads=True)
 
-        def encoder_slopes() -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-            loss = divergence.float().mean()
-            return [loss, fakes], [torch.ones_like(loss), by_distance()]
-
-        def decoder_slopes() -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-            slope = self.feature_weight * by_distance() + against * by_game()[0]
-            return [fakes], [slope]
-
-        slopes = {
-            "encoder": encoder_slopes,
-            "decoder": decoder_slopes,
+        kl, weight = divergence.float().mean(), self.feature_weight
+        slopes: dict[str, Slopes] = {
+            "encoder": lambda: ([kl, fakes], [torch.ones_like(kl), by_distance()]),
+            "decoder": lambda: ([fakes], [weight * by_distance() + against * by_game()[0]]),
             "discriminator": lambda: (discriminator, by_game()[1:]),
         }
         return {
