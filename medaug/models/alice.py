@@ -44,10 +44,7 @@ class ALICE(ALI):
         discriminator_lr: float = 1e-4,
         prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, maxout, lr, discriminator_lr,
-            prior,
-        )  # fmt: skip
+        super().__init__(shape, latent_dim, network, width, maxout, lr, discriminator_lr, prior)
         self.cycle = cycle
 
     def cycles(

@@ -1,27 +1,67 @@
-"""What the models with an encoder share: a vector code, its prior, and how samples are drawn.
+"""What the models with an encoder share: a code, its prior, and how samples are drawn.
 
-A subclass names its own players and turns; the prior's join them.  A prior that learns plays alone
-in the last share of the images, while encoder and decoder rest.
+``Encoding`` is for codes of any shape, ``Autoencoder`` for vectors: a subclass of it names its own
+players and turns, and the prior's join them.  A prior that learns plays alone in the last share of
+the images, while encoder and decoder rest.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from medaug.core.batch import Shape
 from medaug.models.base import Batch, Model, OptimizerSettings, Turn
-from medaug.models.networks.build import Network, make_decoder, make_encoder, resting
-from medaug.models.priors import PriorOptions, make_prior
+from medaug.models.networks.build import Network, frozen, make_decoder, make_encoder
+from medaug.models.priors import Prior, PriorOptions, make_prior
 
 LOGVAR = (-10.0, 10.0)
 PRIOR_LR = 1e-3
 LATE_SHARE = 0.25
+"""Of the images, in which a prior learns that says no share of its own."""
 
 
-class Autoencoder(Model):
-    """An encoder, a decoder and the prior of the codes between them.
+class Encoding(Model):
+    """A model with an encoder and a prior of its codes: how it encodes and draws."""
+
+    encoder: nn.Module
+    code: Prior
+    posterior: bool
+    """Whether variants are drawn of q(z | x)."""
+    stochastic = True
+    """Whether the encoder gives a distribution; if not, its log-variance is the lower bound."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x) for images (b, c, h, w), each (b, ...)."""
+
+    def codes(self, batch: Batch) -> Tensor:
+        """The codes (b, ...) of a batch, without changing the encoder or a gradient to it."""
+        with frozen(self.encoder):
+            return self.encode(batch.x, batch.cond)[0]
+
+    def fit_prior(self, batches: Iterable[Batch]) -> None:
+        if self.code.fits:
+            self.code.fit((self.codes(batch), batch.cond) for batch in batches)
+
+    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
+        return self.code(noise, cond)
+
+    def vary(
+        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
+    ) -> Tensor:
+        posterior = self.encode(x, cond) if self.posterior else None
+        return self.code.vary(noise, z, fresh, cond, how, posterior)
+
+    def near_posterior(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
+        """Codes near those of real images (b, c, h, w), ``how`` far in (0, 1]."""
+        mu, logvar = self.encode(x, cond)
+        return self.code.near_posterior(mu, logvar if self.stochastic else None, fresh, cond, how)
+
+
+class Autoencoder(Encoding):
+    """An encoder and a decoder of a vector code, and the prior of the codes between them.
 
     Args:
         shape: channels, size and conditions of the data.
@@ -31,16 +71,8 @@ class Autoencoder(Model):
         prior: how codes are distributed and drawn.
     """
 
-    stochastic = True
-    """Whether the encoder gives a distribution; if not, its log-variance is the lower bound."""
-
     def __init__(
-        self,
-        shape: Shape,
-        latent_dim: int,
-        network: Network,
-        width: int,
-        prior: PriorOptions,
+        self, shape: Shape, latent_dim: int, network: Network, width: int, prior: PriorOptions
     ) -> None:
         super().__init__()
         outputs = 2 * latent_dim if self.stochastic else latent_dim
@@ -88,32 +120,5 @@ class Autoencoder(Model):
         mu, logvar = h.chunk(2, 1)
         return mu, logvar.clamp(*LOGVAR)
 
-    def codes(self, batch: Batch) -> Tensor:
-        """The codes (b, latent_dim) of a batch while the encoder rests."""
-        with resting(self.encoder):
-            return self.encode(batch.x, batch.cond)[0]
-
-    def fit_prior(self, batches: Iterable[Batch]) -> None:
-        if self.code.fits:
-            self.code.fit(self._pairs(batches))
-
-    def _pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for batch in batches:
-            yield self.codes(batch), batch.cond
-
-    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        return self.code(noise, cond)
-
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         return self.decoder(z, cond).float().tanh()
-
-    def vary(
-        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
-    ) -> Tensor:
-        posterior = self.encode(x, cond) if self.posterior else None
-        return self.code.vary(noise, z, fresh, cond, how, posterior)
-
-    def near_posterior(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
-        """Codes near those of real images (b, c, h, w), ``how`` far in (0, 1]."""
-        mu, logvar = self.encode(x, cond)
-        return self.code.near_posterior(mu, logvar if self.stochastic else None, fresh, cond, how)

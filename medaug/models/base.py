@@ -25,16 +25,13 @@ class Move:
     Attributes:
         terms: name to (weight, values); values have shape (b,) or, for batch statistics, ().
         when: a boolean scalar on the device; where false the player keeps its parameters.
-        surrogate: a scalar with the gradients of ``total`` that costs less to differentiate, where
-            players share backward passes; None for ``total`` itself.
     """
 
     terms: Mapping[str, tuple[float, Tensor]]
     when: Tensor | None = None
-    surrogate: Tensor | None = None
 
     def total(self) -> Tensor:
-        """The weighted sum of the terms' means, in float32."""
+        """What the loop differentiates: the weighted sum of the terms' means, in float32."""
         return torch.stack([w * value.float().mean() for w, value in self.terms.values()]).sum()
 
 

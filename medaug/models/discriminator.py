@@ -1,4 +1,4 @@
-"""A discriminator together with the rules it judges by: the loss, and what steadies it.
+"""A discriminator with its adversarial loss and what steadies it: penalties and augmentation.
 
 Real and fake images pass through ``augment`` on their way in, penalties included.
 """
@@ -23,10 +23,11 @@ class Discriminator(nn.Module):
 
     Args:
         shape: channels, size and conditions of the data.
-        network: of the discriminator.
-        width: of the discriminator.
+        network: architecture of the discriminator.
+        width: channels of its first level.
         adversarial_loss: logistic, saturating, hinge, wasserstein or relativistic.
-        augment: names of differentiable augmentations, in ``medaug.models.augment``.
+        augment: differentiable augmentations of what it sees: brightness, contrast, translation,
+            cutout.
         r1: gamma of the zero-centred penalty on real images.
         r2: gamma of the zero-centred penalty on fakes.
         gradient_penalty: weight of WGAN-GP's penalty between each real and its fake.

@@ -1,4 +1,4 @@
-"""GVAE of Sagar 2020, resolved: a VAE whose likelihood is judged by a Wasserstein critic.
+"""GVAE of Sagar 2020, resolved: a VAE with a Wasserstein critic in place of a likelihood.
 
 Encoder and decoder minimise an absolute reconstruction error, the KL per dimension and the
 critic's scores of reconstructions and samples; the critic is that of WGAN-GP on both.

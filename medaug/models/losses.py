@@ -1,7 +1,9 @@
-"""Losses as pure functions on logits; each returns one value a sample, shape (b,), unless told.
+"""Losses and gradient penalties as pure functions; each gives (b,), one value a sample, or says so.
 
 Likelihoods and divergences are means over dimensions, so that their weights survive a change of
-size.
+size.  Adversarial losses are written on logits that are large for real images; the relativistic
+pair compares a fake with the real image at its side, the others look at one image.  Gradient
+penalties are computed in float32 whatever the precision around them.
 """
 
 from collections.abc import Callable
@@ -34,9 +36,9 @@ def gradient_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def level_error(x_hat: Tensor, x: Tensor, layout: Tensor) -> Tensor:
-    """How far the intensities in a part of a layout are from real ones, wherever they lie in it.
+    """1-Wasserstein distance of the intensities in each part of a layout, mean over its parts.
 
-    The 1-Wasserstein distance of the two sets of values, mean over the parts shown.
+    It compares the two sets of values, wherever in the part they lie.
 
     Args:
         x_hat: intensities (b, c, h, w) in [-1, 1].
@@ -74,24 +76,9 @@ def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return per_sample(0.5 * (mu.square() + logvar.exp() - 1 - logvar))
 
 
-def real_loss(logits: Tensor) -> Tensor:
-    """-log D(x) in nats."""
-    return per_sample(F.softplus(-logits.float()))
-
-
-def fake_loss(logits: Tensor) -> Tensor:
-    """-log(1 - D(x)) in nats."""
-    return per_sample(F.softplus(logits.float()))
-
-
-def hinge_real(logits: Tensor) -> Tensor:
-    """max(0, 1 - D(x)), over patches."""
-    return per_sample(F.relu(1 - logits.float()))
-
-
-def hinge_fake(logits: Tensor) -> Tensor:
-    """max(0, 1 + D(x)), over patches."""
-    return per_sample(F.relu(1 + logits.float()))
+def reparametrise(mu: Tensor, logvar: Tensor) -> Tensor:
+    """A draw of N(mu, exp(logvar)) through which gradients flow."""
+    return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
 
 
 def imq_mmd(codes: Tensor, prior: Tensor) -> Tensor:
@@ -114,20 +101,29 @@ def imq_mmd(codes: Tensor, prior: Tensor) -> Tensor:
     return total
 
 
-def reparametrise(mu: Tensor, logvar: Tensor) -> Tensor:
-    """A draw of N(mu, exp(logvar)) through which gradients flow."""
-    return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+def real_loss(logits: Tensor) -> Tensor:
+    """-log D(x) in nats."""
+    return per_sample(F.softplus(-logits.float()))
 
 
-# Adversarial losses: discriminator and generator objectives.
-#
-# All are written on logits that are large for real images, and return one value a sample.  The
-# relativistic pair compares a fake with the real image at its side; the others look at one image.
+def fake_loss(logits: Tensor) -> Tensor:
+    """-log(1 - D(x)) in nats."""
+    return per_sample(F.softplus(logits.float()))
+
+
+def hinge_real(logits: Tensor) -> Tensor:
+    """max(0, 1 - D(x)), over patches."""
+    return per_sample(F.relu(1 - logits.float()))
+
+
+def hinge_fake(logits: Tensor) -> Tensor:
+    """max(0, 1 + D(x)), over patches."""
+    return per_sample(F.relu(1 + logits.float()))
 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """One adversarial loss.
+    """The objectives of a discriminator and of a generator.
 
     Attributes:
         discriminator_loss: logits on real and on fake images to named terms (b,).
@@ -140,7 +136,7 @@ class AdversarialLoss:
     paired: bool = False
 
 
-def _apart(real: Callable[[Tensor], Tensor], fake: Callable[[Tensor], Tensor]) -> Callable:
+def _separate(real: Callable[[Tensor], Tensor], fake: Callable[[Tensor], Tensor]) -> Callable:
     return lambda on_real, on_fake: {"real": real(on_real), "fake": fake(on_fake)}
 
 
@@ -150,13 +146,17 @@ def _margin(higher: Tensor, lower: Tensor | None) -> Tensor:
 
 
 ADVERSARIAL_LOSSES = {
-    "logistic": AdversarialLoss(_apart(real_loss, fake_loss), lambda fake, real: real_loss(fake)),
-    "saturating": AdversarialLoss(
-        _apart(real_loss, fake_loss), lambda fake, real: -fake_loss(fake)
+    "logistic": AdversarialLoss(
+        _separate(real_loss, fake_loss), lambda fake, real: real_loss(fake)
     ),
-    "hinge": AdversarialLoss(_apart(hinge_real, hinge_fake), lambda fake, real: -per_sample(fake)),
+    "saturating": AdversarialLoss(
+        _separate(real_loss, fake_loss), lambda fake, real: -fake_loss(fake)
+    ),
+    "hinge": AdversarialLoss(
+        _separate(hinge_real, hinge_fake), lambda fake, real: -per_sample(fake)
+    ),
     "wasserstein": AdversarialLoss(
-        _apart(lambda on_real: -per_sample(on_real), per_sample),
+        _separate(lambda on_real: -per_sample(on_real), per_sample),
         lambda fake, real: -per_sample(fake),
     ),
     "relativistic": AdversarialLoss(
@@ -179,9 +179,6 @@ def adversarial_loss(name: str) -> AdversarialLoss:
         known = ", ".join(ADVERSARIAL_LOSSES)
         raise ConfigError(f"config model.adversarial_loss: {name!r} is not known (known: {known})")
     return ADVERSARIAL_LOSSES[name]
-
-
-# Gradient penalties, computed in float32 whatever the precision around them.
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:

@@ -372,7 +372,7 @@ class FlowPrior(Whitened):
         how: float,
         posterior: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """The code with a share ``how`` of the way back to noise drawn anew."""
+        """The code with a share ``how`` of the way back to noise drawn again."""
         z_t = (1 - how) * self.whiten(z) + how * fresh
         steps = max(2, round(self.steps * how))
         return self.unwhiten(self.carry(z_t, cond, 1 - how, steps))

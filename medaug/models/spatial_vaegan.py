@@ -15,13 +15,14 @@ Healthy: ``image`` and ``mask`` fall in phase 1 and stay in phase 2, where ``tex
 ``real`` and ``fake`` near 0: the discriminator has won and the decoder invents texture.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from medaug.core.errors import ConfigError
-from medaug.models.base import Batch, Model, Move, OptimizerSettings, Shape, Turn
+from medaug.models.autoencoder import Encoding
+from medaug.models.base import Batch, Move, OptimizerSettings, Shape, Turn
 from medaug.models.losses import (
     absolute_error,
     gaussian_kl,
@@ -34,7 +35,7 @@ from medaug.models.losses import (
     reparametrise,
 )
 from medaug.models.networks.blocks import repeated
-from medaug.models.networks.build import ImagesAlone, resting
+from medaug.models.networks.build import WithoutMasks
 from medaug.models.networks.spatial import (
     PatchDiscriminator,
     SpatialDecoder,
@@ -50,7 +51,7 @@ RAREST = 1e-3
 FLOW = PriorOptions("flow", width=128, batches=2)
 
 
-class SpatialVAEGAN(Model):
+class SpatialVAEGAN(Encoding):
     """A VAE/GAN whose code is a grid, with a prior learned afterwards.
 
     Args:
@@ -115,7 +116,7 @@ class SpatialVAEGAN(Model):
         grid = shape.size // stride
         sizes = (code_channels, width, stride, shape.cond_dim)
         encoder = SpatialEncoder(shape.encoded, *sizes)
-        self.encoder = ImagesAlone(encoder, shape.images) if shape.unlabeled else encoder
+        self.encoder = WithoutMasks(encoder, shape.images) if shape.unlabeled else encoder
         self.decoder = SpatialDecoder(shape.channels, *sizes, shape.layout > 0, dropout)
         self.discriminator = PatchDiscriminator(shape.channels, width, shape.cond_dim)
         self.code = make_prior(prior, (code_channels, grid, grid), shape)
@@ -227,35 +228,12 @@ class SpatialVAEGAN(Model):
         total = collectives.all_mean(known.sum()) * (whole / len(known))
         return error * known * (whole / total.clamp_min(1))
 
-    def codes(self, batch: Batch) -> Tensor:
-        """The codes of a batch while the encoder rests."""
-        with resting(self.encoder):
-            return self.encoder(batch.x, batch.cond)[0]
-
-    def fit_prior(self, batches: Iterable[Batch]) -> None:
-        if self.code.fits:
-            self.code.fit((self.codes(batch), batch.cond) for batch in batches)
-
     def encode(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each (b, code, grid, grid)."""
         return self.encoder(x, cond)
 
-    def prior(self, noise: Tensor, cond: Tensor | None) -> Tensor:
-        return self.code(noise, cond)
-
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         return squash(self.decoder(z, cond).float(), self.shape.images)
-
-    def vary(
-        self, noise: Tensor, z: Tensor, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float
-    ) -> Tensor:
-        posterior = self.encode(x, cond) if self.posterior else None
-        return self.code.vary(noise, z, fresh, cond, how, posterior)
-
-    def near_posterior(self, x: Tensor, fresh: Tensor, cond: Tensor | None, how: float) -> Tensor:
-        """Codes near those of real images (b, c, h, w), ``how`` far in (0, 1]."""
-        mu, logvar = self.encode(x, cond)
-        return self.code.near_posterior(mu, logvar, fresh, cond, how)
 
 
 def rarity(layout: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """VAE_Dis_l of Larsen et al. 2016: an autoencoder under the features of a discriminator at rest.
 
-1. *judge*: a GAN trains.
-2. *explain*: its discriminator rests as at test time; encoder and decoder minimise the KL and the
+1. A GAN trains.
+2. Its discriminator rests as at test time; encoder and decoder minimise the KL and the
    squared distance between x and its reconstruction in layer l.
 
 No script of theirs is published.  Features that ignore a pattern leave it in the reconstructions;

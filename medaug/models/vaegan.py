@@ -7,7 +7,7 @@ without gradient to the encoder because the loop differentiates each player's ow
 
 In the saturating game the decoder maximises all that the discriminator minimises, as in the code of
 the authors: what real images cost too, which batch norm makes depend on the fakes.  So one backward
-pass through the discriminator serves both (`VAEGAN.surrogates`).
+pass through the discriminator serves both (`VAEGAN.shared`).
 
 Deviations from the paper, after the authors' code: a saturating game and a margin gate that rests
 the winning side; likelihoods per dimension, so that gamma, on half the summed squared distance,
@@ -17,7 +17,10 @@ Healthy: ``real`` and ``fake`` stay near 0.68 (the gate's equilibrium), ``distan
 rises and settles.  ``real`` and ``fake`` both near 0 with a closed gate: the discriminator has won.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +42,38 @@ from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.runtime import collectives
 
 EQUILIBRIUM = 0.68
+
+Slopes = Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""Makes tensors inside the graph, and the gradients of a total at them."""
+
+
+class _FromSlopes(torch.autograd.Function):
+    """A loss whose backward pass starts at tensors inside the graph, from slopes known there."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *at: Tensor) -> Tensor:
+        ctx.slopes = slopes
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(up * slope for slope in ctx.slopes)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SharedMove(Move):
+    """A move that takes the start of its backward pass from passes it shares with other moves.
+
+    Attributes:
+        slopes: gives the tensors that the backward pass starts at, and the gradients there.
+    """
+
+    slopes: Slopes
+
+    def total(self) -> Tensor:
+        """The weighted sum of the terms' means, in float32."""
+        at, slopes = self.slopes()
+        return _FromSlopes.apply(super().total().detach(), slopes, *at)
 
 
 class VAEGAN(Autoencoder):
@@ -110,66 +145,80 @@ class VAEGAN(Autoencoder):
         on_real, on_hat, on_prior = logits.chunk(3)
         f_real, f_hat, _ = features[-1].chunk(3)
         distance = half_squared_error(f_hat, f_real.detach())
-        judged = [on_prior, on_hat] if self.reconstructions_play else [on_prior]
+        faced = [on_prior, on_hat] if self.reconstructions_play else [on_prior]
         real = real_loss(on_real)
-        fake = torch.stack([fake_loss(logits) for logits in judged]).mean(0)
+        fake = torch.stack([fake_loss(logits) for logits in faced]).mean(0)
         divergence = gaussian_kl(mu, logvar)
         dimensions = f_real[0].numel() / mu[0].numel()
-        surrogates: dict[str, Tensor] = {}
+        game = self.real_weight * real + (1 - self.real_weight) * fake
+        against = -1 / (1 - self.real_weight)
         if self.saturating:
-            game = self.real_weight * real + (1 - self.real_weight) * fake
-            against = -1 / (1 - self.real_weight)
             adversarial = against * game
-            surrogates = self.surrogates(fakes, distance, game, divergence / dimensions, against)
         else:
-            adversarial = torch.stack([real_loss(logits) for logits in judged]).mean(0)
+            adversarial = torch.stack([real_loss(logits) for logits in faced]).mean(0)
         discriminator_moves, decoder_moves = self.gate(
             collectives.all_mean(real.mean()), collectives.all_mean(fake.mean())
         )
-        return {
-            "encoder": Move(
-                {"kl": (1 / dimensions, divergence), "distance": (1.0, distance)},
-                surrogate=surrogates.get("encoder"),
-            ),
+        moves = {
+            "encoder": Move({"kl": (1 / dimensions, divergence), "distance": (1.0, distance)}),
             "decoder": Move(
                 {"distance": (self.feature_weight, distance), "adversarial": (1.0, adversarial)},
                 decoder_moves,
-                surrogates.get("decoder"),
             ),
             "discriminator": Move(
                 {"real": (self.real_weight, real), "fake": (1 - self.real_weight, fake)},
                 discriminator_moves,
-                surrogates.get("discriminator"),
             ),
         }
+        if not self.saturating:
+            return moves
+        return self.shared(moves, fakes, distance, game, divergence / dimensions, against)
 
-    def surrogates(
-        self, fakes: Tensor, distance: Tensor, game: Tensor, divergence: Tensor, against: float
-    ) -> dict[str, Tensor]:
-        """Each player's surrogate, by two backward passes through the discriminator, not three.
+    def shared(
+        self,
+        moves: Mapping[str, Move],
+        fakes: Tensor,
+        distance: Tensor,
+        game: Tensor,
+        divergence: Tensor,
+        against: float,
+    ) -> dict[str, Move]:
+        """The same moves, by two backward passes through the discriminator instead of three.
 
         Encoder and decoder both need the slope of the distance at the decoded images, decoder and
         discriminator both need that of the game, so each is taken once; the chain rule does the
         rest.
 
         Args:
+            moves: by player.
             fakes: decoded images, which distance and game depend on.
-            distance: what the encoder minimises beside the divergence.
-            game: what the discriminator minimises.
-            divergence: of the codes.
+            distance: what the encoder minimises beside the divergence, (b,).
+            game: what the discriminator minimises, (b,).
+            divergence: of the codes, as it weighs for the encoder, (b,).
             against: weight of the game for the decoder.
         """
-        judge = list(self.discriminator.parameters())
-        (by_distance,) = torch.autograd.grad(distance.float().mean(), fakes, retain_graph=True)
-        by_game, *slopes = torch.autograd.grad(
-            game.float().mean(), [fakes, *judge], retain_graph=True, materialize_grads=True
-        )
-        pull = self.feature_weight * by_distance + against * by_game
-        own = [(p.float() * slope).sum() for p, slope in zip(judge, slopes, strict=True)]
+        discriminator = list(self.discriminator.parameters())
+
+        @cache
+        def by_distance() -> Tensor:
+            (slope,) = torch.autograd.grad(distance.float().mean(), fakes, retain_graph=True)
+            return slope
+
+        @cache
+        def by_game() -> tuple[Tensor, ...]:
+            at = [fakes, *discriminator]
+            loss = game.float().mean()
+            return torch.autograd.grad(loss, at, retain_graph=True, materialize_grads=True)
+
+        kl, weight = divergence.float().mean(), self.feature_weight
+        slopes: dict[str, Slopes] = {
+            "encoder": lambda: ([kl, fakes], [torch.ones_like(kl), by_distance()]),
+            "decoder": lambda: ([fakes], [weight * by_distance() + against * by_game()[0]]),
+            "discriminator": lambda: (discriminator, by_game()[1:]),
+        }
         return {
-            "encoder": divergence.float().mean() + (fakes * by_distance).sum(),
-            "decoder": (fakes * pull).sum(),
-            "discriminator": torch.stack(own).sum(),
+            player: SharedMove(move.terms, move.when, slopes=slopes[player])
+            for player, move in moves.items()
         }
 
     def gate(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

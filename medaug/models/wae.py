@@ -15,7 +15,7 @@ from medaug.models.autoencoder import Autoencoder
 from medaug.models.base import Batch, Move, OptimizerSettings, Turn
 from medaug.models.losses import half_squared_error
 from medaug.models.networks.build import Network
-from medaug.models.priors import PriorOptions
+from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.runtime import collectives
 
 NOISE = 0.01
@@ -33,7 +33,7 @@ class WAE(Autoencoder):
         width: channels of their first level.
         penalty: lambda of the paper, against its summed squared error.
         pretrain: share of the images in which the encoder matches moments.
-        lr: rate at the start; halved after 30 % and again to a fifth after half of the images.
+        lr: Adam's rate at the start; halved after 30 %, a tenth after half of the images.
         prior: how codes are distributed and drawn.
     """
 
@@ -42,13 +42,13 @@ class WAE(Autoencoder):
     def __init__(
         self,
         shape: Shape,
-        latent_dim: int,
-        network: Network,
-        width: int,
-        penalty: float,
-        pretrain: float,
-        lr: float,
-        prior: PriorOptions,
+        latent_dim: int = 8,
+        network: Network = "dcgan",
+        width: int = 64,
+        penalty: float = 10.0,
+        pretrain: float = 0.003,
+        lr: float = 1e-3,
+        prior: PriorOptions = GAUSSIAN,
     ) -> None:
         super().__init__(shape, latent_dim, network, width, prior)
         pixels = shape.channels * shape.size**shape.spatial_dims

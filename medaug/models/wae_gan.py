@@ -47,10 +47,7 @@ class WAEGAN(WAE):
         log_prior: bool = False,
         prior: PriorOptions = GAUSSIAN,
     ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, penalty, pretrain, lr,
-            prior,
-        )  # fmt: skip
+        super().__init__(shape, latent_dim, network, width, penalty, pretrain, lr, prior)
         self.code_discriminator = CodeDiscriminator(latent_dim, 512, 4, shape.cond_dim, log_prior)
         self.discriminator_lr = discriminator_lr
 
@@ -58,8 +55,9 @@ class WAEGAN(WAE):
         return {**super().game_players(), "code_discriminator": (self.code_discriminator,)}
 
     def game_optim(self, progress: float) -> dict[str, OptimizerSettings]:
-        judge = OptimizerSettings(self.discriminator_lr * self.pace(progress), betas=(0.5, 0.999))
-        return {**super().game_optim(progress), "code_discriminator": judge}
+        rate = self.discriminator_lr * self.pace(progress)
+        how = OptimizerSettings(rate, betas=(0.5, 0.999))
+        return {**super().game_optim(progress), "code_discriminator": how}
 
     def match_codes(self) -> Sequence[Turn]:
         return [Turn(self.train_autoencoder), Turn(self.train_code_discriminator)]

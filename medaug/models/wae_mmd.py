@@ -9,11 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from medaug.core.batch import Shape
 from medaug.models.base import Batch, Move, Turn
 from medaug.models.losses import imq_mmd
-from medaug.models.networks.build import Network
-from medaug.models.priors import GAUSSIAN, PriorOptions
 from medaug.models.wae import WAE
 from medaug.runtime import collectives
 
@@ -32,30 +29,12 @@ class WAEMMD(WAE):
         prior: how codes are distributed and drawn.
     """
 
-    def __init__(
-        self,
-        shape: Shape,
-        latent_dim: int = 8,
-        network: Network = "dcgan",
-        width: int = 64,
-        penalty: float = 10.0,
-        pretrain: float = 0.003,
-        lr: float = 1e-3,
-        prior: PriorOptions = GAUSSIAN,
-    ) -> None:
-        super().__init__(
-            shape, latent_dim, network, width, penalty, pretrain, lr,
-            prior,
-        )  # fmt: skip
-
     def match_codes(self) -> Sequence[Turn]:
         return [Turn(self.train_autoencoder)]
 
     def train_autoencoder(self, batch: Batch) -> dict[str, Move]:
         z = self.noisy_codes(batch)
-        mmd = (
-            self.penalty,
-            imq_mmd(collectives.all_gather(z), collectives.all_gather(torch.randn_like(z))),
-        )
-        move = Move({**self.rebuilt(batch, z), "mmd": mmd})
+        prior = torch.randn_like(z)
+        mmd = imq_mmd(collectives.all_gather(z), collectives.all_gather(prior))
+        move = Move({**self.rebuilt(batch, z), "mmd": (self.penalty, mmd)})
         return {"encoder": move, "decoder": move}

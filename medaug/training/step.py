@@ -123,9 +123,8 @@ class Players:
         for number, players in enumerate(groups.values(), 1):
             wanted = [p for player in players for p in self.parameters[player]]
             move = moves[players[0]]
-            loss = move.total() if move.surrogate is None else move.surrogate
             found = torch.autograd.grad(
-                loss, wanted, retain_graph=number < len(groups), materialize_grads=True
+                move.total(), wanted, retain_graph=number < len(groups), materialize_grads=True
             )
             start = 0
             for player in players:

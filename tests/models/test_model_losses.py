@@ -9,8 +9,9 @@ from medaug.core.batch import Shape
 from medaug.core.config import resolve
 from medaug.core.errors import ConfigError
 from medaug.models import build
+from medaug.models.base import Move
 from medaug.models.losses import gradient_penalty
-from medaug.models.vaegan import EQUILIBRIUM, VAEGAN
+from medaug.models.vaegan import EQUILIBRIUM, VAEGAN, SharedMove
 from medaug.training.step import Players, total_norm
 from tests.support.small_models import SHAPES, SMALL, batch, make
 
@@ -64,10 +65,12 @@ def test_shared_passes_give_each_player_the_gradients_of_its_own_terms(
     sizes = {}
     for player, (network,) in model.game_players().items():
         parameters = list(network.parameters())
-        surrogate = moves[player].surrogate
-        assert surrogate is not None
-        found = torch.autograd.grad(surrogate, parameters, retain_graph=True)
-        wanted = torch.autograd.grad(moves[player].total(), parameters, retain_graph=True)
+        move = moves[player]
+        assert isinstance(move, SharedMove)
+        total = Move(move.terms).total()
+        assert torch.equal(move.total(), total)
+        found = torch.autograd.grad(move.total(), parameters, retain_graph=True)
+        wanted = torch.autograd.grad(total, parameters, retain_graph=True)
         apart = total_norm([a - b for a, b in zip(found, wanted, strict=True)])
         assert apart < 1e-4 * total_norm(wanted), player
         sizes[player] = float(total_norm(wanted))
@@ -76,7 +79,7 @@ def test_shared_passes_give_each_player_the_gradients_of_its_own_terms(
 
 def test_a_decoder_that_does_not_saturate_takes_a_pass_of_its_own() -> None:
     moves = VAEGAN(SHAPES[0], latent_dim=4, saturating=False).play(batch(SHAPES[0]))
-    assert all(move.surrogate is None for move in moves.values())
+    assert {type(move) for move in moves.values()} == {Move}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

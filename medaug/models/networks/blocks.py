@@ -1,4 +1,4 @@
-"""Residual blocks and small parts shared by the modern networks."""
+"""What several networks share: conditions beside features, blocks, the sides of layers."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from medaug.core.batch import Shape
 from medaug.core.errors import ConfigError
+
+SMALLEST = 8
+"""Pixels a side of the smallest images that networks take."""
 
 
 def with_condition(x: Tensor, cond: Tensor | None) -> Tensor:
@@ -78,12 +81,6 @@ class Attention(nn.Module):
         return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))
 
 
-# The sides that stride-2 layers go through, and which image sizes they can take.
-
-
-SMALLEST = 8
-
-
 def halvings(size: int, levels: int) -> list[int]:
     """``size`` and what stride-2 convolutions make of it: 28 gives [28, 14, 7, 4]."""
     sizes = [size]
@@ -98,7 +95,12 @@ def feature_level(sides: Sequence[int]) -> int:
 
 
 def check(shape: Shape, family: str, dims: tuple[int, ...] = (2,)) -> None:
-    """Refuse what a family of networks cannot take.
+    """Refuse data that a family of networks cannot take.
+
+    Args:
+        shape: channels, size and conditions of the data.
+        family: its name, for the message.
+        dims: numbers of spatial dimensions that it takes.
 
     Raises:
         ConfigError: names the size or dimensions seen and those that are accepted.

@@ -1,7 +1,9 @@
-"""A model's networks by name: what the config says of them, checked, and made.
+"""Make the networks that a model's argument ``network`` names.
 
 ``network`` is the name of a family, or a mapping such as ``{name: residual, spectral: true}``
-whose other keys go to those networks of the family that take them.
+whose other keys go to those networks of the family that take them.  Every encoder is made from
+(shape, outputs, width), every decoder from (shape, latent, width), every discriminator from
+(shape, width), each with options of its family by keyword.
 """
 
 import difflib
@@ -30,22 +32,20 @@ from medaug.models.networks.larsen import LarsenDecoder, LarsenDiscriminator, La
 from medaug.models.networks.mlp import MlpDecoder, MlpDiscriminator, MlpEncoder
 from medaug.models.networks.residual import ResidualDecoder, ResidualDiscriminator, ResidualEncoder
 
-# Which networks go together, by name.
-#
-# Every encoder is made from (shape, outputs, width), every decoder from (shape, latent, width),
-# every discriminator from (shape, width), each with options of its family by keyword.
+Network = str | Mapping[str, Any]
+"""What ``model.network`` may be in a config."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Three networks of one make.
+    """Three networks that go together.
 
     Attributes:
         encoder: images and cond to rows.
         decoder: codes and cond to images before tanh.
         discriminator: images and cond to logits and features, Larsen's layer l the last of them.
         batch_statistics: whether the discriminator mixes the samples of a batch.
-        layouts: whether a layout keeps its place in them.
+        layouts: whether the networks take a layout as planes.
     """
 
     encoder: Callable[..., nn.Module]
@@ -82,45 +82,86 @@ def family(name: str) -> Family:
     )
 
 
-Network = str | Mapping[str, Any]
-"""What ``model.network`` may be in a config."""
-
-
-def split(network: Network) -> tuple[Family, dict[str, Any]]:
-    """The family that ``network`` names, and its options.
+def make_encoder(network: Network, shape: Shape, outputs: int, width: int) -> nn.Module:
+    """Make a network from images and cond to (b, outputs).
 
     Raises:
-        ConfigError: no such family, or an option that none of its networks takes.
+        ConfigError: no such network or option, or it does not take the layout of the data.
     """
-    if isinstance(network, str):
-        network = {"name": network}
-    options = dict(network)
-    chosen = family(str(options.pop("name", "")))
+    _, chosen, options = _chosen(network, shape)
+    seen = replace(shape, channels=shape.encoded)
+    made = _made(chosen.encoder, options, seen, outputs, width)
+    return WithoutMasks(made, shape.images) if shape.unlabeled else made
+
+
+def make_decoder(network: Network, shape: Shape, latent: int, width: int) -> nn.Module:
+    """Make a network from codes (b, latent) and cond to images before tanh.
+
+    Raises:
+        ConfigError: no such network or option, or it does not take the layout of the data.
+    """
+    _, chosen, options = _chosen(network, shape)
+    return _made(chosen.decoder, options, shape, latent, width)
+
+
+def make_discriminator(
+    network: Network, shape: Shape, width: int, penalised: bool = False
+) -> nn.Module:
+    """Make a network from images and cond to logits and features.
+
+    Args:
+        network: family and options.
+        shape: channels, size and conditions of the data.
+        width: channels of its first level.
+        penalised: whether a gradient penalty is taken of it, which is per sample.
+
+    Raises:
+        ConfigError: no such network or option, it does not take the layout of the data, or it is
+            penalised and has batch statistics, which mix samples.
+    """
+    name, chosen, options = _chosen(network, shape)
+    if penalised and chosen.batch_statistics:
+        raise ConfigError(
+            f"config model.network: the discriminator of {name!r} has batch statistics, which a "
+            "penalty per sample does not allow; use plain, aaae, gvae or residual"
+        )
+    return _made(chosen.discriminator, options, shape, width)
+
+
+def _chosen(network: Network, shape: Shape) -> tuple[str, Family, dict[str, Any]]:
+    """Name, family and options of ``network``, checked."""
+    options = {"name": network} if isinstance(network, str) else dict(network)
+    name = str(options.pop("name", ""))
+    chosen = family(name)
     makers = (chosen.encoder, chosen.decoder, chosen.discriminator)
     known = sorted({key for maker in makers for key in _options(maker)})
     for key in options:
         if key not in known:
             raise ConfigError(
-                f"config model.network.{key} is not known to {network['name']} "
+                f"config model.network.{key} is not known to {name} "
                 f"(known: {', '.join(known) or 'none'})"
             )
-    return chosen, options
+    if shape.layout and not chosen.layouts:
+        able = ", ".join(known for known, family in FAMILIES.items() if family.layouts)
+        raise ConfigError(
+            f"config model.network: {name!r} takes no layout (data.masks layout); these do: {able}"
+        )
+    return name, chosen, options
 
 
-def _options(maker: Any) -> list[str]:
-    return [
-        name
-        for name in inspect.signature(maker).parameters
-        if name not in ("shape", "outputs", "latent", "width")
-    ]
+def _options(maker: Callable[..., nn.Module]) -> list[str]:
+    sizes = ("shape", "outputs", "latent", "width")
+    return [name for name in inspect.signature(maker).parameters if name not in sizes]
 
 
-def _taken(maker: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key in _options(maker)}
+def _made(maker: Callable[..., nn.Module], options: Mapping[str, Any], *sizes: Any) -> nn.Module:
+    """A network with those of ``options`` that it takes."""
+    taken = _options(maker)
+    return maker(*sizes, **{key: value for key, value in options.items() if key in taken})
 
 
-class ImagesAlone(nn.Module):
-    """An encoder that is not shown the masks of what it is given."""
+class WithoutMasks(nn.Module):
+    """An encoder that sees the first ``images`` channels, and not the masks behind them."""
 
     def __init__(self, encoder: nn.Module, images: int) -> None:
         super().__init__()
@@ -130,62 +171,9 @@ class ImagesAlone(nn.Module):
         return self.encoder(x[:, : self.images], cond)
 
 
-def make_encoder(network: Network, shape: Shape, outputs: int, width: int) -> nn.Module:
-    """Images and cond to (b, outputs).
-
-    Raises:
-        ConfigError: the shape has a layout and the network no place for it.
-    """
-    chosen, options = split(network)
-    _check_layout(chosen, network, shape)
-    seen = replace(shape, channels=shape.encoded)
-    made = chosen.encoder(seen, outputs, width, **_taken(chosen.encoder, options))
-    return ImagesAlone(made, shape.images) if shape.unlabeled else made
-
-
-def _check_layout(chosen: Family, network: Network, shape: Shape) -> None:
-    if shape.layout and not chosen.layouts:
-        name = network if isinstance(network, str) else network["name"]
-        able = ", ".join(known for known, family in FAMILIES.items() if family.layouts)
-        raise ConfigError(
-            f"config model.network: {name!r} takes no layout (data.masks layout); these do: {able}"
-        )
-
-
-def make_decoder(network: Network, shape: Shape, latent: int, width: int) -> nn.Module:
-    """Codes (b, latent) and cond to images before tanh.
-
-    Raises:
-        ConfigError: the shape has a layout and the network no place for it.
-    """
-    chosen, options = split(network)
-    _check_layout(chosen, network, shape)
-    return chosen.decoder(shape, latent, width, **_taken(chosen.decoder, options))
-
-
-def make_discriminator(
-    network: Network, shape: Shape, width: int, penalised: bool = False
-) -> nn.Module:
-    """Images and cond to logits and features.
-
-    Raises:
-        ConfigError: ``penalised`` and the network has batch statistics, which mix samples; or a
-            layout that it has no place for.
-    """
-    chosen, options = split(network)
-    _check_layout(chosen, network, shape)
-    if penalised and chosen.batch_statistics:
-        name = network if isinstance(network, str) else network["name"]
-        raise ConfigError(
-            f"config model.network: the discriminator of {name!r} has batch statistics, which a "
-            "penalty per sample does not allow; use plain, aaae, gvae or residual"
-        )
-    return chosen.discriminator(shape, width, **_taken(chosen.discriminator, options))
-
-
 @contextmanager
-def resting(*networks: nn.Module) -> Iterator[None]:
-    """No gradient, and batch norm as at test time."""
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Evaluate ``networks`` without gradients, and with batch norm as at test time."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()

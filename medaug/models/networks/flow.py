@@ -26,9 +26,9 @@ class Velocity(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.spatial = patch, spatial
-        told, cond_dim = (cond_dim * patch**2, 0) if spatial else (0, cond_dim)
+        planes, cond_dim = (cond_dim * patch**2, 0) if spatial else (0, cond_dim)
         code, grid = code * patch**2, grid // patch
-        self.stem = nn.Conv2d(code + told, width, 3, padding=1)
+        self.stem = nn.Conv2d(code + planes, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         self.embed = nn.Sequential(
             nn.Linear(TIMES + cond_dim, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
@@ -40,9 +40,9 @@ class Velocity(nn.Module):
         self.head = nn.Conv2d(width, code, 3, padding=1)
 
     def forward(self, z: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        seen, told = (with_condition(z, cond), None) if self.spatial else (z, cond)
+        seen, row = (with_condition(z, cond), None) if self.spatial else (z, cond)
         h = self.stem(F.pixel_unshuffle(seen, self.patch)) + self.position
-        when = self.embed(joined(waves(t), told))
+        when = self.embed(joined(waves(t), row))
         for i, (shift, block) in enumerate(zip(self.shifts, self.blocks, strict=True)):
             h = block(h + shift(F.silu(when))[:, :, None, None])
             if str(i) in self.attention:

@@ -1,4 +1,4 @@
-"""Perceptrons on codes: a plain stack, and the velocity field of a flow on vectors."""
+"""Networks of codes: a perceptron, a flow's velocity, discriminators of codes and of pairs."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -62,9 +62,6 @@ class VelocityMlp(nn.Module):
         return self.head(F.silu(self.norm(h))).float()
 
 
-# A discriminator of codes.
-
-
 class CodeDiscriminator(nn.Module):
     """Codes (b, d) and cond to logits (b,), large for draws of the prior; no batch statistics.
 
@@ -89,9 +86,6 @@ class CodeDiscriminator(nn.Module):
         return logits - z.float().square().sum(1) / 2 if self.log_prior else logits
 
 
-# A discriminator of pairs of image and code, as in ALI (Dumoulin et al. 2017).
-
-
 class _Layer(nn.Module):
     """A layer with maxout of two and dropout before it, or with leaky ReLU."""
 
@@ -109,8 +103,10 @@ class _Layer(nn.Module):
 class JointDiscriminator(nn.Module):
     """Images (b, c, s, s), codes (b, latent) and cond to logits (b,); no batch statistics.
 
+    That of ALI (Dumoulin et al. 2017), for pairs of image and code.
+
     Args:
-        shape: what the data dictate.
+        shape: channels, size and conditions of the data.
         latent: dimensions of the code.
         width: channels at the image's end.
         maxout: maxout and dropout, 0.2 at first and 0.5 later, as the authors; else leaky ReLU.

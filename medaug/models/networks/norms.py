@@ -1,4 +1,4 @@
-"""Group norms whose scale and shift the condition decides, and a residual block of them."""
+"""Group norms whose scale and shift come from the condition, and a residual block of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,24 +30,26 @@ class Spade(nn.Module):
         return self.norm(x) * (1 + scale) + shift
 
 
-class ToldNorm(nn.Module):
-    """Group norm, scaled and shifted by the condition where it is told one.
+class ConditionalNorm(nn.Module):
+    """Group norm, scaled and shifted by the condition where there is one.
 
     Args:
         make: a convolution of as many dimensions as the features have.
         channels: of the features.
-        told: how many numbers decide one scale and shift for a whole image; 0 for none.
-        layout: how many planes decide them for every position; then ``told`` plays no part.
+        cond_dim: numbers of the condition, which give one scale and shift for a whole image; 0
+            for none.
+        layout: planes of the condition, which give a scale and shift for every position; where
+            there are any, ``cond_dim`` is ignored.
     """
 
     def __init__(
-        self, make: Callable[..., nn.Module], channels: int, told: int = 0, layout: int = 0
+        self, make: Callable[..., nn.Module], channels: int, cond_dim: int = 0, layout: int = 0
     ) -> None:
         super().__init__()
         self.spatial, self.change = layout > 0, None
         self.norm = Spade(make, channels, layout) if self.spatial else group_norm(channels)
-        if told and not self.spatial:
-            self.change = nn.Linear(told, 2 * channels, bias=False)
+        if cond_dim and not self.spatial:
+            self.change = nn.Linear(cond_dim, 2 * channels, bias=False)
             nn.init.normal_(self.change.weight, 0.0, 0.1)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
@@ -61,12 +63,14 @@ class ToldNorm(nn.Module):
         return h * (1 + scale) + shift
 
 
-class ToldBlock(nn.Module):
-    """norm, SiLU, conv3, norm, SiLU, conv3, plus the identity or a 1-pixel skip; see ToldNorm."""
+class ConditionalBlock(nn.Module):
+    """norm, SiLU, conv3, norm, SiLU, conv3, plus the identity or a 1-pixel skip."""
 
-    def __init__(self, make: Any, c_in: int, c_out: int, told: int = 0, layout: int = 0) -> None:
+    def __init__(
+        self, make: Any, c_in: int, c_out: int, cond_dim: int = 0, layout: int = 0
+    ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (ToldNorm(make, c, told, layout) for c in (c_in, c_out))
+        self.norm1, self.norm2 = (ConditionalNorm(make, c, cond_dim, layout) for c in (c_in, c_out))
         self.conv1 = make(c_in, c_out, 3, padding=1)
         self.conv2 = make(c_out, c_out, 3, padding=1)
         self.skip = make(c_in, c_out, 1) if c_in != c_out else nn.Identity()

@@ -20,7 +20,7 @@ from medaug.core.batch import Shape
 from medaug.core.errors import ConfigError
 from medaug.models.networks.blocks import check, feature_level, halvings, joined, with_condition
 from medaug.models.networks.convolutional import he, levels, widths
-from medaug.models.networks.norms import ToldBlock, ToldNorm
+from medaug.models.networks.norms import ConditionalBlock, ConditionalNorm
 
 CONDITIONS = ("concat", "projection")
 RESAMPLING = ("nearest", "bilinear")
@@ -64,12 +64,13 @@ class ResidualEncoder(nn.Module):
         self.project = _projects(condition, shape)
         dims, count = shape.spatial_dims, levels(shape.size)
         (conv, self.pool), sizes = _layers(dims), widths(width, count)
-        told = shape.cond_dim if self.project else 0
-        self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
+        projected = shape.cond_dim if self.project else 0
+        self.stem = conv(shape.channels + shape.cond_dim - projected, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            ToldBlock(conv, a, b, told) for a, b in zip([width, *sizes], sizes, strict=False)
+            ConditionalBlock(conv, a, b, projected)
+            for a, b in zip([width, *sizes], sizes, strict=False)
         )
-        self.norm = ToldNorm(conv, sizes[-1], told)
+        self.norm = ConditionalNorm(conv, sizes[-1], projected)
         self.fc = nn.Linear(sizes[-1] * halvings(shape.size, count)[-1] ** dims, outputs)
         self.apply(_he)
 
@@ -99,18 +100,18 @@ class ResidualDecoder(nn.Module):
         linear = "bilinear" if dims == 2 else "trilinear"
         self.mode = linear if _one_of(resample, RESAMPLING, "resample") == "bilinear" else "nearest"
         conv, _ = _layers(dims)
-        told = shape.cond_dim if self.project else 0
+        projected = shape.cond_dim if self.project else 0
         self.sizes = halvings(shape.size, count)[::-1]
         sizes = [*widths(width, count)[::-1], width]
         self.start = (sizes[0], *[self.sizes[0]] * dims)
         drop = nn.Dropout2d if dims == 2 else nn.Dropout3d
         self.dropout = drop(dropout) if dropout else nn.Identity()
-        self.fc = nn.Linear(latent + shape.cond_dim - told, sizes[0] * self.sizes[0] ** dims)
+        self.fc = nn.Linear(latent + shape.cond_dim - projected, sizes[0] * self.sizes[0] ** dims)
         spatial = shape.cond_dim if shape.layout else 0
         self.blocks = nn.ModuleList(
-            ToldBlock(conv, a, b, told, spatial) for a, b in pairwise(sizes)
+            ConditionalBlock(conv, a, b, projected, spatial) for a, b in pairwise(sizes)
         )
-        self.norm = ToldNorm(conv, width, told, spatial)
+        self.norm = ConditionalNorm(conv, width, projected, spatial)
         self.head = conv(width, shape.channels, 3, padding=1)
         self.apply(_he)
 
@@ -139,7 +140,7 @@ class ResidualDiscriminator(nn.Module):
     """Images (b, c, ...) and cond to logits (b,) and [the level's output nearest 8 x 8]; no norm.
 
     Args:
-        shape: what the data dictate.
+        shape: channels, size and conditions of the data.
         width: channels at the image's end.
         condition: ``concat`` or ``projection``.
         spectral: whether every layer is divided by its spectral norm (Miyato et al. 2018).
@@ -153,14 +154,14 @@ class ResidualDiscriminator(nn.Module):
         self.project = _projects(condition, shape)
         dims, count = shape.spatial_dims, levels(shape.size)
         (conv, pool), sizes = _layers(dims), widths(width, count)
-        told = shape.cond_dim if self.project else 0
-        self.stem = conv(shape.channels + shape.cond_dim - told, width, 3, padding=1)
+        projected = shape.cond_dim if self.project else 0
+        self.stem = conv(shape.channels + shape.cond_dim - projected, width, 3, padding=1)
         self.blocks = nn.ModuleList(
             _Down(conv, pool, a, b) for a, b in zip([width, *sizes], sizes, strict=False)
         )
         sides = halvings(shape.size, count)
         self.fc = nn.Linear(sizes[-1] * sides[-1] ** dims, 1)
-        self.embed = nn.Linear(told, sizes[-1], bias=False) if told else None
+        self.embed = nn.Linear(projected, sizes[-1], bias=False) if projected else None
         self.layer = feature_level(sides[1:])
         self.apply(_he)
         if spectral:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from medaug.models.networks.blocks import ResBlock, group_norm, with_condition
-from medaug.models.networks.norms import ToldBlock
+from medaug.models.networks.norms import ConditionalBlock
 
 
 def _widths(width: int, stride: int) -> list[int]:
@@ -76,13 +76,15 @@ class SpatialDecoder(nn.Module):
 
     @staticmethod
     def block(c_in: int, c_out: int, layout: int) -> nn.Module:
-        return ToldBlock(nn.Conv2d, c_in, c_out, 0, layout) if layout else ResBlock(c_in, c_out)
+        return (
+            ConditionalBlock(nn.Conv2d, c_in, c_out, 0, layout) if layout else ResBlock(c_in, c_out)
+        )
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        told = (cond,) if self.spatial else ()
-        h = self.dropout(self.body(self.stem(with_condition(z, cond)), *told))
+        planes = (cond,) if self.spatial else ()
+        h = self.dropout(self.body(self.stem(with_condition(z, cond)), *planes))
         for level in self.levels:
-            h = F.interpolate(level(h, *told), scale_factor=2.0, mode="nearest")
+            h = F.interpolate(level(h, *planes), scale_factor=2.0, mode="nearest")
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2)
         if self.edges is None or self.last is None or cond is None:
             return h
