@@ -384,41 +384,41 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         if not isinstance(section, Mapping):
             raise ConfigError(f"config model: a mapping is wanted, got {shown(section)}")
     name = model_name = next((s["name"] for s in reversed(sections) if "name" in s), DEFAULT_MODEL)
-    asked: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     renamed: list[str] = []
     for layer, section in zip(layers, sections, strict=True):
         current, what = current_keys({**section, "name": model_name})
         renamed += what
         name = current["name"] if current["name"] != model_name else name
-        asked = merge(asked, {**layer, "model": {**current, "name": name}})
+        merged = merge(merged, {**layer, "model": {**current, "name": name}})
     if renamed:
         clauses = "; ".join(dict.fromkeys(renamed))
         tell(f"config: {clauses}; the old names are read until version 0.3")
-    preset = asked.get("model", {}).get("preset", default_preset(str(name)))
+    preset = merged.get("model", {}).get("preset", default_preset(str(name)))
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):
             raise ConfigError(
                 f"config model.{key}: a plain name is wanted, got {shown(str(value))}"
             )
     try:
-        return Config.model_validate(merge(_preset(str(name), str(preset)), asked))
+        return Config.model_validate(merge(_preset(str(name), str(preset)), merged))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
 
 
-def validated(section: type[Section], asked: Mapping[str, Any], prefix: str) -> Section:
+def validated(section: type[Section], settings: Mapping[str, Any], prefix: str) -> Section:
     """Return one section from plain values.
 
     Args:
         section: its class.
-        asked: its settings.
+        settings: of it.
         prefix: what its keys start with in messages, such as ``filter.``.
 
     Raises:
         ConfigError: an unknown key, or a value that is not accepted.
     """
     try:
-        return section.model_validate(asked)
+        return section.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(_sentence(error, section, prefix)) from error
 
