@@ -2,8 +2,9 @@
 
     python examples/pictures.py          # writes PNGs to ./pictures, under a minute on two cores
 
-It uses the phantom weights that ship with medaug; no patient was scanned for any of it. With a run
-of your own put its folder in the place of SHIPPED, and your cache in the place of the phantom's.
+It needs matplotlib, and uses the phantom weights that ship with medaug; no patient was scanned for
+any of it. With a run of your own put its folder in the place of SHIPPED, and your cache in the
+place of the phantom's.
 """
 
 # %% The model

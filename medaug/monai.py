@@ -1,5 +1,6 @@
-"""``medaug.monai``: the dictionary transforms for MONAI pipelines."""
+"""``medaug.monai``: a reader and the dictionary transforms for MONAI pipelines."""
 
+from medaug.data.formats.monai_reader import ScanReader
 from medaug.transforms.monai import (
     RandCarveMixd,
     RandCopyPasted,
@@ -14,4 +15,5 @@ __all__ = [
     "RandCutMixd",
     "RandLabelContrastd",
     "RandSynthesisd",
+    "ScanReader",
 ]

@@ -13,7 +13,7 @@ from medaug.core.config import merge
 from medaug.core.text import tell
 from medaug.data.cache.prepare import SliceCache
 from medaug.data.sources.phantom.source import Phantom
-from medaug.evaluation.metrics.masks import Masks, real_masks, synthetic_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, synthetic_masks
 from medaug.runtime.files import write_json
 from medaug.synthesis.filter.choose import filter_for_run
 from medaug.synthesis.filter.settings import FilterConfig
@@ -49,8 +49,8 @@ class DemoReport:
     preview: Path
     samples: int
     images: int
-    real: Masks
-    synthetic: Masks
+    real: MaskSummary
+    synthetic: MaskSummary
     refused: dict[str, int]
 
     def __str__(self) -> str:

@@ -60,8 +60,8 @@ def explore(
         )
     (what,) = given
 
-    from medaug.evaluation.latent.explore import default_out, plan
-    from medaug.evaluation.latent.explore import explore as draw
+    from medaug.evaluation.latent import default_out, plan
+    from medaug.evaluation.latent import explore as draw
     from medaug.synthesis.generator import Generator
 
     generator = Generator.from_pretrained(run, "cpu" if likelihood else device)

@@ -10,7 +10,6 @@ from medaug.cli import (  # noqa: F401 (each adds its command to the application
     evaluate,
     explore,
     inspect,
-    nnunet_splits,
     prepare,
     synthesize,
     train,

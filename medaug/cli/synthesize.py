@@ -1,4 +1,4 @@
-"""``medaug synthesize``: samples to files."""
+"""``medaug synthesize`` writes samples; ``medaug nnunet-splits`` keeps them out of validation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from medaug.cli.options import AsJson, Device, DryRun, Run, Shard, parse_shard
 
 @app.command()
 def synthesize(
-    n: Annotated[str, typer.Option("-n", help="How many samples the folder is to hold.")],
+    n: Annotated[str, typer.Option("-n", help="Samples that the folder holds in the end.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     run: Run = None,
-    seed: Annotated[int, typer.Option(help="Which family of samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     uncertainty: Annotated[int, typer.Option(help="Alternatives drawn for each sample.")] = 8,
     source: Annotated[
         str,
@@ -29,7 +29,7 @@ def synthesize(
     ] = None,
     filter: Annotated[
         bool | None,
-        typer.Option(help="Draw anew what is unlike real slices, or a copy; default for scans."),
+        typer.Option(help="Draw again what is unlike real slices, or a copy; default for scans."),
     ] = None,
     set: Annotated[
         list[str] | None, typer.Option(help="A threshold of the filter: filter.hu_margin=20.")
@@ -38,7 +38,8 @@ def synthesize(
         str | None, typer.Option("--class", help="One class for all, by name or number.")
     ] = None,
     condition: Annotated[
-        list[str] | None, typer.Option(help="What all share, as height=0.2 or liver=1; repeatable.")
+        list[str] | None,
+        typer.Option(help="Condition shared by all samples, e.g. height=0.2; repeatable."),
     ] = None,
     format: Annotated[str, typer.Option(help="nifti, dicom, png, or auto.")] = "auto",
     with_real: Annotated[
@@ -63,7 +64,7 @@ def synthesize(
     json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write image, mask and uncertainty of n samples; the same command goes on after a kill."""
+    """Write image, mask and uncertainty of n samples; the same command resumes."""
     from medaug.core.config import parse_count, parse_set
 
     count, part = parse_count(n, "n"), parse_shard(shard)
@@ -116,6 +117,23 @@ def synthesize(
         return
     report = write(generator, count, out, **options)
     answer(json, report, str(report))
+
+
+@app.command("nnunet-splits")
+def nnunet_splits(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder in nnU-Net's raw layout.", metavar="DIR")
+    ],
+    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="Random seed of the deal of patients to folds.")] = 0,
+    json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write splits_final.json: folds over real patients, synthetic cases in training only."""
+    from medaug.synthesis.nnunet_splits import nnunet_splits as split
+
+    report = split(folder, folds, seed, dry_run=dry_run)
+    answer(json, report, f"{'would write ' if dry_run else ''}{report}")
 
 
 def parse_condition(assignments: list[str]) -> dict[str, str]:

@@ -150,7 +150,7 @@ _RENAMED = {
     "prior_steps": "prior.steps",
     "prior_batches": "prior.batches",
 }
-"""Keys of ``model`` in configs and weights of version 0.1 and earlier, and what they became."""
+"""Old keys of ``model`` in configs and weights, read until version 0.2, and what they became."""
 
 
 def current_keys(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -393,7 +393,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         merged = merge(merged, {**layer, "model": {**current, "name": name}})
     if renamed:
         clauses = "; ".join(dict.fromkeys(renamed))
-        tell(f"config: {clauses}; the old names are read until version 0.3")
+        tell(f"config: {clauses}; the old names are read until version 0.2")
     preset = merged.get("model", {}).get("preset", default_preset(str(name)))
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):

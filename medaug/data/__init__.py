@@ -1,4 +1,4 @@
-"""Sources of scans and pictures, opened by name or by looking at a folder."""
+"""Open sources of scans and pictures by name, or by looking at a folder."""
 
 import os
 import zipfile
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 def default_root(name: str) -> Path:
-    """Where the data called ``name`` is looked for: ``$MEDAUG_DATA/name``, then ``data/name``."""
+    """The folder of the data called ``name``: ``$MEDAUG_DATA/name``, else ``data/name``."""
     base = os.environ.get("MEDAUG_DATA")
     if base and (Path(base) / name).is_dir():
         return Path(base) / name
@@ -48,13 +48,13 @@ def open_source(
     Args:
         data: ``pancreas``, ``mnist``, ``fashion-mnist``, ``phantom``, or a path.
         root: where the data called by name is; `default_root` where None.
-        labels: those to take, by name; ``pancreas+cancer`` makes one label of two.
+        labels: to take, by name; ``pancreas+cancer`` makes one label of two.
         modality: what the scans are, where a folder does not say or holds both.
         names: label names, by a collection of `medaug.data.sources.collections.names` or a json
             file, for label maps that carry none.
 
     Raises:
-        ConfigError: a label that is not there, or a wish that the files contradict.
+        ConfigError: a label that is not there, or another setting that the files contradict.
         DataError: no such folder, an empty one, or nothing in it that is known.
     """
     from medaug.data.sources.collections import Collection, Wanted
@@ -66,13 +66,13 @@ def open_source(
         return source if labels is None else source.selecting(labels)
     if names is not None:
         raise ConfigError(
-            f"{data}: label names {names!r} were asked, and {source.name} has its own"
+            f"{data}: label names {names!r} were requested, and {source.name} has its own"
         )
     if modality is not None and (source.kind != "ct" or source.modality != modality):
-        raise ConfigError(f"{data}: modality {modality} was asked, and {source.name} has none")
+        raise ConfigError(f"{data}: modality {modality} was requested, and {source.name} has none")
     if labels is not None and set(labels) != set(source.labels):
         there = ", ".join(source.labels) or "none"
-        raise ConfigError(f"{data}: labels {', '.join(labels)} were asked (there: {there})")
+        raise ConfigError(f"{data}: labels {', '.join(labels)} were requested (there: {there})")
     return source
 
 
@@ -95,15 +95,14 @@ def _open(data: str, root: Path | None, wanted: "Wanted") -> Source:
 def _look(path: Path, wanted: "Wanted") -> Source:
     """The source that ``path`` holds: a folder, a zip archive, or one scan."""
     from medaug.data.formats import archives
-    from medaug.data.formats import archives as packed
     from medaug.data.sources import collections, idx, pancreas, pictures
 
     if archives.is_archive(path):
         source = pancreas.PancreasCT(path)
         if pancreas.looks_like(path) or not archives.whole(path):
             return source
-    if packed.is_packed(path):
-        raise DataError(packed.how_to_unpack(path))
+    if archives.is_packed(path):
+        raise DataError(archives.how_to_unpack(path))
     if path.is_file() and (scan := collections.look(path, wanted)) is not None:
         return scan
     if not path.is_dir():
@@ -124,8 +123,8 @@ def _look(path: Path, wanted: "Wanted") -> Source:
     photos = pictures.folder(path)
     if photos is not None:
         return photos
-    if archived := sorted(filter(packed.is_packed, path.iterdir())):
-        raise DataError(packed.how_to_unpack(archived[0]))
+    if archived := sorted(filter(archives.is_packed, path.iterdir())):
+        raise DataError(archives.how_to_unpack(archived[0]))
     raise DataError(
         f"{path}: nothing in it is known; looked for Pancreas-CT (PANCREAS_0001/.../*.dcm), "
         f"{collections.LOOKED_FOR}, idx files (train-images-idx3-ubyte, ...) and pictures (PNG, "

@@ -21,12 +21,18 @@ class Scans(Protocol):
     def labels(self) -> "Mapping[str, int]": ...
 
     def cases(self) -> "tuple[list[Case], list[Problem]]":
-        """The usable scans in name order, and the others with what is wrong."""
+        """List the usable scans in name order, and the others with what is wrong."""
         ...
 
 
 class Block(Protocol):
-    """Pictures from ``files`` that become one case of a cache; ``side`` is theirs in the split."""
+    """Pictures that become one case of a cache.
+
+    Attributes:
+        side: of the split: ``train``, ``heldout`` or ``validation``.
+        names: of the pictures.
+        files: that hold them.
+    """
 
     @property
     def side(self) -> str: ...
@@ -49,7 +55,7 @@ class Pictures(Protocol):
 
     Attributes:
         colour: ``grey`` or ``rgb`` where it can be chosen, else None.
-        size: pixels a side unless told; None keeps the pictures' own.
+        size: pixels a side by default; None keeps the pictures' own.
     """
 
     @property
@@ -69,7 +75,7 @@ class Pictures(Protocol):
     @property
     def problems(self) -> "Sequence[Problem]": ...
     def counts(self) -> dict[str, int]:
-        """How many pictures each part has."""
+        """How many pictures each side of the split has."""
         ...
 
     def relevant(self, settings: "CacheSettings") -> dict[str, object]:
@@ -77,11 +83,11 @@ class Pictures(Protocol):
         ...
 
     def listing(self) -> dict[str, object]:
-        """What tells these pictures from others before any is decoded; may be empty."""
+        """What distinguishes these pictures from others before any is decoded; may be empty."""
         ...
 
     def blocks(self, settings: "CacheSettings") -> "Mapping[str, Block]":
-        """The pictures by case of the cache."""
+        """Divide the pictures into the cases of a cache, by id."""
         ...
 
 

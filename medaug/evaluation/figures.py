@@ -1,26 +1,23 @@
-"""What every part of the report hands to the page: figures with their yardstick, pictures, curves.
+"""Define what each part of a report consists of: figures with their bounds, pictures and curves.
 
-A figure stands beside the same figure of real slices: training slices in the place of the
-synthetic ones, against the same held-out slices, at the same n.  A bound, where there is one, is
-on the value itself, on its ratio to the real one, or on its distance from it.
+A figure comes with its real value: the same figure of as many training slices, against the same
+held-out slices.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from medaug.core.modality import CT, Modality
 from medaug.runtime.pictures import Picture
 
 FamilyName = Literal["fidelity", "diversity", "anatomy", "privacy", "uncertainty"]
 
 
-Of = Literal["value", "ratio", "difference"]
-
-
 @dataclass(frozen=True)
 class Bound:
-    """What a figure must keep to pass.
+    """The range that a figure must lie in to pass.
 
     Attributes:
         least: smallest that passes, or None.
@@ -30,26 +27,40 @@ class Bound:
 
     least: float | None = None
     most: float | None = None
-    of: Of = "value"
+    of: Literal["value", "ratio", "difference"] = "value"
+
+    def for_unit(self, modality: Modality) -> "Bound":
+        """A bound in HU as one in the unit of ``modality`` that is as strict; ratios stay."""
+        if modality is CT or self.of == "ratio":
+            return self
+        least, most = (
+            None if end is None else end * modality.per_hu for end in (self.least, self.most)
+        )
+        return replace(self, least=least, most=most)
+
+
+def intensities(modality: Modality) -> str:
+    """What the values of images are called in a sentence: HU, or intensities for MR."""
+    return modality.unit if modality is CT else "intensities"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number, its yardstick, and what it means.
+    """One measured number, the real value to compare it with, and what it means.
 
     Attributes:
         name: family, metric and what it was measured on, as ``fidelity.frechet.texture``.
         value: of the synthetic slices; not a number where there was nothing to measure.
         real: the same of real training slices, or None where that makes no sense.
         sentence: what the number means and what would be bad, in one plain sentence.
-        n: synthetic slices that went in.
-        n_real: real slices that it was held against.
-        seed: of whatever was drawn, or None.
+        n: synthetic slices measured.
+        n_real: real slices that they were compared with.
+        seed: of the random draws, or None where there are none.
         extractor: feature space and its version, or None.
         low: lower end of the 95 % interval of the value, or None.
         high: upper end, or None.
         unit: as ``HU`` or ``mm2``; empty for a pure number.
-        bound: what must hold, or None for a figure that is told only.
+        bound: what decides whether the figure passes, or None for one that is only reported.
     """
 
     name: str
@@ -72,7 +83,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Value over real; None without a real one above 0, since others turn its meaning round."""
+        """Value over real; None unless the real one is above 0, where larger means larger."""
         return self.value / self.real if self.real is not None and self.real > 0 else None
 
     @property
@@ -93,7 +104,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines over one axis, by name; x and y (k,) of each."""
+    """Lines over one axis.
+
+    Attributes:
+        title: heading.
+        caption: what to look for.
+        x: name of the horizontal axis.
+        y: name of the vertical axis.
+        lines: x and y (k,) of each line, by name.
+    """
 
     title: str
     caption: str
@@ -109,9 +128,9 @@ class Family:
     Attributes:
         name: which part.
         figures: the numbers; those with a bound decide the verdict.
-        pictures: what to look at.
-        curves: what to look at as lines.
-        details: plain values for the JSON alone, such as the list of suspected copies.
+        pictures: for the page.
+        curves: for the page.
+        details: plain values for the JSON file alone, such as the list of suspected copies.
         skipped: what was not measured, and why, one sentence each.
     """
 

@@ -24,7 +24,6 @@ from medaug.evaluation.figures import Family, FamilyName
 from medaug.evaluation.page import render
 from medaug.evaluation.page.overview import overview
 from medaug.evaluation.page.training_curves import training_curves
-from medaug.evaluation.page.units import told_in
 from medaug.evaluation.settings import EvaluateConfig
 from medaug.evaluation.slices.evidence import Evidence, real_slices
 from medaug.evaluation.subject import Setting, settle
@@ -213,7 +212,6 @@ def _measured(
                     family = Family(cast(FamilyName, OVERVIEW), [], overview(subject.evidence))
                 else:
                     family = wanted[name](subject)
-                family = told_in(family, subject.evidence.modality)
                 saved_parts.save(folder, name, setting.key, family)
                 found[name] = family
                 bar.advance(note=name)

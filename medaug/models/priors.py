@@ -123,7 +123,7 @@ class Prior(nn.Module):
             logvar: its log-variance, or None where the encoder has none.
             fresh: standard normal noise of the shape of ``mu``.
             cond: the images' condition.
-            how: see above.
+            how: strength; at 0.5 a draw of the posterior itself.
         """
         if logvar is None:
             return (1 - how**2) ** 0.5 * mu + how * fresh

@@ -145,8 +145,7 @@ class Generator(Trained):
             uncertainty: how many alternatives a sample has.
             start: index of the first.
             condition: what all of them share, such as ``{"class": "coat"}`` or
-                ``{"liver": 1, "height": 0.2}``; the rest is drawn, see
-                `medaug.data.feed.condition`.
+                ``{"liver": 1, "height": 0.2}``; the rest is drawn.
             source: what the alternatives show: ``latent``, other codes; ``network``, other
                 networks; ``mask``, masks a little deformed.
 
@@ -187,8 +186,10 @@ class Generator(Trained):
             number: block k holds samples k * block_size to (k + 1) * block_size.
             seed: of all draws.
             uncertainty: how many alternatives a sample has.
-            condition: see ``generate``.
-            source: see ``generate``.
+            condition: what all samples share, such as ``{"liver": 1, "height": 0.2}``; the rest is
+                drawn.
+            source: what the alternatives show: ``latent``, other codes; ``network``, other
+                networks; ``mask``, masks a little deformed.
             judge: says of images and label maps why each is refused, empty where it is not; what is
                 refused is drawn anew.
 

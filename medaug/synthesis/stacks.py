@@ -112,9 +112,10 @@ class Stacks:
             number: index of the stack.
             seed: of all draws.
             uncertainty: how many alternatives it has, each along a smooth path of its own.
-            condition: see ``Generator.generate``; a height is that of the stack's middle, moved
-                where the stack would leave the scan.
-            source: see ``Generator.generate``.
+            condition: what its slices share, such as ``{"liver": 1}``; a height is that of the
+                stack's middle, moved where the stack would leave the scan.
+            source: what the alternatives show: ``latent``, other codes; ``network``, other
+                networks; ``mask``, masks a little deformed.
             judge: takes the images (1, z, y, x) and label maps of the stack, and says in a list of
                 one why it is refused, empty where it is not; what is refused is drawn anew.
 

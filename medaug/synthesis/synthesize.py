@@ -111,9 +111,7 @@ def _spelt(name: str, value: Any) -> Any:
 
 LEAST_ACCEPTED = 0.2
 
-
 LEAST_DRAWN = 50
-
 
 PREVIEW = 16
 """How many samples the preview shows."""

@@ -86,8 +86,8 @@ def path(
     Args:
         n: how many slices.
         shape: of one slice's noise.
-        seed: see ``index``.
-        index: of the draw.
+        seed: random seed.
+        index: number of the sample.
         smooth: deviation of the Gaussian that the noise is averaged with along the slices; 0 draws
             each slice on its own.
         purpose: of the draw, part of its address.

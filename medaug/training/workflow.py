@@ -231,7 +231,7 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
 def default_run(config: Config) -> Path:
     """The default run folder: ``runs/DATA-MODEL``.
 
-    A run of ``spatial_vaegan`` that version 0.1 began under its old name is resumed.
+    A run of ``spatial_vaegan`` begun under its old name is resumed.
     """
     run = Path("runs") / f"{config.data.name}-{config.model.name}"
     old = run.with_name(f"{config.data.name}-vaegan")

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from medaug.core.errors import DataError
 from medaug.core.types import Affine, Case, Sample
-from medaug.data.formats.labels import reader_of
-from medaug.data.formats.readers import VolumeReader
+from medaug.data.formats.readers import read_labels, read_volume
 from medaug.data.sources.collections import labelled, open_collection
 from medaug.transforms.pairs import Pairs, key_file, open_pairs
 
@@ -213,14 +212,11 @@ class _Folder:
 
     def _read(self, case: Case) -> Donor:
         try:
-            image, meta = VolumeReader().get_data(case.image[0])
-            label = None
-            if case.label is not None:
-                reader = reader_of(case.label, self._ids)
-                label, _ = reader.get_data(reader.read(case.label.files))
+            image = read_volume(case.image[0])
+            label = None if case.label is None else read_labels(case.label, self._ids)[0]
         except DataError as error:
             raise DataError(f"{self._root}: case {case.id}: {error}") from error
-        return Donor(image[None], label, np.asarray(meta["affine"], np.float64))
+        return Donor(image.voxels[None], label, image.affine)
 
 
 def _size(donor: Donor) -> int:

@@ -17,7 +17,7 @@ from timing import clocked
 
 from medaug.cli.demonstration import LABEL
 from medaug.data.cache.prepare import CacheSettings
-from medaug.evaluation.metrics.masks import Masks, real_masks, synthetic_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, synthetic_masks
 from medaug.synthesis.generator import Generator
 
 REPEATS = 5
@@ -78,7 +78,7 @@ def measure_startup(setup: Setup) -> Measured:
     return Measured(startup_claims(times, packages), figures, len(times), None)
 
 
-def phantom_claims(real: Masks, synthetic: Masks) -> list[Claim]:
+def phantom_claims(real: MaskSummary, synthetic: MaskSummary) -> list[Claim]:
     """HU, area and place of the synthetic masks against those of the unseen patients."""
     off = abs(synthetic.hu_median - real.hu_median)
     area = 100 * abs(synthetic.area_mm2_median / real.area_mm2_median - 1)

@@ -1,7 +1,7 @@
 """Layout mode on phantom patients: HU under each given label, and whether a segmenter finds it.
 
 The generator learns from some patients, the segmenter from others, and both are held against a
-third group.  Masks are those of the generator's patients under random deformation.
+third group.  MaskSummary are those of the generator's patients under random deformation.
 """
 
 from typing import Any

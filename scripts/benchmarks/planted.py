@@ -39,7 +39,7 @@ from medaug.evaluation.families import anatomy, appearance, diversity, fidelity,
 from medaug.evaluation.families.anatomy import witness
 from medaug.evaluation.families.privacy import exact_interval
 from medaug.evaluation.features.spaces import spaces_of
-from medaug.evaluation.metrics.copies import Search, bar, planted
+from medaug.evaluation.metrics.copies import Search, planted, threshold
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
 from medaug.synthesis.filter import Filter, open_filter
 from medaug.synthesis.filter.settings import FilterConfig
@@ -119,7 +119,7 @@ def measured(train: SliceSet, heldout: SliceSet, unseen: SliceSet, seed: int) ->
     """Shares of planted copies listed, by kind, and of unseen slices that are wrongly listed."""
     search = Search([train.images], train.cases, WINDOW[0])
     known = planted(train.some(200, seed).images, WINDOW, seed)
-    line = bar(search.scores(heldout.images), search.scores(known))
+    line = threshold(search.scores(heldout.images), search.scores(known))
     started = time.monotonic()
     scores = search.scores(unseen.images)
     seconds = time.monotonic() - started

@@ -53,11 +53,11 @@ from medaug.cli.demonstration import SHIPPED
 from medaug.core.types import Case
 from medaug.data import SliceDataset, open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.data.cache.slicing import as_item, pipeline
+from medaug.data.cache.slicing import cut
 from medaug.data.cache.store import read_index
 from medaug.data.sources.pancreas import PancreasCT
 from medaug.data.sources.phantom.source import Phantom, Shape, Spacing
-from medaug.evaluation.metrics.masks import Masks, measure, real_masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary, real_masks, summary
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from medaug.training.workflow import train
@@ -273,6 +273,26 @@ def measure_preparing(setup: Setup) -> Measured:
     return Measured(preparing_claims(figures), figures, max(sizes), SEED, note)
 
 
+class CutScan(mt.Transform):
+    """A case as the volumes (1, x, y, z) that ``prepare`` makes of it, by its id."""
+
+    def __init__(self, cases: list[Case], cache: SliceCache) -> None:
+        self.cases, self.labels = {case.id: case for case in cases}, cache.labels
+        settings = cache.settings
+        assert settings.size is not None
+        self.how = settings.size, settings.fov_mm, settings.center
+
+    def __call__(self, data: dict[str, str]) -> dict[str, Any]:
+        """Cut the case whose ``id`` is in ``data``."""
+        found = cut(self.cases[data["id"]], self.labels, *self.how)
+        volumes = {"image": found.image, "label": found.labels}
+        return {
+            key: md.MetaTensor(torch.from_numpy(volume.transpose(2, 1, 0).copy())[None])
+            for key, volume in volumes.items()
+            if volume is not None
+        }
+
+
 def as_slices() -> list[Any]:
     """From (1, x, y, 1) to what `SliceDataset` hands out."""
     slices = [mt.SqueezeDimd(KEYS, dim=-1), mt.Transposed(KEYS, (0, 2, 1))]
@@ -281,11 +301,8 @@ def as_slices() -> list[Any]:
 
 def loaders(cache: SliceCache, cases: list[Case], scratch: Path) -> dict[str, Loader]:
     """What makes a loader of each kind."""
-    settings = cache.settings
-    assert settings.size is not None
-    cut = pipeline(cases[0], cache.labels, settings.size, settings.fov_mm, settings.center)
-    volume = mt.Compose([*cut.transforms, mt.SelectItemsd(KEYS)])
-    files = [as_item(case) for case in cases]
+    volume = mt.Compose([CutScan(cases, cache)])
+    files = [{"id": case.id} for case in cases]
     one = mt.RandSpatialCropd(KEYS, (-1, -1, 1), random_size=False)
     slices = mt.Compose([*volume.transforms, one, *as_slices()])
     ours = SliceDataset(cache, "all", transform=mt.SelectItemsd(KEYS))
@@ -402,7 +419,7 @@ def measure_access(setup: Setup) -> Measured:
     return Measured(access_claims(found), found, counts[OURS], ACCESS_SEED, note)
 
 
-def read_back(folder: Path, label: int) -> tuple[Masks, int]:
+def read_back(folder: Path, label: int) -> tuple[MaskSummary, int]:
     """The masks as another library reads them, and how many pairs are out of register."""
     pairs, apart, pixel = [], 0, 0.0
     for path in sorted((folder / "labelsTr").glob("*.nii.gz")):
@@ -418,7 +435,7 @@ def read_back(folder: Path, label: int) -> tuple[Masks, int]:
         apart += not same
         pixel = mask.GetSpacing()[0] * mask.GetSpacing()[1]
         pairs.append((sitk.GetArrayFromImage(image)[0], sitk.GetArrayFromImage(mask)[0]))
-    return measure(pairs, label, pixel), apart
+    return summary(pairs, label, pixel), apart
 
 
 def measure_real(setup: Setup) -> Measured:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from classifier import accuracy, load, save, train_classifier
+from scoreboard import Reference, real_row, reconstruction_error, score
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from medaug.core.config import Config, resolve
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.evaluation.metrics.classifier import accuracy, load, save, train_classifier
-from medaug.evaluation.metrics.scoreboard import Reference, real_row, reconstruction_error, score
 from medaug.runtime.device import choose_device
 from medaug.runtime.files import write_bytes, write_json
 from medaug.synthesis.generator import Generator

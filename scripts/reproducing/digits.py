@@ -4,11 +4,11 @@ from argparse import Namespace
 from typing import Any
 
 import board
+from scoreboard import Reference, score
 
 from medaug.core.config import presets
 from medaug.core.registry import MODELS
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.scoreboard import Reference, score
 from medaug.synthesis.generator import Generator
 
 COLUMNS = {

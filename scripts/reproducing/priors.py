@@ -6,9 +6,9 @@ from typing import Any
 
 import board
 import torch
+from scoreboard import Reference, score
 
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.scoreboard import Reference, score
 from medaug.synthesis.generator import Generator
 from medaug.training.loop import TrainReport
 

@@ -46,7 +46,7 @@ IMPORTS = (
     *("medaug.synthesis.filter", "medaug.synthesis.filter.reference"),
     *("medaug.evaluation.report", "medaug.evaluation.downstream.table"),
     *("torch.utils.data", "torch.optim", "sklearn.linear_model", "sklearn.covariance"),
-    *("scipy.ndimage", "scipy.stats", "matplotlib.figure", "nibabel", "SimpleITK", "PIL.Image"),
+    *("scipy.ndimage", "scipy.stats", "nibabel", "SimpleITK", "PIL.Image"),
 )
 
 

@@ -151,7 +151,7 @@ def test_bytes_that_mean_nothing_are_refused(tmp_path, content):
         read_yaml(tmp_path / "config.yaml")
 
 
-def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_names_are_read_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     old = {
         "name": "vaegan",
         "preset": "modern",
@@ -163,7 +163,7 @@ def test_names_of_version_0_1_are_read_and_said(capsys: pytest.CaptureFixture[st
     assert resolve({"model": old}) == resolve({"model": now})
     assert capsys.readouterr().err == (
         "config: model.prior_steps is now model.prior.steps; vaegan in its form phased is now the "
-        "model spatial_vaegan; the old names are read until version 0.3\n"
+        "model spatial_vaegan; the old names are read until version 0.2\n"
     )
     assert resolve({"model": old}, {"model": {"prior": "gmm"}}).model.arguments["prior"] == {
         "name": "gmm",

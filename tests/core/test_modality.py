@@ -18,7 +18,7 @@ from medaug.core.modality import MR, check_hu, thousandths
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.feed.feed import codec_for
-from medaug.data.formats.readers import VolumeReader
+from medaug.data.formats.readers import read_volume
 from medaug.data.sources.unlabeled import Unlabeled
 from medaug.training.loop import fit
 from medaug.training.workflow import default_cache, resolve_for
@@ -89,7 +89,7 @@ def test_scans_of_any_scale_fill_the_same_range(mr: Path, cache: SliceCache) -> 
     assert (cache.modality, cache.content) == ("MR", "mr")
     medians = []
     for seed, case in enumerate(open_source(str(mr)).cases()[0], 1):
-        stored, _ = VolumeReader(MR).get_data(case.image[0])
+        stored, *_ = read_volume(case.image[0], MR)
         hu, mask = miniature(seed)
         assert (stored.dtype, stored.min()) == (np.int16, 0)
         assert abs(np.percentile(stored[signal(hu) > 200], 99) - 1000) < 20

@@ -261,8 +261,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.parametrize("seed", range(60))
 def test_a_mutated_archive_is_read_right_or_refused(tmp_path, whole, seed):
     """Bytes changed, cut out or cut off: the same voxels come back, or one sentence."""
-    from medaug.data.formats.labels import reader_of
-    from medaug.data.formats.readers import SeriesReader
+    from medaug.data.formats.readers import read_labels, read_series
 
     draw = random.Random(seed)
     content = bytearray(whole)
@@ -284,8 +283,8 @@ def test_a_mutated_archive_is_read_right_or_refused(tmp_path, whole, seed):
         cases, problems = PancreasCT(archive).cases()
         for case in cases:
             assert case.label is not None
-            image, _ = SeriesReader(checked=True).get_data(case.image)
-            marks, _ = reader_of(case.label, [1]).get_data(case.label.files[0])
+            image, *_ = read_series(case.image, checked=True)
+            marks, _ = read_labels(case.label, [1])
             assert (image == hu).all()
             assert (marks == mask).all()
     except MedaugError as error:

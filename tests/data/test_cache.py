@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from medaug.core.errors import CacheError, ConfigError
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.data.cache.split import split_patients
+from medaug.data.cache.store import split_patients
 from medaug.data.sources.pancreas import PancreasCT
 from medaug.data.sources.pictures.scaling import resize_pictures
 from tests.conftest import SHAPE, SPACING, miniature

@@ -169,7 +169,7 @@ def test_killed_while_it_cuts_anew_it_goes_on(source, cache, tmp_path):
 
 
 def test_files_that_change_while_they_are_read_are_refused(source, tmp_path, monkeypatch):
-    case, cut = source.cases()[0][0], slicing.pipeline
+    case, cut = source.cases()[0][0], slicing.cut
 
     def slow(*asked):
         mask = miniature(1)[1]
@@ -177,7 +177,7 @@ def test_files_that_change_while_they_are_read_are_refused(source, tmp_path, mon
         write_label(case.label.files[0], mask)
         return cut(*asked)
 
-    monkeypatch.setattr(fill, "pipeline", slow)
+    monkeypatch.setattr(fill, "cut", slow)
     monkeypatch.setattr(source, "cases", lambda: ([case], []))
     with pytest.raises(DataError, match="its files changed while they were read; run the same"):
         again(source, tmp_path / "cache")

@@ -10,7 +10,7 @@ import pytest
 from medaug.core.errors import ConfigError, DataError
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.data.formats.labels import reader_of
+from medaug.data.formats.readers import read_labels
 from medaug.data.sources.collections.names import KNOWN
 from tests.support.collection_layouts import (
     LAYOUTS,
@@ -37,8 +37,7 @@ def test_labels_are_chosen_and_merged_by_name(tmp_path):
     def ids(*labels: str) -> tuple[dict[str, int], dict[int, int]]:
         source = open_source(str(tmp_path), labels=labels or None)
         case = source.cases()[0][0]
-        reader = reader_of(case.label, source.labels.values())
-        values = reader.get_data(reader.read(case.label.files))[0]
+        values, _ = read_labels(case.label, source.labels.values())
         found, count = np.unique(values[values > 0], return_counts=True)
         return dict(source.labels), dict(zip(found.tolist(), count.tolist(), strict=True))
 
@@ -89,8 +88,7 @@ def test_regions_are_painted_in_nnunets_order_and_taken_whole(tmp_path):
         source = open_source(str(tmp_path), labels=labels)
         assert dict(source.labels) == names
         case = source.cases()[0][0]
-        reader = reader_of(case.label, source.labels.values())
-        values = reader.get_data(reader.read(case.label.files))[0]
+        values, _ = read_labels(case.label, source.labels.values())
         assert np.bincount(values.ravel())[1:].tolist() == counts
 
 
@@ -103,8 +101,7 @@ def test_overlapping_masks_go_to_the_higher_id(tmp_path):
     source = open_source(str(tmp_path))
     assert dict(source.labels) == {"lesion": 1, "organ": 2, "vessel": 3}
     case = source.cases()[0][0]
-    reader = reader_of(case.label, source.labels.values())
-    values = reader.get_data(reader.read(case.label.files))[0]
+    values, _ = read_labels(case.label, source.labels.values())
     inside = organs["pancreas"] > 0
     assert np.array_equal(values, np.where(inside, np.where(hu > 105, 3, 2), 0))
 

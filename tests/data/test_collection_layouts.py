@@ -13,8 +13,7 @@ import pytest
 
 from medaug.core.errors import DataError
 from medaug.data.cache.prepare import CacheSettings, prepare
-from medaug.data.formats.labels import reader_of
-from medaug.data.formats.readers import SeriesReader, VolumeReader
+from medaug.data.formats.readers import read_labels, read_series, read_volume
 from medaug.data.sources.collections.names import KNOWN
 from medaug.transforms.sources import open_donors
 from tests.support.collection_layouts import (
@@ -49,16 +48,15 @@ def test_voxels_and_affine_are_those_that_nibabel_has(layout, tmp_path):
     source = opened(layout.make(tmp_path))
     for seed, case in zip(layout.numbers, source.cases()[0], strict=True):
         hu, organs = scan(seed)
-        reader = SeriesReader() if layout.series else VolumeReader()
-        image, meta = reader.get_data(case.image if layout.series else case.image[0])
-        marks = reader_of(case.label, source.labels.values())
-        label, label_meta = marks.get_data(marks.read(case.label.files))
+        read = read_series(case.image) if layout.series else read_volume(case.image[0])
+        image, image_affine, *_ = read
+        label, label_affine = read_labels(case.label, source.labels.values())
         assert (image.dtype, label.dtype) == (np.int16, np.uint8)
-        for got, got_meta, want in (
-            (image, meta, hu),
-            (label, label_meta, label_map(organs, layout.ids)),
+        for got, got_affine, want in (
+            (image, image_affine, hu),
+            (label, label_affine, label_map(organs, layout.ids)),
         ):
-            values, affine = upright(got, got_meta["affine"])
+            values, affine = upright(got, got_affine)
             expected, expected_affine = upright(want, AFFINE)
             assert np.array_equal(values, expected)
             assert np.allclose(affine, expected_affine, atol=1e-4)

@@ -17,8 +17,8 @@ from pydicom.uid import (
 from medaug.core.errors import DataError
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
-from medaug.data.formats.dicom_series import check_series
-from medaug.data.formats.readers import SeriesReader
+from medaug.data.formats.dicom_series import check_series, dicom_files
+from medaug.data.formats.readers import read_series
 from medaug.data.sources.unlabeled import Unlabeled
 from tests.conftest import SHAPE, miniature, write_label, write_patient, write_series
 from tests.support.enhanced import enhanced, rescale, save
@@ -37,11 +37,11 @@ def by_z(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def test_frames_equal_the_slices_of_a_series(tmp_path, order):
     write_series(tmp_path / "classic", "PANCREAS_0001", HU)
     file = save(enhanced(HU, order), tmp_path / "many.dcm")
-    classic, meta = SeriesReader().get_data(SeriesReader().read(tmp_path / "classic"))
-    values, placed = SeriesReader().get_data((file,))
-    np.testing.assert_array_equal(by_z(values, placed["affine"]), by_z(classic, meta["affine"]))
+    classic, affine, *_ = read_series(tuple(dicom_files(tmp_path / "classic")))
+    values, placed, *_ = read_series((file,))
+    np.testing.assert_array_equal(by_z(values, placed), by_z(classic, affine))
     corners = np.array([[0, 0, 0, 1], [SHAPE[0] - 1, SHAPE[1] - 1, SHAPE[2] - 1, 1]])
-    ours, theirs = (corners @ m["affine"].T for m in (placed, meta))
+    ours, theirs = (corners @ matrix.T for matrix in (placed, affine))
     np.testing.assert_allclose(ours.min(0), theirs.min(0), atol=1e-6)
     np.testing.assert_allclose(ours.max(0), theirs.max(0), atol=1e-6)
 
@@ -50,10 +50,10 @@ def test_each_frame_has_its_own_rescale(tmp_path):
     stored = (HU + 1024).astype(np.uint16)
     rescales = [(1.0, -1024.0), (0.5, -512.25), (2.0, -2048.0), (3.7, -1000.0)] * 4
     file = save(enhanced(stored, SHUFFLED, rescales), tmp_path / "many.dcm")
-    values, meta = SeriesReader().get_data((file,))
+    values, affine, *_ = read_series((file,))
     slopes, intercepts = np.transpose(rescales)
     expected = np.clip(np.rint(stored * slopes + intercepts), -1024, 3071)
-    got = by_z(values, meta["affine"])
+    got = by_z(values, affine)
     np.testing.assert_array_equal(got, expected[:, :, ::-1])
 
 
@@ -63,8 +63,8 @@ def test_the_frame_has_the_last_word_over_what_is_shared(tmp_path):
     for name, value in rescale(1, -500).items():
         setattr(shared, name, value)
     data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [shared]
-    values, meta = SeriesReader().get_data((save(data, tmp_path / "many.dcm"),))
-    np.testing.assert_array_equal(by_z(values, meta["affine"]), HU[:, :, ::-1])
+    values, affine, *_ = read_series((save(data, tmp_path / "many.dcm"),))
+    np.testing.assert_array_equal(by_z(values, affine), HU[:, :, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_frames_are_read_in_every_syntax(tmp_path, syntax):
         data.file_meta.TransferSyntaxUID = syntax
         if syntax == ExplicitVRBigEndian:
             data.PixelData = np.frombuffer(data.PixelData, "<i2").astype(">i2").tobytes()
-    values, meta = SeriesReader().get_data((save(data, tmp_path / "many.dcm"),))
-    np.testing.assert_array_equal(by_z(values, meta["affine"]), HU[:, :, ::-1])
+    values, affine, *_ = read_series((save(data, tmp_path / "many.dcm"),))
+    np.testing.assert_array_equal(by_z(values, affine), HU[:, :, ::-1])
 
 
 def drop_group(data):
@@ -174,7 +174,7 @@ def test_a_damaged_frame_is_named(tmp_path, frame):
     pieces[frame] = pieces[frame][:300] + bytes(len(pieces[frame]) - 300)
     data.PixelData = pydicom.encaps.encapsulate(pieces)
     with refused(f"many.dcm frame {frame + 1} cannot be decoded; download the series again"):
-        SeriesReader().get_data((save(data, tmp_path / "many.dcm"),))
+        read_series((save(data, tmp_path / "many.dcm"),))
 
 
 PACKED = {
@@ -212,7 +212,7 @@ def test_any_damage_is_told_in_one_sentence(tmp_path, packing, seed):
     file.write_bytes(harmed)
     told = None
     try:
-        values, _ = SeriesReader().get_data((file,))
+        values, *_ = read_series((file,))
     except DataError as error:
         told = str(error)
     if seed % 4 == 1:
@@ -258,8 +258,8 @@ def test_frames_split_over_files_are_one_series(tmp_path):
         save(data, tmp_path / "split" / f"{part}.dcm")
     (case,), problems = Unlabeled(tmp_path / "split").cases()
     assert not problems
-    values, meta = SeriesReader(checked=True).get_data(case.image)
-    np.testing.assert_array_equal(by_z(values, meta["affine"]), HU[:, :, ::-1])
+    values, affine, *_ = read_series(case.image, checked=True)
+    np.testing.assert_array_equal(by_z(values, affine), HU[:, :, ::-1])
 
 
 REAL = ["ct/pydicom-data/eCT_Supplemental.dcm"]
@@ -280,16 +280,16 @@ def test_real_frames_lie_where_their_groups_say(real_data, tmp_path, name, capfd
     data = pydicom.dcmread(real_data / name)
     data.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
     file = save(data, tmp_path / "many.dcm")
-    values, meta = SeriesReader().get_data((file,))
+    values, affine, *_ = read_series((file,))
     capfd.readouterr()
     image = sitk.ReadImage(str(file))
     capfd.readouterr()
     whole = np.clip(sitk.GetArrayFromImage(image), -1024, 3071).transpose(2, 1, 0)
     if name.endswith("eCT_Supplemental.dcm"):
-        np.testing.assert_array_equal(by_z(values, meta["affine"]), whole)
+        np.testing.assert_array_equal(by_z(values, affine), whole)
     positions = [
         [float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient]
         for group in data.PerFrameFunctionalGroupsSequence
     ]
-    ends = (np.array([[0, 0, 0, 1], [0, 0, 1, 1]]) @ meta["affine"].T)[:, :3] * [-1, -1, 1]
+    ends = (np.array([[0, 0, 0, 1], [0, 0, 1, 1]]) @ affine.T)[:, :3] * [-1, -1, 1]
     np.testing.assert_allclose(sorted(ends.tolist()), sorted(positions), atol=1e-6)

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from medaug.core.types import Case
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, prepare
-from medaug.data.cache.slicing import pipeline
+from medaug.data.cache.slicing import cut
 from medaug.data.formats.dicom_series import check_series, dicom_files
-from medaug.data.formats.readers import LOSSY, SeriesReader
+from medaug.data.formats.readers import read_series
 from medaug.data.quality.survey import survey
 from medaug.data.sources.unlabeled import Unlabeled
 from tests.conftest import SHAPE, miniature, write_patient, write_series
@@ -22,7 +22,7 @@ from tests.support.series import edit, packed, real_slice
 
 def load(folder: Path) -> np.ndarray:
     """The HU [x, y, z] of the series in ``folder``."""
-    return SeriesReader().get_data(tuple(dicom_files(folder)))[0]
+    return read_series(tuple(dicom_files(folder)))[0]
 
 
 # What values mean
@@ -147,10 +147,10 @@ def test_an_oblique_stack_keeps_its_geometry(series):
             ImagePositionPatient=[round(v, 9) for v in position],
             ImageOrientationPatient=[1, 0, 0, *(round(v, 9) for v in turn @ [0, -1, 0])],
         )
-    _, meta = SeriesReader().get_data(tuple(dicom_files(series)))
+    affine = read_series(dicom_files(series)).affine
     image = sitk.ReadImage([str(f) for f in dicom_files(series)])
     itk = np.reshape(image.GetDirection(), (3, 3)) @ np.diag(image.GetSpacing())
-    np.testing.assert_allclose((np.diag([-1, -1, 1.0]) @ meta["affine"][:3, :3]), itk, atol=1e-6)
+    np.testing.assert_allclose((np.diag([-1, -1, 1.0]) @ affine[:3, :3]), itk, atol=1e-6)
 
 
 def test_a_slice_set_aside_is_refused(series):
@@ -184,19 +184,17 @@ def test_a_real_scan_feet_first_comes_out_canonical(real_data):
     """Padded with -3024 HU outside the circle, which becomes air."""
     folder = real_data / "ct" / "dcmqi-ct3slice" / "ct-3slice"
     files = tuple(h.file for h in check_series(dicom_files(folder)))
-    cut = pipeline(Case("feet-first", files), {}, 512, 512 * 0.810547, "image")(
-        {"image": [str(f) for f in files]}
-    )["image"]
+    found = cut(Case("feet-first", files), {}, 512, 512 * 0.810547, "image")
     oriented = sitk.DICOMOrient(sitk.ReadImage([str(f) for f in files]), "RAS")
     raw = sitk.GetArrayFromImage(oriented).transpose(2, 1, 0)
     assert raw.min() == -3024
     expected = np.clip(raw, -1024, 3071)
-    got = cut.as_tensor()[0].numpy()
+    got = found.image.transpose(2, 1, 0)
     assert np.mean(np.abs(got - expected.astype(float)) <= 3) > 0.99
     assert got.min() == -1024
-    lps = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(cut.affine)[:3, 3]
+    lps = np.diag([-1.0, -1.0, 1.0]) @ found.affine[:3, 3]
     np.testing.assert_allclose(lps, oriented.GetOrigin(), atol=0.01)
-    assert (np.diag(np.asarray(cut.affine))[:3] > 0).all()
+    assert (np.diag(found.affine)[:3] > 0).all()
 
 
 # Lossy compression is said
@@ -228,7 +226,6 @@ def test_a_real_lossy_series_is_named(real_data, tmp_path):
         data.InstanceNumber, data.ImagePositionPatient = k + 1, [0, 0, 2.5 * k]
         data.save_as(tmp_path / f"{k}.dcm")
     files = tuple(tmp_path.glob("*.dcm"))
-    _, meta = SeriesReader().get_data(files)
-    assert meta[LOSSY] == "JPEG extended"
+    assert read_series(files).lossy == "JPEG extended"
     cases, problems = Unlabeled(tmp_path).cases()
     assert (len(cases), problems) == (1, [])

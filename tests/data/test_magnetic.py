@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from medaug.core.errors import ConfigError, DataError
-from medaug.core.modality import CT, MR
+from medaug.core.modality import MR
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.cache.slicing import load
@@ -25,12 +25,11 @@ from medaug.data.feed.tissues import tissues
 from medaug.evaluation import evaluate
 from medaug.evaluation.downstream.running import run as run_study
 from medaug.evaluation.downstream.settings import resolve_study
-from medaug.evaluation.families import FAMILIES, Subject, anatomy, appearance
+from medaug.evaluation.families import FAMILIES, Subject, anatomy, appearance, privacy
 from medaug.evaluation.families.anatomy import altered, witness
 from medaug.evaluation.features.texture import Texture
-from medaug.evaluation.figures import Family, Figure
+from medaug.evaluation.figures import Family
 from medaug.evaluation.metrics.copies import planted
-from medaug.evaluation.page.units import told_in
 from medaug.evaluation.settings import EvaluateConfig
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
 from medaug.evaluation.subject import settle
@@ -135,7 +134,7 @@ def failing(
         found = anatomy.measure(evidence, segmenter)
     else:
         found = Family("fidelity", appearance.figures(evidence)[0])
-    return {figure.name for figure in told_in(found, MR).failed}
+    return {figure.name for figure in found.failed}
 
 
 @pytest.mark.parametrize("part", ["fidelity", "anatomy"])
@@ -190,8 +189,7 @@ def test_words_and_figures_are_in_its_unit(cache: SliceCache, tmp_path: Path) ->
 
     def looks(subject: Subject) -> Family:
         figures, curves, skipped = appearance.figures(subject.evidence)
-        details = {"suspects": [{"rms_hu": 3.0}]}
-        return Family("fidelity", figures, curves=curves, details=details, skipped=skipped)
+        return Family("fidelity", figures, curves=curves, skipped=skipped)
 
     folder = tmp_path / "other tool"
     case = cache.cases[cache.split["heldout"][0]]
@@ -213,15 +211,20 @@ def test_words_and_figures_are_in_its_unit(cache: SliceCache, tmp_path: Path) ->
     assert {"fidelity.level.dark", "fidelity.level.medium"} <= set(figures)
     assert figures["fidelity.level.dark"]["bound"]["most"] == 30
     assert figures["fidelity.sharpness"]["unit"] == "thousandths/mm"
-    assert report.content["parts"]["fidelity"]["details"] == {
-        "suspects": [{"rms_thousandths": 3.0}]
-    }
     page = (tmp_path / "report" / "index.html").read_text()
     assert "0 to 1000 thousandths" in page
     assert not re.search(r"\bHU\b", page.replace("window_hu", ""))
     (folder / "dataset.json").write_text(json.dumps({**about, "channel_names": {"0": "CT"}}))
     with pytest.raises(ConfigError, match=r"CT, and .* holds MR; hold them against slices of CT"):
         settle(None, folder, cache.path, 4, 0, 2, EvaluateConfig(), "cpu")
+
+
+def test_suspected_copies_are_as_far_in_its_unit(sets: tuple[SliceSet, SliceSet]) -> None:
+    train, heldout = sets
+    found = privacy.measure(Evidence(train, train, heldout, WINDOW))
+    assert {figure.unit for figure in found.figures} == {"", "thousandths"}
+    listed = found.details["copies"]["listed"]
+    assert [row["rms_thousandths"] for row in listed] == [0.0] * len(train)
 
 
 def test_values_of_another_scale_and_windows_in_hu_are_refused(
@@ -235,12 +238,6 @@ def test_values_of_another_scale_and_windows_in_hu_are_refused(
     config = EvaluateConfig(window_hu=(-160, 240))
     with pytest.raises(ConfigError, match=r"MR slices are in thousandths; give two values from 0"):
         settle(None, tmp_path, cache.path, 4, 0, 2, config, "cpu")
-
-
-def test_ct_is_told_as_it_always_was() -> None:
-    figure = Figure("fidelity.level.fat", 1.0, 0.0, "HU.", 1, 1, unit="HU")
-    family = Family("fidelity", [figure])
-    assert told_in(family, CT) is family
 
 
 def test_what_is_planted_and_learned_from_weighs_as_much_as_in_ct() -> None:

@@ -16,7 +16,6 @@ from medaug.core.types import Sample
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.feed.feed import Feed, codec_for
 from medaug.data.sources.pictures import celeba
-from medaug.evaluation.metrics.classifier import train_classifier
 from medaug.models.base import Shape
 from medaug.runtime.pictures import grid, preview_png
 from medaug.synthesis.generator import Generator
@@ -180,9 +179,3 @@ def test_a_feed_tells_each_picture_its_own_attributes(faces: Path, tmp_path: Pat
     assert 0 < seen.cond.sum() < 32
     valid = Feed(cache, data, codec_for(cache, data), seed=0, device=cpu, split="validation")
     assert len(valid) == 8
-
-
-def test_the_classifier_takes_grey_alone():
-    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-    with pytest.raises(ConfigError, match=r"^the classifier takes grey pictures \(n, s, s\), got "):
-        train_classifier(images, torch.zeros(4), 2, count=100)

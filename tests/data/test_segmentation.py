@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from medaug.core.errors import DataError
 from medaug.data import open_source
 from medaug.data.cache.prepare import SliceCache, prepare
-from medaug.data.formats.dicom_seg import SegmentationReader, segments
+from medaug.data.formats.dicom_seg import read_segmentation, segments
 from medaug.data.sources.pancreas import PancreasCT
 from tests.conftest import SHAPE, miniature, write_label, write_series
 from tests.support.pancreas_layouts import ID, SETTINGS, zipped
@@ -21,17 +21,17 @@ from tests.support.segmentations import idc, write_seg
 
 
 def read(files: Sequence[Path], seg: Path, ids: dict[int, int] | None = None) -> np.ndarray:
-    return SegmentationReader([1, 2], ids, files).get_data(seg)[0]
+    return read_segmentation(seg, [1, 2], ids, files)[0]
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
 def test_frames_come_back_where_they_were(tmp_path, kind):
     files, seg = idc(tmp_path, kind=kind)
     assert 0 < pydicom.dcmread(seg).NumberOfFrames < SHAPE[2]
-    labels, meta = SegmentationReader([1], None, files).get_data(seg)
+    labels, affine = read_segmentation(seg, [1], None, files)
     np.testing.assert_array_equal(labels, miniature(7)[1])
     assert labels.dtype == np.uint8
-    np.testing.assert_allclose(meta["affine"], np.diag([-6, 6, -2.5, 1]))
+    np.testing.assert_allclose(affine, np.diag([-6, 6, -2.5, 1]))
 
 
 @pytest.mark.parametrize("packed", ["no", "as one archive", "each series"])
@@ -238,7 +238,9 @@ def test_a_scan_in_one_file_is_refused(tmp_path):
 def test_probabilities_are_refused(tmp_path):
     mask = miniature(7)[1] * 0.5
     files, seg = idc(tmp_path, {"Pancreas": mask}, kind="FRACTIONAL")
-    with pytest.raises(DataError, match=r"^f00.dcm: frame 1 holds probabilities; a mask is needed"):
+    with pytest.raises(
+        DataError, match=r"^f00.dcm: segment 1 holds probabilities; a mask is needed"
+    ):
         read(files, seg)
 
 
@@ -323,7 +325,7 @@ def test_real_segs_equal_their_published_label_maps(real_data):
         for n, part in ((1, 1), (2, 2), (3, 3), (4, 1), (5, 1))
     }
     for (name, segment), reference in cases.items():
-        labels = SegmentationReader([1], {segment: 1}, files).get_data(folder / name)[0]
+        labels, _ = read_segmentation(folder / name, [1], {segment: 1}, files)
         image = sitk.ReadImage(str(folder / reference))
         heights = [image.TransformIndexToPhysicalPoint((0, 0, z))[2] for z in range(3)]
         order = [int(np.argmin(np.abs(np.subtract(heights, z)))) for z in positions]

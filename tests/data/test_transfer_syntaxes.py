@@ -15,7 +15,7 @@ from medaug.core.errors import DataError
 from medaug.data.formats.dicom_pixels import Place, decode
 from medaug.data.formats.dicom_series import check_series, dicom_files
 from medaug.data.formats.dicom_syntaxes import SYNTAXES
-from medaug.data.formats.readers import SeriesReader
+from medaug.data.formats.readers import read_series
 from tests.support.refusals import refused
 from tests.support.series import edit, packed, real_slice
 
@@ -162,7 +162,7 @@ def test_a_syntax_names_the_package_that_reads_it(series):
 
 @pytest.mark.skipif(not get_decoder(HTJ2K).is_available, reason="needs medaug[codecs]")
 def test_the_package_named_reads_it(series):
-    values, _ = SeriesReader().get_data(tuple(high_throughput(series)))
+    values, *_ = read_series(tuple(high_throughput(series)))
     expected = np.clip(np.arange(64).reshape(8, 8) * 60, -1024, 3071)
     np.testing.assert_array_equal(values[:, :, 3].T, expected)
 

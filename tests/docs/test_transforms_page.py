@@ -15,7 +15,7 @@ def test_every_transform_is_in_the_table() -> None:
     named = set(re.findall(r"^\| `(Random\w+)` \| `(Rand\w+d)` \|", PAGE, re.M))
     torchio, monai = zip(*named, strict=True)
     assert set(torchio) == {n for n in medaug.torchio.__all__ if n.startswith("Random")}
-    assert set(monai) == set(medaug.monai.__all__)
+    assert set(monai) == {n for n in medaug.monai.__all__ if n.startswith("Rand")}
 
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")

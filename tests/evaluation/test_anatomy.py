@@ -14,7 +14,7 @@ from medaug.data.sources.phantom import source
 from medaug.evaluation.families import anatomy, appearance
 from medaug.evaluation.families.anatomy import altered, pairs, stride, witness
 from medaug.evaluation.figures import Bound, Family, Figure
-from medaug.evaluation.metrics.intervals import interval, weights
+from medaug.evaluation.metrics.intervals import bootstrap, weights
 from medaug.evaluation.metrics.mask_shapes import elongation, shapes
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
 from medaug.training.segmenter import Segmenter
@@ -274,17 +274,20 @@ def test_an_interval_of_a_mean_is_that_of_theory() -> None:
     def mean(weight: np.ndarray) -> float:
         return float(weight @ values / weight.sum())
 
-    low, high = interval(values.mean(), mean, (cases,), 0, "x")
-    assert low is not None
-    assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
-    assert (low + high) / 2 == pytest.approx(values.mean())
+    found = bootstrap(mean, (cases,), 0, "x")
+    assert found.value == pytest.approx(values.mean())
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
+    assert (found.low + found.high) / 2 == pytest.approx(values.mean())
 
 
 def test_slices_of_a_case_are_resampled_together() -> None:
     weight = weights(["a", "b", "a", "c"], 0, "x")
     assert weight[0] == weight[2]
     assert weight[[0, 1, 3]].sum() == 3
-    assert interval(1.0, lambda w: 1.0, (["a", "a"],), 0, "x") == (None, None)
+    found = bootstrap(lambda w: 1.0, (["a", "a"],), 0, "x")
+    assert (found.value, found.low, found.high) == (1.0, None, None)
 
 
 def test_masks_that_are_all_empty_fail(people: People, network: Segmenter) -> None:

@@ -17,7 +17,7 @@ from medaug.core.errors import ConfigError
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.feed.feed import Feed, codec_for
-from medaug.evaluation.latent import explore
+from medaug.evaluation import latent as explore
 from medaug.models.base import Model, OptimizerSettings, Turn
 from medaug.runtime.pictures import CELL_PX, GAP_PX
 from medaug.synthesis.generator import Generator

@@ -18,7 +18,7 @@ from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.sources.phantom import source as phantom
 from medaug.evaluation.families import diversity, fidelity
-from medaug.evaluation.families.fidelity import MAP_NAMES, MOST, components
+from medaug.evaluation.families.fidelity import DOTS, MAP_NAMES, components
 from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.figures import Bound, Family
 from medaug.evaluation.settings import resolve_evaluate
@@ -215,7 +215,7 @@ def test_each_feature_space_has_its_map(patients: Evidence, folder: Path) -> Non
     texture = found[[space.name for space in spaces.learned].index("texture")]
     assert tuple(texture.lines) == MAP_NAMES
     sizes = [len(x) for x, _ in texture.lines.values()]
-    assert sizes == [min(MOST, n) for n in (spaces.n, spaces.n, spaces.n_real)]
+    assert sizes == [min(DOTS, n) for n in (spaces.n, spaces.n, spaces.n_real)]
     made, _, unseen = (np.array(line) for line in texture.lines.values())
     apart = np.abs(np.median(made, 1) - np.median(unseen, 1)) / unseen.std(1)
     assert apart.max() > 1

@@ -10,13 +10,18 @@ from sklearn.neighbors import NearestNeighbors
 from medaug.evaluation.metrics import neighbours
 from medaug.evaluation.metrics.neighbours import (
     SHARES,
-    cover,
+    Typical,
+    curve,
     held,
     integrated,
     radii,
     scans_of,
     typical,
 )
+from tests.support.script_modules import modules_of
+
+with modules_of("reproducing") as module:
+    cover = module("scoreboard").cover
 
 
 def normal(count: int, dim: int, seed: int) -> torch.Tensor:
@@ -40,8 +45,7 @@ def expected(real: torch.Tensor, fake: torch.Tensor, k: int) -> tuple[float, ...
 def test_all_four_agree_with_their_definitions(k: int) -> None:
     real, fake = normal(150, 8, 0), normal(110, 8, 1) * 0.8 + 0.3
     found = cover(real, fake, k)
-    ours = found.precision, found.recall, found.density, found.coverage
-    assert ours == pytest.approx(expected(real, fake, k))
+    assert tuple(found.values()) == pytest.approx(expected(real, fake, k))
 
 
 def test_blocks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,16 +59,16 @@ def test_features_far_from_the_origin_keep_their_distances() -> None:
     real, fake = normal(300, 64, 0), normal(300, 64, 1)
     far = cover((real + 1000).double(), (fake + 1000).double())
     near = cover(real, fake)
-    assert far.precision == pytest.approx(near.precision, abs=0.01)
-    assert far.recall == pytest.approx(near.recall, abs=0.01)
-    assert far.density == pytest.approx(near.density, abs=0.02)
+    assert far["precision"] == pytest.approx(near["precision"], abs=0.01)
+    assert far["recall"] == pytest.approx(near["recall"], abs=0.01)
+    assert far["density"] == pytest.approx(near["density"], abs=0.02)
 
 
 @pytest.mark.parametrize("k", [2, 5])
 def test_all_four_agree_with_prdc(k: int) -> None:
     real, fake = normal(150, 8, 2).double(), normal(110, 8, 3).double() * 0.8 + 0.3
     theirs = compute_prdc(real.numpy(), fake.numpy(), k)
-    assert vars(cover(real, fake, k)) == pytest.approx(theirs, abs=1e-12)
+    assert cover(real, fake, k) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_other_places_of_the_same_scan_are_no_neighbours_and_copies_are() -> None:
@@ -105,16 +109,40 @@ def test_alpha_precision_and_beta_recall_agree_with_their_definitions() -> None:
     real, fake = normal(120, 6, 0).double(), normal(90, 6, 1).double() * 0.9 + 0.2
     found = typical(real, fake, radii(real, 1))
     precision, recall = alaa(real.numpy(), fake.numpy())
-    assert found.precision() == pytest.approx(precision, abs=1e-12)
-    assert found.recall() == pytest.approx(recall, abs=1e-12)
+    assert curve(found.rank, np.ones(90)) == pytest.approx(precision, abs=1e-12)
+    assert curve(found.reached, np.ones(120)) == pytest.approx(recall, abs=1e-12)
+
+
+def scores(found: Typical) -> tuple[float, float]:
+    return tuple(integrated(x, np.ones(len(x))) for x in (found.rank, found.reached))
 
 
 def test_alpha_precision_of_the_same_law_is_near_one_and_of_its_centre_is_not() -> None:
     real, same = normal(2000, 4, 0), normal(2000, 4, 1)
-    assert integrated(typical(real, same, radii(real, 1)).precision()) > 0.95
-    tight = typical(real, same * 0.05, radii(real, 1))
-    assert integrated(tight.precision()) < 0.1
-    assert integrated(tight.recall()) < integrated(typical(real, same, radii(real, 1)).recall()) / 3
+    precision, recall = scores(typical(real, same, radii(real, 1)))
+    assert precision > 0.95
+    tight_precision, tight_recall = scores(typical(real, same * 0.05, radii(real, 1)))
+    assert tight_precision < 0.1
+    assert tight_recall < recall / 3
     away = typical(real, same + 50, radii(real, 1))
-    assert away.precision()[:-1].max() == 0
-    assert away.recall().max() == 0
+    assert away.rank.min() == 1
+    assert away.reached.min() > 1
+
+
+def test_cover_of_the_same_distribution_and_of_another_place() -> None:
+    real = normal(500, 4, 0)
+    good = cover(real, normal(500, 4, 1))
+    assert good["precision"] > 0.85
+    assert good["recall"] > 0.85
+    assert good["density"] == pytest.approx(1, abs=0.15)
+    assert good["coverage"] > 0.9
+    away = cover(real, normal(500, 4, 1) + 50)
+    assert set(away.values()) == {0}
+
+
+def test_collapse_keeps_precision_and_loses_recall_and_coverage() -> None:
+    real = normal(500, 4, 0)
+    found = cover(real, normal(500, 4, 1) * 0.05)
+    assert found["precision"] == 1
+    assert found["recall"] < 0.1
+    assert found["coverage"] < 0.3

@@ -14,6 +14,7 @@ from medaug.evaluation.figures import Bound, Curve
 from medaug.evaluation.page import render
 from medaug.evaluation.page.bars import WIDTH, accepted, figure_bars
 from medaug.evaluation.page.curves import axis, curve_svg, short
+from medaug.evaluation.page.overlays import INFERNO, heated, plain
 from medaug.evaluation.page.training_curves import POINTS, training_curves
 from medaug.evaluation.page.words import bound_words, number
 from medaug.evaluation.verdict import title
@@ -230,3 +231,18 @@ def test_training_curves_come_from_the_metrics_and_are_thinned(tmp_path: Path) -
 def test_names_of_figures_become_titles() -> None:
     assert title("fidelity.frechet.random_convolutions") == "Frechet, random convolutions"
     assert title("fidelity.mmd_rbf.encoder") == "MMD RBF, encoder"
+
+
+def test_the_colour_map_is_matplotlibs() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    theirs = matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3]
+    assert np.array_equal(INFERNO, theirs)
+
+
+def test_a_map_lies_over_its_slice_from_dark_to_light() -> None:
+    image, window = np.zeros((2, 2), np.int16), (-100.0, 100.0)
+    found = heated(image, window, np.array([[0.0, 1.0], [2.0, 5.0]]), 2.0)
+    below = plain(image, window)[0, 0]
+    assert np.array_equal(found[1, 1], np.rint(0.75 * below + 0.25 * INFERNO[0]))
+    assert found[0].tolist() == [INFERNO[-1].tolist()] * 2
+    assert np.array_equal(found[1, 0], np.rint(0.375 * below + 0.625 * INFERNO[128]))

@@ -21,7 +21,7 @@ from medaug.evaluation.families.membership import auc, interval, loss_of, tpr
 from medaug.evaluation.families.privacy import exact_interval, measure
 from medaug.evaluation.figures import Bound, Family
 from medaug.evaluation.metrics import nearest
-from medaug.evaluation.metrics.copies import Search, aligned, bar, highest
+from medaug.evaluation.metrics.copies import Search, aligned, highest, threshold
 from medaug.evaluation.metrics.nearest import alone, authentic, by_case, closer, expected
 from medaug.evaluation.slices.evidence import Evidence, SliceSet, real_slices
 from medaug.synthesis.generator import Generator
@@ -237,10 +237,10 @@ def test_the_threshold_keeps_false_positives_below_one_in_a_hundred() -> None:
 
 def test_copies_begin_half_way_up_to_planted_ones() -> None:
     unseen, planted = np.full(50, np.tanh(0.5)), np.full(50, np.tanh(1.5))
-    line = bar(unseen, planted)
+    line = threshold(unseen, planted)
     assert line.value == pytest.approx(np.tanh(1.0), abs=1e-9)
     assert (line.unseen, line.planted, line.found) == (unseen[0], planted[0], 1)
-    blunt = bar(planted, unseen)
+    blunt = threshold(planted, unseen)
     assert (blunt.value, blunt.found) == (planted[0], 0)
 
 

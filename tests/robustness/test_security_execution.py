@@ -1,10 +1,8 @@
-"""No file that is read runs code: pickles in every disguise, YAML tags and TorchScript."""
+"""No file that is read runs code: pickles in every disguise and YAML tags."""
 
-import io
 import json
 import pickle
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -193,112 +191,13 @@ def test_yaml_tags_make_no_objects(text: str, medaug: Medaug, tmp_path: Path, ca
     assert not canary.exists()
 
 
-class Features(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1)[:, :4]
-
-
-class Saving(torch.nn.Module):
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self.place = place
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        torch.save(x, self.place)
-        return x.flatten(1)
-
-
-class Mapping(torch.nn.Module):
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self.place = place
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.from_file(self.place, True, 4)[None].expand(len(x), 4) + x.flatten(1)[:, :4]
-
-
-class OnLoading(torch.nn.Module):
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self.place = place
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return self.place, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.place, self.training = state
-        torch.save(torch.zeros(2), self.place)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1)
-
-
-def scripted(module: torch.nn.Module) -> bytes:
-    stream = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), stream)
-    return stream.getvalue()
-
-
-def rewritten(content: bytes, change: dict[bytes, bytes], rename: tuple[str, str]) -> bytes:
-    """The archive with pieces of its source and of its names replaced."""
-    target = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(content)) as source,
-        zipfile.ZipFile(target, "w") as packed,
-    ):
-        for entry in source.infolist():
-            data = source.read(entry)
-            if entry.filename.endswith(".py"):
-                for old, new in change.items():
-                    assert old in data
-                    data = data.replace(old, new)
-            packed.writestr(entry.filename.replace(*rename), data)
-    return target.getvalue()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_a_script_that_reaches_beyond_tensors_is_refused(tmp_path: Path, canary: Path) -> None:
-    slices = np.zeros((2, 8, 8), np.int16)
-    file = tmp_path / "features.ts"
-    file.write_bytes(scripted(Features()))
-    assert Script(file, (-160.0, 240.0))(slices).shape == (2, 4)
-
-    place = str(canary)
-    torch.jit.load(io.BytesIO(scripted(OnLoading(place))))
-    assert canary.exists(), "loading alone leaves the canary where nothing looks first"
-    canary.unlink()
-    plain = scripted(Saving(place))
-    alias = {b"torch.save(": b"t = torch\n    t . save("}
-    named = {b"torch.save(": b"ops.aten.save("}
-    other = {b"torch.save(": b"ops.debugprims.load_tensor("}
-    hidden = {b"torch.save(": b"o = ops\n    o.aten.sort("}
-    for number, content in enumerate(
-        [
-            plain,
-            scripted(Mapping(place)),
-            scripted(OnLoading(place)),
-            rewritten(plain, alias, ("", "")),
-            rewritten(plain, named, ("", "")),
-            rewritten(plain, other, ("", "")),
-            rewritten(plain, hidden, ("", "")),
-            rewritten(scripted(OnLoading(place)), {}, ("code/", "CODE/")),
-        ]
-    ):
-        file.write_bytes(content)
-        with pytest.raises(WeightsError, match="which reaches beyond tensors"):
-            Script(file, (-160.0, 240.0))(slices)
-        assert not canary.exists(), number
-    good = scripted(Features())
-    for spoiled in (good + b"PK", good + scripted(OnLoading(place))[:-4], good[:-9], b""):
+def test_a_damaged_script_is_refused(tmp_path: Path) -> None:
+    file, window = tmp_path / "features.ts", (-160.0, 240.0)
+    network = torch.jit.trace(torch.nn.Flatten(), torch.zeros(1, 3, 8, 8))
+    torch.jit.save(network, file)
+    assert Script(file, window)(np.zeros((2, 8, 8), np.int16)).shape == (2, 192)
+    good = file.read_bytes()
+    for spoiled in (good[:-9], good[9:], good[: len(good) // 2], b""):
         file.write_bytes(spoiled)
-        with pytest.raises(WeightsError):
-            Script(file, (-160.0, 240.0))(slices)
-        assert not canary.exists()
-    named_class = rewritten(
-        good, {b"class Features": b"# torch.classes.dist_rpc.x\nclass Features"}, ("", "")
-    )
-    file.write_bytes(named_class)
-    with pytest.raises(WeightsError, match=r"torch\.classes\.dist_rpc"):
-        Script(file, (-160.0, 240.0))
+        with pytest.raises(WeightsError, match=r"features\.ts: not a TorchScript file"):
+            Script(file, window)

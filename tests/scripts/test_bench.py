@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from medaug.data.cache.prepare import SliceCache
-from medaug.evaluation.metrics.masks import Masks
+from medaug.evaluation.metrics.mask_shapes import MaskSummary
 from tests.support.script_modules import SCRIPTS
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +225,10 @@ def test_startup_counts_heavy_packages(row: Any) -> None:
 
 
 def test_phantom_holds_hu_area_and_place_against_real_masks(row: Any) -> None:
-    real, synthetic = Masks(50, 100.0, 800.0, 1.0, 1.0), Masks(50, 80.0, 1010.0, 1.0, 0.96)
+    real, synthetic = (
+        MaskSummary(50, 100.0, 800.0, 1.0, 1.0),
+        MaskSummary(50, 80.0, 1010.0, 1.0, 0.96),
+    )
     hu, area, sound = row("demo").phantom_claims(real, synthetic)
     assert (hu.value, hu.reached) == (20, True)
     assert (area.value, area.reached) == (pytest.approx(26.25), False)

@@ -225,7 +225,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from medaug.core.config import read_yaml
     from medaug.data.formats.dicom_series import read_headers
     from medaug.data.formats.limits import read_arrays
-    from medaug.data.formats.readers import SeriesReader, VolumeReader
+    from medaug.data.formats.readers import read_series, read_volume
     from medaug.data.sources.idx import read_idx
     from medaug.data.sources.pictures.decoding import decode
     from medaug.runtime.files import parse_json
@@ -234,14 +234,14 @@ def readers() -> dict[str, Callable[[Path], object]]:
     from medaug.training.checkpoint import read_tensors
 
     return {
-        "nifti": lambda file: VolumeReader().get_data(file),
+        "nifti": read_volume,
         "sample": read,
-        "itk": lambda file: VolumeReader().get_data(file),
+        "itk": read_volume,
         "idx": lambda file: read_idx(file, 3),
         "png": lambda file: decode(file, 1),
         "written": _decode,
-        "dicom": lambda file: [read_headers(file), SeriesReader().get_data((file, file))],
-        "series": lambda file: SeriesReader().get_data(tuple(file.iterdir())),
+        "dicom": lambda file: [read_headers(file), read_series((file, file))],
+        "series": lambda file: read_series(tuple(file.iterdir())),
         "weights": read_tensors,
         "json": lambda file: parse_json(file.read_bytes()),
         "yaml": read_yaml,

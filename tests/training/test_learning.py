@@ -17,12 +17,15 @@ from medaug.core.config import resolve
 from medaug.data import open_source
 from medaug.data.cache.prepare import CacheSettings, SliceCache, prepare
 from medaug.data.feed.feed import Feed, codec_for
-from medaug.evaluation.metrics.classifier import train_classifier
 from medaug.evaluation.metrics.distances import frechet
-from medaug.evaluation.metrics.scoreboard import Reference
 from medaug.synthesis.generator import Generator
 from medaug.training.loop import fit
 from medaug.training.workflow import PICTURES
+from tests.support.script_modules import modules_of
+
+with modules_of("reproducing"):
+    from classifier import train_classifier
+    from scoreboard import Reference
 
 COUNT = 256
 FLOOR = 0.5

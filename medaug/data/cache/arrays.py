@@ -1,8 +1,8 @@
-"""Arrays on disk that are read when touched: one file, or slices of many in one order.
+"""Map arrays on disk, which are read when touched: one file, or slices of many in one order.
 
 A collection of a thousand scans is more files than a process may hold open (often 1024) and more
-pixels than it should copy.  Files are mapped and closed, so that neither is held: the pages are the
-system's, which takes them back where memory is short.
+pixels than it should copy.  Files are mapped and closed, so that neither is held: the system keeps
+the pages and takes them back where memory is short.
 """
 
 import os
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 def mapped(path: Path) -> Array:
-    """The array in the ``.npy`` file ``path``, read-only; no descriptor of it stays open.
+    """Map the array in the ``.npy`` file ``path``, read-only; no descriptor of it stays open.
 
     Raises:
         CacheError: not such a file.
@@ -43,7 +43,7 @@ def mapped(path: Path) -> Array:
 
 
 class Stack:
-    """Slices of several arrays as one, copied only when asked for.
+    """Slices of several arrays as one, copied only when indexed.
 
     Args:
         arrays: (z, *shape) each; None stands for zeros.
@@ -69,11 +69,11 @@ class Stack:
 
     @property
     def nbytes(self) -> int:
-        """What all slices take in memory."""
+        """Bytes that all slices take in memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """The slices at ``index``, whole numbers or a mask, as a tensor of their own."""
+        """Copy the slices at ``index``, whole numbers or a mask, to a tensor."""
         places = np.flatnonzero(index.numpy()) if index.dtype == torch.bool else index.numpy()
         z, numbers = self._z[places], np.searchsorted(self._ends, places, "right")
         if len(self._arrays) == 1 and self._arrays[0] is not None:
@@ -85,7 +85,7 @@ class Stack:
         return torch.from_numpy(found)
 
     def whole(self) -> Tensor:
-        """All slices, copied array by array."""
+        """Copy all slices, array by array."""
         found = np.empty(self.shape, self.dtype)
         start = 0
         for array, end in zip(self._arrays, self._ends.tolist(), strict=True):

@@ -1,16 +1,16 @@
-"""Whether what a cached case was made of is still the same.
+"""Find out whether the files of a cached case are still what it was made of.
 
-Beside the slices of a case stands ``source.json``: a SHA-256 of what its image was read from, one
-of its label with the ids that its values become, and one of the sizes and times of the files.
-While sizes and times are the same nothing is read; else the content decides.  No name is kept.
-A record that does not match its checksum is as good as none: the case is cut anew.
+The folder of a case holds ``source.json``: a SHA-256 of what its image was read from, one of its
+label with the ids that its values become, and one of the sizes and times of the files.  While sizes
+and times are the same nothing is read; else the content decides.  No name is kept.  A case whose
+record does not match its checksum is cut again.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from medaug.core.errors import DataError
 from medaug.core.types import Case
@@ -20,20 +20,19 @@ from medaug.runtime.files import parse_json, sealed, unsealed, write_json
 
 RECORD = "source.json"
 _KNOWN = {"image", "label", "stamp"}
-_BLOCK_BYTES = 2**20
 
 Item = Case | Block
 
 
 def stamp(item: Item) -> str:
-    """A hash of the sizes and times of the files of a scan or a block of pictures."""
+    """Hash the sizes and times of the files of a scan or a block of pictures."""
     images, labels = _files(item)
     found = [[_facts(file) for file in files] for files in (images, labels or ())]
     return _hash([json.dumps([found, labels is None, _ids(item)]).encode()])
 
 
 def contents(item: Item) -> dict[str, str | None]:
-    """SHA-256 of what image and label are read from; a block of pictures has the former alone."""
+    """Hash what image and label are read from; a block of pictures has no label."""
     images, labels = _files(item)
     label = None
     if labels is not None:
@@ -42,7 +41,7 @@ def contents(item: Item) -> dict[str, str | None]:
 
 
 def record(item: Item, seen: str) -> dict[str, Any]:
-    """What `since` compares later, of an item whose `stamp` was ``seen`` before it was read.
+    """Make what `since` compares later, of an item whose `stamp` was ``seen`` before it was read.
 
     Raises:
         DataError: a file has changed since.
@@ -54,32 +53,32 @@ def record(item: Item, seen: str) -> dict[str, Any]:
 
 
 def moved(folder: Path, item: Item) -> bool:
-    """Whether the content must be compared to say if the case in ``folder`` is up to date.
+    """Whether the content must be compared to know if the case in ``folder`` is up to date.
 
-    A case without a record is taken as it is.
+    A case without a record counts as up to date.
     """
     known = _read(folder)
     return known is not None and known.get("stamp") != stamp(item)
 
 
 def since(folder: Path, item: Item) -> str:
-    """What has changed since the case in ``folder`` was made, in words; empty where nothing has."""
+    """Say what has changed since the case in ``folder`` was made; empty where nothing has."""
     known = _read(folder)
     if not known:
         return f"its {RECORD} is damaged"
-    now, told = contents(item), []
+    now, changed = contents(item), []
     if known.get("image") != now["image"]:
-        told.append(f"its {'image' if isinstance(item, Case) else 'files'} changed")
+        changed.append(f"its {'image' if isinstance(item, Case) else 'files'} changed")
     if known.get("label") != now["label"]:
         if known.get("label") is None:
-            told.append("it has a label now")
+            changed.append("it has a label now")
         else:
-            told.append("its label " + ("is gone" if now["label"] is None else "changed"))
-    return " and ".join(told)
+            changed.append("its label " + ("is gone" if now["label"] is None else "changed"))
+    return " and ".join(changed)
 
 
 def keep(folder: Path, item: Item) -> None:
-    """Note the new times of files whose content is as it was."""
+    """Record the new times of files whose content is as it was."""
     write_json(folder / RECORD, sealed({**(_read(folder) or {}), "stamp": stamp(item)}))
 
 
@@ -123,16 +122,9 @@ def _digests(files: Iterable[Path]) -> Iterable[bytes]:
     for file in files:
         try:
             with archives.opened(file) as stream:
-                yield _digest(stream)
+                yield hashlib.file_digest(cast(Any, stream), "sha256").digest()
         except FileNotFoundError:
             yield b"gone"
-
-
-def _digest(stream: BinaryIO) -> bytes:
-    total = hashlib.sha256()
-    while block := stream.read(_BLOCK_BYTES):
-        total.update(block)
-    return total.digest()
 
 
 def _hash(parts: Iterable[bytes]) -> str:

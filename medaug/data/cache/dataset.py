@@ -1,4 +1,4 @@
-"""The slices of a cache as a map-style data set of dictionaries, for PyTorch, MONAI and torchio."""
+"""Read a cache as a map-style data set of dictionaries, for PyTorch, MONAI and torchio."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ SPLITS = ("train", "heldout", "all")
 
 
 class SliceDataset(Dataset[Any]):
-    """Slices by number, read from memory-mapped files when asked for.
+    """Slices by number, read from memory-mapped files when indexed.
 
     Each is a dictionary::
 
@@ -30,7 +30,7 @@ class SliceDataset(Dataset[Any]):
         z           int, its number in the scan, from 0 and inferior
         affine      float64 [4, 4], maps (x, y, 0, 1) to RAS+ mm; scans only
 
-    It may be pickled, forked and spawned: workers map the files anew, and nothing is copied.
+    It may be pickled, forked and spawned: workers map the files again, and nothing is copied.
 
     Args:
         cache: a finished cache, or its folder.
@@ -90,7 +90,7 @@ class SliceDataset(Dataset[Any]):
         return [case.id for case in self._cases]
 
     def place(self, index: SupportsIndex) -> tuple[str, int]:
-        """The scan that a slice is from and its number there."""
+        """Find the scan that a slice is from and its number there."""
         case, z = self._find(operator.index(index))
         return case.id, z
 
@@ -104,10 +104,10 @@ class SliceDataset(Dataset[Any]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Any]:
-        """Several slices in one go, which is how a ``DataLoader`` asks for a batch."""
+        """Several slices at once, as a ``DataLoader`` fetches a batch."""
         found = [self._find(operator.index(index)) for index in indices]
         images = _tensors([case.image[z] for case, z in found], np.float32)
-        items = [self._told(case, z) for case, z in found]
+        items = [self._facts(case, z) for case, z in found]
         for item, image in zip(items, images, strict=True):
             item["image"] = image
         if self._label:
@@ -121,8 +121,8 @@ class SliceDataset(Dataset[Any]):
         return items if self.transform is None else [self.transform(item) for item in items]
 
     @staticmethod
-    def _told(case: CachedCase, z: int) -> dict[str, Any]:
-        """What is known of a slice beside its pixels."""
+    def _facts(case: CachedCase, z: int) -> dict[str, Any]:
+        """What is known of a slice besides its pixels."""
         item: dict[str, Any] = {"case": case.id, "z": z}
         if case.classes is not None:
             item["class"] = int(case.classes[z])
@@ -144,14 +144,14 @@ class SliceDataset(Dataset[Any]):
 
 
 def _chosen(cache: SliceCache, labels: Sequence[str] | None) -> dict[str, int]:
-    wanted = list(cache.labels) if labels is None else labels
-    if isinstance(wanted, str):
+    names = list(cache.labels) if labels is None else labels
+    if isinstance(names, str):
         raise ConfigError(f"labels: {labels!r}, accepted is a list such as [{labels!r}]")
-    for name in wanted:
+    for name in names:
         if name not in cache.labels:
             there = ", ".join(cache.labels) or "none"
             raise ConfigError(f"labels: {name!r} is not in {cache.path} (there: {there})")
-    return {name: cache.labels[name] for name in wanted}
+    return {name: cache.labels[name] for name in names}
 
 
 def _shown(case: CachedCase, labels: dict[str, int], least: int) -> npt.NDArray[np.int32]:
@@ -172,6 +172,6 @@ def _add_meta(item: dict[str, Any]) -> None:
     from monai.data import MetaTensor
 
     affine = item["affine"][:, [1, 0, 2, 3]] if "affine" in item else torch.eye(4)
-    told = {"filename_or_obj": f"{item['case']}_{item['z']:04d}", "space": "RAS"}
+    meta = {"filename_or_obj": f"{item['case']}_{item['z']:04d}", "space": "RAS"}
     for key in item.keys() & {"image", "label"}:
-        item[key] = MetaTensor(item[key], affine=affine.clone(), meta=dict(told))
+        item[key] = MetaTensor(item[key], affine=affine.clone(), meta=dict(meta))

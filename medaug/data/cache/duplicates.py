@@ -1,4 +1,4 @@
-"""Scans that are in a collection already, or in another one, under another name."""
+"""Find scans that are in a collection already, or in another one, under another name."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,19 +10,24 @@ from medaug.data.checks.likeness import Likeness, same_scan, unpacked
 
 @dataclass(frozen=True)
 class Known:
-    """By what a scan is known again: a hash of its voxels, if comparable, and its likeness."""
+    """By what a scan is recognised.
+
+    Attributes:
+        sha256: of its voxels, or empty where they cannot be compared.
+        likeness: areas of its tissues along the body.
+    """
 
     sha256: str
     likeness: Likeness
 
 
 def identity(case: CachedCase) -> Known:
-    """By what a cached scan is known again."""
+    """By what a cached scan is recognised."""
     return Known(case.image_sha256, unpacked(case.likeness))
 
 
 def others(caches: Iterable[Path]) -> dict[str, Known]:
-    """The scans of other caches, by the name of the cache's source and their own.
+    """List the scans of other caches, by the name of the cache's source and their own.
 
     Raises:
         CacheError: a folder is no finished cache.
@@ -37,10 +42,15 @@ def others(caches: Iterable[Path]) -> dict[str, Known]:
 def twins(
     scans: Mapping[str, Known], first: Collection[str], apart: Mapping[str, Known]
 ) -> dict[str, str]:
-    """Scans that are the same as another, and which.
+    """Find scans that are the same as another one, by id, with the name of the other.
 
     The one that stays is the one in ``apart``, else the one in ``first``, else the first by name;
-    so neither workers nor interruptions decide, and who was held out stays held out.
+    so neither workers nor interruptions decide, and a scan that was held out stays held out.
+
+    Args:
+        scans: to compare, by id.
+        first: ids that are in the split already.
+        apart: scans of other caches, by name.
     """
     kept = dict(apart)
     found: dict[str, str] = {}
@@ -56,6 +66,6 @@ def twins(
     return found
 
 
-def told(other: str) -> str:
-    """What is said of a scan that is the same as ``other``."""
+def same_as(other: str) -> str:
+    """The sentence about a scan that is the same as ``other``."""
     return f"the same scan as {other}, under another name"

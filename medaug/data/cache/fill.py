@@ -1,4 +1,4 @@
-"""What fills a slice cache: cases cut in parallel by the MONAI pipeline and written whole."""
+"""Fill a slice cache: cases cut in parallel and written whole."""
 
 import ctypes
 import glob
@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import DataLoader, Dataset
-from monai.transforms import Transform
+from torch.utils.data import DataLoader, Dataset
 
 from medaug.core.errors import DataError, MedaugError, OutputError
 from medaug.core.modality import modality_of
 from medaug.core.types import Affine, Case
 from medaug.data.cache import changes
-from medaug.data.cache.slicing import as_item, pipeline
+from medaug.data.cache.slicing import cut
 from medaug.data.cache.store import sealed_case
 from medaug.data.checks.likeness import packed
 from medaug.data.source import Block
@@ -37,10 +36,13 @@ _SIGNAL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: a reason it failed, or a reason to stop.
+    """What became of one case.
 
     Attributes:
-        nameless: the reason without the names of the user's files, for what is kept.
+        case: its id.
+        failed: why it could not be cut; empty if it could.
+        stop: why no case can be written, such as a full disk; empty if it can.
+        nameless: ``failed`` without the names of the user's files, for what is kept.
     """
 
     case: str
@@ -62,12 +64,12 @@ def write_case(
 
     Args:
         folder: its place.
-        arrays: by the name of their file.
-        affine: see `CachedCase`.
+        arrays: by the name of their file, z first.
+        affine: maps (x, y, z) of the cached grid to RAS+ mm.
         labels: name to id of what ``arrays["label"]`` may hold.
-        left_out: see `CachedCase`.
-        notes: what ``case.json`` says beside what training sees; the digest leaves it out.
-        source: what it was made of, see `medaug.data.cache.changes`.
+        left_out: pictures of the source that it lacks, by their place there, with the reason.
+        notes: what ``case.json`` holds besides what training sees; the digest leaves it out.
+        source: hashes of what it was made of, from `medaug.data.cache.changes.record`.
 
     Raises:
         OutputError: the disk is full or cannot be written.
@@ -95,10 +97,10 @@ def write_case(
             if left_out:
                 content["left_out"] = dict(left_out)
             content = sealed_case(content | dict(notes or {}))
-            for name, told in (("case.json", content), (changes.RECORD, source)):
-                if told is not None:
+            for name, record in (("case.json", content), (changes.RECORD, source)):
+                if record is not None:
                     with (part / name).open("wb") as stream:
-                        stream.write((json.dumps(told, sort_keys=True) + "\n").encode())
+                        stream.write((json.dumps(record, sort_keys=True) + "\n").encode())
                         _sync(stream)
             try:
                 part.rename(folder)
@@ -146,92 +148,78 @@ def discard(cases: Path, ids: Iterable[str]) -> None:
         shutil.rmtree(going, ignore_errors=True)
 
 
-class Slice(Transform):
-    """Cuts and writes one case; whatever is wrong with it becomes its outcome."""
+def write_scan(
+    case: Case,
+    cases: Path,
+    labels: Mapping[str, int],
+    size: int,
+    fov_mm: float,
+    center: str,
+    modality: str,
+) -> Outcome:
+    """Cut and write one scan; what is wrong with it becomes its outcome.
 
-    def __init__(
-        self,
-        cases: Path,
-        labels: Mapping[str, int],
-        size: int,
-        fov_mm: float,
-        center: str,
-        modality: str = "CT",
-    ) -> None:
-        self.cases, self.labels = cases, dict(labels)
-        self.how = size, fov_mm, center, modality_of(modality)
-
-    def __call__(self, data: Case) -> Outcome:
-        """Run the pipeline on the files of ``data`` and write the result."""
-        try:
-            seen = changes.stamp(data)
-            cut = pipeline(data, self.labels, *self.how)(as_item(data))
-            image, label = cut["image"], cut["label"]
-            arrays = {
-                name: volume.as_tensor()[0].numpy().transpose(2, 1, 0)
-                for name, volume in (("image", image), ("label", label))
-            }
-            affine = np.asarray(image.affine, dtype=np.float64)
-            if data.label is None:
-                del arrays["label"]
-            notes = {
-                "doubts": {finding.check: finding.reason for finding in cut["findings"]},
-                "likeness": packed(cut["likeness"]),
-            }
-            source = changes.record(data, seen)
-            where = self.cases / data.id
-            write_case(where, arrays, affine, self.labels, notes=notes, source=source)
-        except Exception as error:  # another case may be fine: the reason is told, the others go on
-            return _outcome(data.id, error, data)
-        return Outcome(data.id)
+    Args:
+        case: the scan.
+        cases: the folder of all cases.
+        labels: name to id of what its label map may hold.
+        size: pixels along each side of a slice.
+        fov_mm: length of each side.
+        center: what a slice is centred on: ``body``, ``image`` or ``label``.
+        modality: ``CT`` or ``MR``.
+    """
+    try:
+        seen = changes.stamp(case)
+        found = cut(case, labels, size, fov_mm, center, modality_of(modality))
+        arrays: dict[str, npt.NDArray[Any]] = {"image": found.image}
+        if found.labels is not None:
+            arrays["label"] = found.labels
+        notes = {
+            "doubts": {finding.check: finding.reason for finding in found.doubtful},
+            "likeness": packed(found.likeness),
+        }
+        source = changes.record(case, seen)
+        write_case(cases / case.id, arrays, found.affine, labels, notes=notes, source=source)
+    except Exception as error:  # the other cases may be fine, so the reason is kept
+        return _outcome(case.id, error, case)
+    return Outcome(case.id)
 
 
-@dataclass(frozen=True)
-class Named:
-    """A block of pictures and the case that it becomes."""
+def write_block(item: tuple[str, Block], cases: Path) -> Outcome:
+    """Decode and write one block of pictures; what is wrong with all of it becomes its outcome.
 
-    name: str
-    block: Block
-
-
-class Develop(Transform):
-    """Decodes and writes one block of pictures; what is wrong with all of it is its outcome."""
-
-    def __init__(self, cases: Path) -> None:
-        self.cases = cases
-
-    def __call__(self, data: Named) -> Outcome:
-        """Read the block and write it under its name."""
-        try:
-            seen = changes.stamp(data.block)
-            found = data.block.read()
-            arrays: dict[str, npt.NDArray[Any] | None] = {
-                "image": found.images,
-                "classes": found.classes,
-                "attributes": found.attributes,
-            }
-            there = {key: array for key, array in arrays.items() if array is not None}
-            source = changes.record(data.block, seen)
-            write_case(self.cases / data.name, there, np.eye(4), {}, found.left_out, source=source)
-        except Exception as error:  # as above
-            return _outcome(data.name, error)
-        return Outcome(data.name)
+    Args:
+        item: the id of its case, and the block.
+        cases: the folder of all cases.
+    """
+    id, block = item
+    try:
+        seen = changes.stamp(block)
+        found = block.read()
+        arrays: dict[str, npt.NDArray[Any] | None] = {
+            "image": found.images,
+            "classes": found.classes,
+            "attributes": found.attributes,
+        }
+        there = {key: array for key, array in arrays.items() if array is not None}
+        source = changes.record(block, seen)
+        write_case(cases / id, there, np.eye(4), {}, found.left_out, source=source)
+    except Exception as error:  # as in `write_scan`
+        return _outcome(id, error)
+    return Outcome(id)
 
 
-def _outcome(id: str, error: BaseException, case: Case | None = None) -> Outcome:
-    """The outcome for ``error``, or for the one of ours that MONAI has wrapped in it."""
+def _outcome(id: str, error: Exception, case: Case | None = None) -> Outcome:
+    """What an exception makes of a case: ours are sentences, others are named by their type."""
     if reason := lacking(error):
         return Outcome(id, stop=reason)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OutputError):
-            return Outcome(id, stop=str(cause))
-        if isinstance(cause, MedaugError):
-            told = str(cause) if case is None else nameless(case, str(cause))
-            return Outcome(id, failed=str(cause), nameless=told)
-        cause, last = cause.__cause__, cause
-    kind = f"unexpected {type(last).__name__}"
-    return Outcome(id, failed=f"{kind}: {last}", nameless=kind)
+    if isinstance(error, OutputError):
+        return Outcome(id, stop=str(error))
+    if isinstance(error, MedaugError):
+        kept = str(error) if case is None else nameless(case, str(error))
+        return Outcome(id, failed=str(error), nameless=kept)
+    kind = f"unexpected {type(error).__name__}"
+    return Outcome(id, failed=f"{kind}: {error}", nameless=kind)
 
 
 def nameless(case: Case, reason: str) -> str:
@@ -249,6 +237,46 @@ def nameless(case: Case, reason: str) -> str:
     return reason
 
 
+class _Work(Dataset[Outcome]):
+    """Items that a function turns into outcomes, by number."""
+
+    def __init__(self, items: Sequence[Any], write: Callable[[Any], Outcome]) -> None:
+        self.items, self.write = items, write
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Outcome:
+        return self.write(self.items[index])
+
+
+def outcomes(
+    items: Sequence[Any], write: Callable[[Any], Outcome], workers: int
+) -> Iterator[Outcome]:
+    """Call ``write`` on each of ``items``, yielding the outcomes as they come.
+
+    Processes start before this returns, so that none is forked beneath a progress bar's thread.
+
+    Args:
+        items: scans, or blocks of pictures with their ids.
+        write: writes one of them; it is pickled.
+        workers: processes; 0 takes this one.
+
+    Raises:
+        DataError: a worker died.
+    """
+    loader = DataLoader(
+        _Work(items, write),
+        num_workers=workers,
+        batch_size=None,
+        in_order=False,
+        prefetch_factor=1 if workers else None,
+        generator=torch.Generator(),
+        worker_init_fn=partial(_die_with, os.getpid()),
+    )
+    return _watched(iter(loader))
+
+
 def _die_with(parent: int, worker: int) -> None:
     """Have this worker end with its parent, killed or not.
 
@@ -258,33 +286,6 @@ def _die_with(parent: int, worker: int) -> None:
         ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_DIES, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _only(outcome: Outcome) -> Outcome:
-    return outcome
-
-
-def outcomes(cases: Sequence[Any], slicer: Transform, workers: int) -> Iterator[Outcome]:
-    """Have ``slicer`` write ``cases`` in ``workers`` processes (0: in this one).
-
-    Outcomes are yielded as they come.
-
-    Processes start before this returns, so that none is forked beneath a progress bar's thread.
-
-    Raises:
-        DataError: a worker died.
-    """
-    loader = DataLoader(
-        Dataset(list(cases), slicer),
-        num_workers=workers,
-        batch_size=None,
-        collate_fn=_only,
-        in_order=False,
-        prefetch_factor=1 if workers else None,
-        generator=torch.Generator(),
-        worker_init_fn=partial(_die_with, os.getpid()),
-    )
-    return _watched(iter(loader))
 
 
 def _watched(running: Iterator[Outcome]) -> Iterator[Outcome]:

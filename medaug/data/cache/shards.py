@@ -1,8 +1,9 @@
-"""One cache filled by several processes that know nothing of each other but their numbers.
+"""Fill one cache by several processes that know of each other only their numbers.
 
-Process i of k cuts every k-th case.  At its end it leaves a record of the scans it could not use,
-and whoever finds all k records finishes the cache as one process would have.  A shared lock keeps
-away who would fill the cache alone; a lock of its own keeps away a second process i of k.
+Process i of k cuts every k-th case.  At its end it leaves a record of the scans it could not use;
+the process that finds all k records finishes the cache as one process would have.  All k hold one
+lock together, which keeps away a process that fills the cache alone; a lock of its own keeps away
+a second process i of k.
 """
 
 import fcntl
@@ -20,16 +21,16 @@ from medaug.data.cache.store import read_index
 from medaug.runtime.files import PATIENCE_S, exclusive, explaining, locked, write_json
 
 POLL_S = 0.2
-TURN = ".turn"
-"""The lock of a cache for what takes a moment."""
+BRIEF = ".turn"
+"""The lock file of a cache for changes to its index, which take a moment."""
 SHARED = ".share-*-of-*.json", ".lock-*-of-*"
 
 
 def check(part: tuple[int, int]) -> None:
-    """Refuse a share that is none.
+    """Refuse a ``part`` (i, k) that is not one of k shares.
 
     Raises:
-        ConfigError: it is not i of k with i from 0 to k - 1.
+        ConfigError: i is not from 0 to k - 1.
     """
     number, count = part
     if count < 1 or not 0 <= number < count:
@@ -37,14 +38,18 @@ def check(part: tuple[int, int]) -> None:
 
 
 def mine(names: Sequence[str], part: tuple[int, int]) -> set[str]:
-    """Which of ``names`` are this process's."""
+    """The ids among ``names`` that share ``part`` (i, k) cuts: every k-th in name order."""
     number, count = part
     return set(sorted(names)[number::count])
 
 
 @contextmanager
 def sharing(cache: Path, part: tuple[int, int]) -> Iterator[None]:
-    """Fill ``cache`` beside the other shares, and beside nobody else.
+    """Fill ``cache`` together with the other shares, and with no other process.
+
+    Args:
+        cache: the folder, made where needed.
+        part: (i, k) for share i of k, counted from 0.
 
     Raises:
         OutputError: a process that fills it alone, or this very share, is at work.
@@ -55,37 +60,47 @@ def sharing(cache: Path, part: tuple[int, int]) -> Iterator[None]:
         return
     with explaining(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        whole = os.open(cache / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        own = os.open(cache / f".lock-{part[0]}-of-{part[1]}", os.O_RDWR | os.O_CREAT, 0o644)
+    own = cache / f".lock-{part[0]}-of-{part[1]}"
+    with _held(cache / ".lock", fcntl.LOCK_SH), _held(own, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _held(file: Path, kind: int) -> Iterator[None]:
+    """Hold a lock file, shared or alone; `exclusive` holds ``.lock`` of a folder alone.
+
+    Args:
+        file: the lock file, made where needed.
+        kind: ``fcntl.LOCK_SH`` or ``fcntl.LOCK_EX``.
+
+    Raises:
+        OutputError: another process holds it for longer than `PATIENCE_S`.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    with explaining(file):
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(whole, fcntl.LOCK_SH, cache)
-        _take(own, fcntl.LOCK_EX, cache)
+        while True:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OutputError(
+                        f"{file.parent}: another process is working in it; wait for it"
+                    ) from None
+                time.sleep(0.02)
         yield
     finally:
-        os.close(own)
-        os.close(whole)
-
-
-def _take(handle: int, kind: int, cache: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise OutputError(
-                    f"{cache}: another process is working in it; wait for it"
-                ) from None
-            time.sleep(0.02)
+        os.close(handle)
 
 
 class Records:
-    """What the shares of one cache have left so far.
+    """The records that the shares of one cache leave when they end.
 
     Args:
         cache: the folder.
-        part: this process's share.
+        part: this process's share (i, k).
         index: what the cache is to hold; records of anything else do not count.
     """
 
@@ -95,41 +110,45 @@ class Records:
         self.about = hashlib.sha256(text.encode()).hexdigest()
 
     def path(self, number: int) -> Path:
-        """Where share ``number`` leaves its record."""
+        """The file of share ``number``."""
         return self.cache / f".share-{number}-of-{self.part[1]}.json"
 
     def begin(self) -> None:
-        """This share is at work again."""
+        """Remove this share's record, since it is at work again."""
         self.path(self.part[0]).unlink(missing_ok=True)
 
     def leave(self, failed: Mapping[str, str]) -> dict[str, str] | None:
-        """Record this share's failures; those of all where every share has ended, else None."""
+        """Record why cases of this share failed, by id.
+
+        Returns:
+            the failures of all shares where every one has ended, else None.
+        """
         if self.part[1] == 1:
             return dict(failed)
         write_json(self.path(self.part[0]), {"about": self.about, "failed": dict(failed)})
         every: dict[str, str] = {}
         for number in range(self.part[1]):
             try:
-                told = json.loads(self.path(number).read_text())
+                record = json.loads(self.path(number).read_text())
             except FileNotFoundError:
                 return None
-            if told["about"] != self.about:
+            if record["about"] != self.about:
                 return None
-            every |= told["failed"]
+            every |= record["failed"]
         return every
 
     def clear(self) -> None:
-        """The cache is finished."""
+        """Remove all records and locks of shares: the cache is finished."""
         _remove(self.cache, *SHARED)
 
 
 def sweep(cache: Path) -> None:
-    """Remove what a process left that was killed just after it finished ``cache``.
+    """Remove the records that a process left which was killed just after it finished ``cache``.
 
-    It does no harm where it lies, so a cache that cannot be written stays as it is.
+    They do no harm, so a cache that cannot be written stays as it is.
     """
-    if any(True for pattern in (TURN, *SHARED) for _ in cache.glob(pattern)):
-        with suppress(OutputError), locked(cache / TURN):
+    if any(True for pattern in (BRIEF, *SHARED) for _ in cache.glob(pattern)):
+        with suppress(OutputError), locked(cache / BRIEF):
             if (read_index(cache) or {}).get("complete"):
                 _remove(cache, *SHARED)
 
@@ -143,8 +162,12 @@ def _remove(cache: Path, *patterns: str) -> None:
 def wait(cache: Path, patience_s: float = 60.0) -> None:
     """Wait until the other shares have finished ``cache``.
 
+    Args:
+        cache: the folder.
+        patience_s: how long, in seconds, it may lie unfinished while no process is at work.
+
     Raises:
-        OutputError: nobody has been at work for ``patience_s`` and it is not finished.
+        OutputError: it lay so for longer.
     """
     seen = time.monotonic()
     while not (read_index(cache) or {}).get("complete"):

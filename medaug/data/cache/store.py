@@ -1,4 +1,4 @@
-"""The slice cache on disk: memory-mapped arrays, z first, that training reads.
+"""Open slice caches on disk: memory-mapped arrays, z first, that training reads.
 
     cache/
       cache.json                   version, settings, split, what is in it; written first and last
@@ -9,10 +9,10 @@
         classes.npy                (z,) unsigned, pictures in classes only
         attributes.npy             (z, attributes) bool, pictures with attributes only
         case.json                  affine, labelled pixels per slice, a hash of each file; what is
-                                   doubtful, and a likeness that tells the scan under another name
-        source.json                hashes of what it was cut from, see `medaug.data.cache.changes`
+                                   doubtful, and a likeness to recognise it under another name
+        source.json                hashes of what it was cut from
 
-A case appears whole, by one rename, or not at all; so a run that was killed goes on where it was.
+A case appears whole, by one rename, or not at all; so a run that was killed can be continued.
 The files depend on the source and the settings alone, byte for byte: not on the workers, not on
 interruptions; only source.json knows of the times of the source's files.  Nothing of a patient is
 kept but the voxels, the geometry and the case's id; reasons why a scan was refused are kept without
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medaug.core import geometry
+from medaug.core import geometry, seeds
 from medaug.core.errors import CacheError, ConfigError
 from medaug.core.text import is_file_name
 from medaug.core.types import Affine
@@ -42,7 +42,7 @@ INDEX = "cache.json"
 COLOURS = {"grey": 1, "rgb": 3}
 """What a picture is stored as: name to channels."""
 NOTES = ("doubts", "likeness")
-"""What ``case.json`` says beside what training sees; the digest leaves it out."""
+"""What ``case.json`` holds besides what training sees; the digest leaves it out."""
 _KEYS = {
     "version",
     "source",
@@ -82,7 +82,7 @@ class CacheSettings:
     colour: str | None = None
 
     def check(self, kind: str) -> None:
-        """Refuse values that cannot be meant.
+        """Refuse values out of range for a ``kind`` of source, ``ct`` or ``image``.
 
         Raises:
             ConfigError: naming the setting, its value and the accepted range.
@@ -101,7 +101,7 @@ class CacheSettings:
             raise ConfigError(f"holdout: {self.holdout:g}, accepted are 0 to below 1")
 
     def only(self, *names: str) -> dict[str, Any]:
-        """The settings called ``names``."""
+        """Some of the settings, by name."""
         return {name: getattr(self, name) for name in names}
 
 
@@ -118,8 +118,8 @@ class CachedCase:
         files: the names of its arrays.
         left_out: pictures of the source that it lacks, by their place there, with the reason.
         doubts: what is doubtful about it, by check.
-        likeness: of the scan, see `medaug.data.checks.likeness`; empty where there is none.
-        sha256: of each of ``files``; an array is held against it when it is first used.
+        likeness: areas of its tissues along the body; empty where there are none.
+        sha256: of each of ``files``; an array is compared with it when it is first used.
     """
 
     id: str
@@ -137,7 +137,7 @@ class CachedCase:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the arrays, which whoever unpickles this maps anew."""
+        """Leave out the arrays, which the unpickled case maps again."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
@@ -164,16 +164,22 @@ class CachedCase:
         return np.zeros((len(self.image), 0), bool)
 
     def _mapped(self, name: str, kinds: str, ranks: tuple[int, ...]) -> npt.NDArray[Any]:
-        """One of its arrays, mapped into memory.
+        """Map one of its arrays into memory.
 
         Raises:
             CacheError: damaged, or an array that no cache holds, such as one of Python objects.
         """
-        found = mapped(self._sound(name))
+        path = self.path / name
+        if not self._is_sound(name):
+            raise CacheError(
+                f"{path}: damaged, its content does not match its checksum; run the same prepare "
+                "command again, which cuts the case again"
+            )
+        found = mapped(path)
         if found.dtype.kind not in kinds or found.ndim not in ranks:
             raise CacheError(
-                f"{self.path / name}: not an array of a slice cache ({found.dtype} with "
-                f"{found.ndim} axes); delete {self.path} and run the same prepare command again"
+                f"{path}: not an array of a slice cache ({found.dtype} with {found.ndim} axes); "
+                f"delete {self.path} and run the same prepare command again"
             )
         return found
 
@@ -187,19 +193,6 @@ class CachedCase:
         known = self.sha256.get(name)
         return known is None or known == _sha256(path, status.st_size, status.st_mtime_ns)
 
-    def _sound(self, name: str) -> Path:
-        """The file called ``name``.
-
-        Raises:
-            CacheError: it is not what was written.
-        """
-        if not self._is_sound(name):
-            raise CacheError(
-                f"{self.path / name}: damaged, its content does not match its checksum; run the "
-                "same prepare command again, which cuts the case anew"
-            )
-        return self.path / name
-
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Pixel size and slice distance along x, y, z."""
@@ -208,7 +201,7 @@ class CachedCase:
 
 @lru_cache(4096)
 def _sha256(path: Path, size: int, written: int) -> str:
-    """Of a file, read once by a process as long as its size and time stay."""
+    """Hash a file, once in a process as long as its size and time stay."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -221,8 +214,7 @@ class SliceCache:
         fingerprint: a hash of all that training can see in it.
         split: ids of the cases under ``train``, ``heldout`` and, of some pictures, ``validation``.
         attributes: names of what each picture has or has not.
-        modality: ``CT`` in HU or ``MR`` in thousandths of each scan's range; see
-        `medaug.core.modality`.
+        modality: ``CT`` in HU or ``MR`` in thousandths of each scan's range.
     """
 
     path: Path
@@ -249,7 +241,7 @@ class SliceCache:
 
     @property
     def content(self) -> str:
-        """What the slices are, as runs and outputs say it: ``ct``, ``mr`` or ``image``."""
+        """What the slices are, as runs and outputs name it: ``ct``, ``mr`` or ``image``."""
         return "mr" if self.modality == "MR" else self.kind
 
     @property
@@ -296,7 +288,7 @@ class SliceCache:
 
 
 def read_index(path: Path) -> dict[str, Any] | None:
-    """The content of ``cache.json``, or None where there is none.
+    """Read ``cache.json``; None where there is none.
 
     Raises:
         CacheError: damaged, or of another version.
@@ -325,7 +317,13 @@ def read_index(path: Path) -> dict[str, Any] | None:
 def fingerprint(
     index: Mapping[str, Any], digests: Mapping[str, str], split: Mapping[str, Sequence[str]]
 ) -> str:
-    """A hash of all that training can see in a cache: its index, cases and split."""
+    """Hash all that training can see in a cache.
+
+    Args:
+        index: the content of ``cache.json``.
+        digests: of the cases, by id.
+        split: ids by side.
+    """
     seen = {name: index[name] for name in ("version", "kind", "labels", "classes", "settings")}
     if index.get("attributes"):
         seen["attributes"] = index["attributes"]
@@ -335,8 +333,40 @@ def fingerprint(
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def split_patients(
+    ids: Sequence[str],
+    holdout: float,
+    seed: int,
+    known: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[str]]:
+    """Hold out the patients whose names rank lowest under a seed; order and count play no part.
+
+    Args:
+        ids: of patients, people or pictures.
+        holdout: share to hold out, from 0 to 1.
+        seed: of the ranking.
+        known: an earlier split, whose patients stay on their side, so that none that was held out
+            enters training when scans are added.
+
+    Returns:
+        ``train`` and ``heldout``, the latter ``round(holdout * len(ids))`` patients, or fewer
+        where the earlier split leaves no more to choose from.
+    """
+    known = known or {}
+    there, settled = set(ids), {id for side in known.values() for id in side}
+    kept = [id for id in known.get("heldout", ()) if id in there]
+    free = [id for id in ids if id not in settled]
+    ranked = sorted(free, key=lambda id: seeds.derive(seed, "split", id))
+    out = {*kept, *ranked[: max(round(holdout * len(ids)) - len(kept), 0)]}
+    return {"train": sorted(there - out), "heldout": sorted(out)}
+
+
 def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
-    """The case called ``id`` in the cache at ``path``, or None where it is not there."""
+    """Read the case ``id`` of the cache at ``path``; None where it is not there.
+
+    Raises:
+        CacheError: damaged.
+    """
     folder = path / "cases" / id
     again = f"delete {folder} and run the same prepare command again"
     try:
@@ -368,7 +398,7 @@ def read_case(path: Path, id: str, kind: str) -> CachedCase | None:
 
 
 def sealed_case(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of ``case.json`` with its digest, and a checksum over the notes as well."""
+    """Add to the content of ``case.json`` its digest, and a checksum that covers the notes too."""
     bare = {key: value for key, value in content.items() if key not in ("digest", "check")}
     seen = {key: value for key, value in bare.items() if key not in NOTES}
     digested = {**bare, "digest": _hash(seen)}
@@ -376,7 +406,7 @@ def sealed_case(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed_case(content: Any) -> dict[str, Any]:
-    """What ``sealed_case`` made; older content has no ``check``.
+    """Check and return what `sealed_case` made; older content has no ``check``.
 
     Raises:
         ValueError: it does not match its digest or its checksum.

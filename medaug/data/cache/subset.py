@@ -1,4 +1,4 @@
-"""Some patients of a slice cache as a cache of its own, so that nothing of the others is in reach.
+"""Make a cache of some patients of another one, from which nothing of the others can be reached.
 
 The slices are links to those of the whole cache, which must stay where it is.
 """
@@ -32,7 +32,7 @@ def part(
     bare: Collection[str] = (),
     guessed: Mapping[str, LabelMap] | None = None,
 ) -> SliceCache:
-    """The cache at ``place`` of some patients of a CT cache, all for training; made where needed.
+    """Make a cache of some patients of a CT cache, all for training, or open it where it is.
 
     Args:
         whole: where their slices are.

@@ -1,14 +1,14 @@
-"""The checks that every scan passes before its slices become training data.
+"""Check every scan before its slices become training data.
 
-Each check is a module: a function from what was read to a verdict and a reason, with its thresholds
-as named constants that say what sound scans measure.  `battery` runs them all on a loaded scan.
+Each check is a function from what was read to a verdict and a reason, with its thresholds as
+constants that say what sound scans measure.  `battery` runs all of them on a loaded scan.
 """
 
 from collections.abc import Mapping
 
 from medaug.core.modality import CT, Modality
 from medaug.core.types import HU, Affine, LabelMap
-from medaug.data.checks.alignment import misplaced, weigh
+from medaug.data.checks.alignment import check_alignment
 from medaug.data.checks.grid import check_grid
 from medaug.data.checks.intensity import check_compression, check_gaps, check_intensity
 from medaug.data.checks.masks import check_masks
@@ -30,13 +30,7 @@ CHECKS: Mapping[str, str] = {
     "alignment": "labels lie better on the image as they are than mirrored or moved",
     "likeness": "not a scan that is there under another name",
 }
-"""Check to what it asks, in the order in which they run."""
-
-ALIGNMENT_DOUBTFUL = 0.8
-"""The best other placement may explain this share of what the given one does.
-
-It explains 0.18 in real scans, 0.15 in phantoms.
-"""
+"""What each check looks at, in the order in which they run."""
 
 
 def battery(
@@ -49,21 +43,21 @@ def battery(
     lossy: str = "",
     unknown: int = 0,
 ) -> list[Finding]:
-    """Every check that a single scan in memory can pass, in the order of `CHECKS`.
+    """Run all checks of a single scan in memory, in the order of `CHECKS`.
 
     Args:
         case: its id.
         image: HU ``[x, y, z]`` in RAS order.
         labels: ids on the same grid, or None.
         affine: of the grid.
-        reduced: the scan's block means, where they are at hand.
-        modality: of the image; only HU tell air and bone.
-        lossy: the lossy compression that the files' headers tell of, or nothing.
+        reduced: the scan's block means; None makes them.
+        modality: of the image; only HU distinguish air and bone.
+        lossy: the lossy compression that the files' headers name, or nothing.
         unknown: how many voxels were no number and were taken as background.
 
     Returns:
-        One finding for each check that applies.  What has no Hounsfield units, or no air around
-        the body, is not asked where its body lies.
+        One finding for each check that applies.  Where a scan has no Hounsfield units, or no air
+        around the body, the checks of the body are left out.
     """
     hounsfield = modality is CT
     found = {
@@ -82,22 +76,5 @@ def battery(
         found["orientation"] = check_orientation(reduced)
     if labels is not None:
         found["masks"] = check_masks(labels, reduced if body else None)
-        found["alignment"] = _alignment(image, labels, affine, modality)
+        found["alignment"] = check_alignment(image, labels, affine, modality)
     return [Finding(case, check, *said) for check, said in found.items()]
-
-
-def _alignment(
-    image: HU, labels: LabelMap, affine: Affine, modality: Modality
-) -> tuple[Verdict, str]:
-    weighed = weigh(image, labels, affine, modality)
-    if weighed is None:
-        return "ok", ""
-    given, best, name = weighed
-    if best > given:
-        return "refused", misplaced(given, best, name)
-    if best > ALIGNMENT_DOUBTFUL * given:
-        return "doubtful", (
-            f"label lies hardly better on the image as given ({given:.1%} of the variance "
-            f"explained) than {name} ({best:.1%})"
-        )
-    return "ok", ""

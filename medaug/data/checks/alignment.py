@@ -1,7 +1,4 @@
-"""Does a label lie on its image, by the voxels?
-
-Headers that agree (`medaug.data.formats.grids`) may both be wrong, so the voxels have the last
-word.
+"""Check by the voxels that a label lies on its image: headers that agree may both be wrong.
 
 An organ's mask separates two kinds of voxels: those inside, and a shell of two millimetres around
 them.  The share of their variance that the mask explains (eta squared) is largest where the mask
@@ -16,13 +13,18 @@ import numpy as np
 from scipy import ndimage
 
 from medaug.core import geometry
-from medaug.core.errors import DataError
 from medaug.core.modality import CT, Modality
 from medaug.core.types import HU, Affine, LabelMap
+from medaug.data.checks.reduced import Verdict
 
 SHELL_MM = 2.0
 SHIFT_MM = 10.0
 FEWEST_VOXELS = 200
+DOUBTFUL = 0.8
+"""The best other placement may explain this share of what the given one does.
+
+It explains 0.18 in real scans, 0.15 in phantoms.
+"""
 
 
 def explained(values: HU, groups: LabelMap, modality: Modality = CT) -> float:
@@ -83,47 +85,34 @@ def _candidates(
                 yield f"moved by {abs(by) * pitch:.0f} mm", groups, moved
 
 
-def weigh(
+def check_alignment(
     image: HU, labels: LabelMap, affine: Affine, modality: Modality = CT
-) -> tuple[float, float, str] | None:
-    """How well a label lies on its image as given, how well where else it lies best, and where.
+) -> tuple[Verdict, str]:
+    """Judge whether a label lies better on its image when mirrored or moved.
 
     Args:
         image: values ``[x, y, z]`` as ``modality`` stores them.
-        labels: label ids on the same grid.
+        labels: label ids on the same grid; fewer than 200 labelled voxels say too little.
         affine: of the grid; only its spacing is used.
-
-    Returns:
-        The share of variance explained as given, the largest elsewhere, and the name of that
-        place; None for labels of fewer than 200 voxels, which say too little.
+        modality: of the image.
     """
     tight = geometry.bounding_box(labels)
     if tight is None or np.count_nonzero(labels[tight]) < FEWEST_VOXELS:
-        return None
+        return "ok", ""
     groups, box = _groups(labels, tight, affine)
     given = explained(image[box], groups, modality)
     best, name = max(
         (explained(image[where], placed, modality), name)
         for name, placed, where in _candidates(groups, box, image.shape, affine)
     )
-    return given, best, name
-
-
-def check_alignment(image: HU, labels: LabelMap, affine: Affine, modality: Modality = CT) -> None:
-    """Refuse a label that lies better on its image when mirrored or moved, as `weigh` finds.
-
-    Raises:
-        DataError: some other placement explains more than the one given.
-    """
-    weighed = weigh(image, labels, affine, modality)
-    if weighed is not None and weighed[1] > weighed[0]:
-        given, best, name = weighed
-        raise DataError(misplaced(given, best, name))
-
-
-def misplaced(given: float, best: float, name: str) -> str:
-    """What is wrong with a label that lies better elsewhere."""
-    return (
-        f"label lies better on the image {name} (its border then explains {best:.1%} of the "
-        f"variance there, as given {given:.1%}); check its orientation and its patient"
-    )
+    if best > given:
+        return "refused", (
+            f"label lies better on the image {name} (its border then explains {best:.1%} of the "
+            f"variance there, as given {given:.1%}); check its orientation and its patient"
+        )
+    if best > DOUBTFUL * given:
+        return "doubtful", (
+            f"label lies hardly better on the image as given ({given:.1%} of the variance "
+            f"explained) than {name} ({best:.1%})"
+        )
+    return "ok", ""

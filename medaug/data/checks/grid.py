@@ -1,4 +1,4 @@
-"""Tilt, oblique planes and voxel sizes: what the affine says."""
+"""Check the affine: tilt, oblique planes and voxel sizes."""
 
 import numpy as np
 
@@ -13,11 +13,11 @@ OBLIQUE_DOUBTFUL_DEG, OBLIQUE_REFUSED_DEG = 5.0, 20.0
 IN_PLANE_MM, BETWEEN_MM = (0.2, 6.5), (0.2, 12.0)
 """Pixel sizes and slice distances of body CT; beyond them a unit or a header is wrong."""
 COARSE_MM = 6.0
-"""Slices further apart are told: thin organs show in one or two of them."""
+"""Slices further apart are reported: thin organs show in one or two of them."""
 
 
 def check_grid(affine: Affine) -> tuple[Verdict, str]:
-    """The verdict on the affine of a RAS volume, and the reason."""
+    """Judge the affine of a RAS volume: a verdict, and the reason."""
     columns = np.asarray(affine, float)[:3, :3]
     if not np.isfinite(affine).all() or abs(np.linalg.det(columns)) < 1e-9:
         return "refused", "the affine is singular or not finite; the header lost its geometry"

@@ -1,4 +1,4 @@
-"""Is this the scan we have already, under another name?
+"""Recognise a scan that is there already, under another name.
 
 A scan's likeness is how much gas, fat, soft tissue and bone (of MR: void, dark, medium and bright)
 lies in each half of its body, every 4 mm along the body: areas, which neither the origin, the
@@ -21,7 +21,7 @@ Likeness = npt.NDArray[np.float64]
 
 STEP_MM = 4.0
 SHORTEST_MM = 60.0
-"""Stacks that overlap by less look alike in too many patients to tell."""
+"""Stacks that overlap by less look alike in too many patients."""
 OVERLAP = 0.6
 """Of the shorter stack must lie on the other."""
 SAME = 0.035
@@ -33,7 +33,7 @@ _NEAR = 0.2
 
 
 def likeness(reduced: Reduced) -> Likeness:
-    """The likeness of a scan (n, 8); an empty one where the stack is too low to tell."""
+    """Compute the likeness of a scan (n, 8), empty where the stack is too low for one."""
     body, (x_mm, y_mm, z_mm) = reduced.body, reduced.pitch_mm
     height = z_mm * (body.shape[2] - 1)
     if height < SHORTEST_MM or not body.any():
@@ -132,7 +132,7 @@ def at_least(one: Likeness, other: Likeness) -> float:
 
 
 def packed(one: Likeness) -> list[list[int]]:
-    """A likeness as JSON holds it."""
+    """A likeness as JSON stores it."""
     return [[int(area) for area in row] for row in one]
 
 

@@ -1,4 +1,4 @@
-"""Is anything labelled, and does it lie in the body?"""
+"""Check that something is labelled, and that it lies in the body."""
 
 import numpy as np
 
@@ -11,13 +11,15 @@ OUTSIDE_DOUBTFUL, OUTSIDE_REFUSED = 0.01, 0.1
 
 
 def check_masks(labels: LabelMap, reduced: Reduced | None) -> tuple[Verdict, str]:
-    """The verdict on label ids ``[x, y, z]``, and the reason.
+    """Judge label ids ``[x, y, z]``: a verdict, and the reason.
 
-    ``reduced`` is their image's, or None where its body cannot be told.
+    Args:
+        labels: on the grid of their image.
+        reduced: of the image, or None where its body cannot be found.
     """
     box = geometry.bounding_box(labels)
     if box is None:
-        return "refused", "the label map is empty; leave it away if nobody labelled the scan"
+        return "refused", "the label map is empty; leave it away if the scan was not labelled"
     if reduced is None:
         return "ok", ""
     body = reduced.body

@@ -1,7 +1,7 @@
-"""Does the anatomy lie where the affine says?  The spine is behind, the lungs are above.
+"""Check that the anatomy lies where the affine says: the spine behind, the lungs above.
 
-Left and right alone cannot be told from a trunk's bones; a label laid on its image mirrored is
-found by its alignment.
+A trunk's bones do not show left and right; a label that is mirrored on its image is found by the
+check of the alignment.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ UPSIDE_DOWN_DOUBTFUL, UPSIDE_DOWN_REFUSED = 0.35, 0.25
 
 
 def check_orientation(reduced: Reduced) -> tuple[Verdict, str]:
-    """The verdict on a RAS volume's anatomy, and the reason."""
+    """Judge the anatomy of a RAS volume: a verdict, and the reason."""
     found = _turned(reduced)
     return found if found[0] == "refused" else max(found, _upside_down(reduced), key=_badness)
 

@@ -1,6 +1,6 @@
-"""Slices there twice, blank, out of order or missing, seen in the voxels.
+"""Check the voxels for slices that are there twice, blank, out of order or missing.
 
-DICOM headers tell of these faults too, and are asked first; a NIfTI file has no headers per slice.
+DICOM headers show these faults too, and are checked first; a NIfTI file has no headers per slice.
 A single slice missing among thin ones cannot be seen in the voxels.
 """
 
@@ -23,7 +23,7 @@ _TISSUE_HU = (-200.0, 250.0)
 
 
 def check_slices(reduced: Reduced) -> tuple[Verdict, str]:
-    """The verdict on the stack of slices, and the reason; slices count from 1 at the feet."""
+    """Judge the stack of slices: a verdict, and the reason; slices count from 1 at the feet."""
     hu = reduced.hu
     blank = np.ptp(hu, axis=(0, 1)) < BLANK_HU
     if blank.all():
@@ -49,7 +49,7 @@ def check_slices(reduced: Reduced) -> tuple[Verdict, str]:
 
 
 def _order(stack: npt.NDArray[np.float32], places: npt.NDArray[np.intp]) -> tuple[Verdict, str]:
-    """Is every slice nearest to its neighbours, and each step about as large as the others?"""
+    """Judge whether slices are nearest to their neighbours, and steps about equally large."""
     flat = stack.reshape(-1, stack.shape[2]).T
     count = len(flat)
     apart = np.array([np.abs(flat - one).mean(axis=1) for one in flat])

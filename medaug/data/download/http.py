@@ -33,21 +33,15 @@ from medaug.runtime.files import explaining, parse_json, write_json
 
 _BLOCK = 2**16
 
-
 _REDIRECTS = 5
-
 
 _ANSWER_BYTES = 2**26
 
-
 _PAUSE_AT_MOST_S = 60.0
-
 
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 
-
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-
 
 Answer = TypeVar("Answer")
 

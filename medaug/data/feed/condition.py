@@ -1,8 +1,8 @@
-"""What a model is told beside its noise: a class, then binary attributes, then a slice's height.
+"""Conditions of a model: a class, then binary attributes, then a slice's height.
 
 As numbers, a condition is the class one-hot, each attribute as 0 or 1, and the height in [-1, 1].
-A sample is told what its user fixed; of the rest, classes take turns, and attributes and height
-come together from one slice of the training set, so that they fit each other.
+The user fixes some values of a sample.  Of the others, classes take turns, and attributes and
+height come together from one slice of the training set, so that they fit each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,20 +45,21 @@ class Condition:
         """How many numbers it is."""
         return len(self.classes) + len(self.names)
 
-    def fix(self, asked: Asked) -> dict[str, float]:
-        """``asked`` as numbers: class by its name or number, attribute 0 or 1, height in [-1, 1].
+    def fix(self, requested: Asked) -> dict[str, float]:
+        """Check the values that a user fixes, and turn them into numbers.
 
-        A text is a class's name before it is a number.
+        Args:
+            requested: class by its name or number, attribute 0 or 1, height in [-1, 1].
 
         Raises:
             ConfigError: a name or value this condition does not have.
         """
         known = (*(("class",) if self.classes else ()), *self.names)
-        for name in asked:
+        for name in requested:
             if name not in known:
                 trained = f"conditioned on {', '.join(known)}" if known else "not conditioned"
                 raise ConfigError(f"condition {name!r} is not known; this model was {trained}")
-        return {name: self._number(name, asked[name]) for name in known if name in asked}
+        return {name: self._number(name, requested[name]) for name in known if name in requested}
 
     def _number(self, name: str, value: str | float) -> float:
         if name == "class":
@@ -74,7 +75,7 @@ class Condition:
         return number
 
     def of(self, seed: int, index: int, fixed: Mapping[str, float]) -> dict[str, float]:
-        """The values of sample ``index`` by name; ``fixed`` comes from ``fix``."""
+        """Choose the values of sample ``index`` by name; ``fixed`` comes from `fix`."""
         values: dict[str, float] = {}
         if self.classes:
             values["class"] = index % len(self.classes)
@@ -96,26 +97,26 @@ class Condition:
     def at(
         self, seed: int, indices: Sequence[int], fixed: Mapping[str, float] | None = None
     ) -> Tensor | None:
-        """The numbers (n, dim) of samples ``indices``, or None without a condition."""
+        """Choose the numbers (n, dim) of samples ``indices``; None without a condition."""
         if not self.dim:
             return None
         return torch.stack([self.row(self.of(seed, index, fixed or {})) for index in indices])
 
     def row(self, values: Mapping[str, float]) -> Tensor:
-        """Values by name, all of them, as numbers (dim,)."""
+        """Turn values by name, all of them, into numbers (dim,)."""
         one_hot = [float(values["class"] == number) for number in range(len(self.classes))]
         return torch.tensor(one_hot + [values[name] for name in self.names])
 
 
-def class_number(classes: Sequence[str], asked: str | float) -> int:
-    """The number of a class given by name or number.
+def class_number(classes: Sequence[str], requested: str | float) -> int:
+    """The number of a class given by name or number; a text is a name before it is a number.
 
     Raises:
         ConfigError: no such class.
     """
-    if asked in classes:
-        return classes.index(str(asked))
-    text = str(asked)
+    if requested in classes:
+        return classes.index(str(requested))
+    text = str(requested)
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
     numbers = tuple(map(str, range(len(classes))))
@@ -124,7 +125,7 @@ def class_number(classes: Sequence[str], asked: str | float) -> int:
 
 
 def declared(cache: SliceCache, data: DataConfig) -> Condition:
-    """The condition that ``data`` asks for, without rows.
+    """Make the condition that ``data`` names, without rows.
 
     Raises:
         ConfigError: an attribute or a height that the cache does not have.
@@ -143,7 +144,7 @@ def declared(cache: SliceCache, data: DataConfig) -> Condition:
 
 
 def heights(usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """The height of each slice of one scan, (z,).
+    """Compute the height of each slice of one scan, (z,).
 
     It runs from -1 at the lowest slice that training may use to +1 at the highest, evenly in mm,
     and stays there beyond.  So with ``data.require_label`` it is a place within the labelled

@@ -1,6 +1,6 @@
-"""What a stack of synthetic slices is held against: how the slices of real scans follow each other.
+"""Measure how much neighbouring slices differ, in real scans and in synthetic stacks alike.
 
-The figures are kept in the header of the weights, so that they are at hand where the scans are not.
+The figures of the real ones are kept in the header of the weights, for use without the scans.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,14 @@ from medaug.data.cache.store import CachedCase, SliceCache
 from medaug.data.feed.select import usable
 from medaug.data.feed.tissues import body
 
-# How much neighbouring slices differ, of real scans and of synthetic stacks alike.
-
-
 Values = npt.NDArray[np.float64]
+PAIRS = 512
+"""Neighbouring slices that are measured, evenly spread over the training scans."""
 
 
 @dataclass(frozen=True)
 class Continuity:
-    """What was measured of each pair of neighbouring slices, (n - 1,).
+    """Differences of each pair of neighbouring slices, (n - 1,).
 
     Attributes:
         hu: mean absolute difference in HU over the pixels that lie in the body in either slice;
@@ -39,7 +38,7 @@ class Continuity:
 def continuity(
     images: npt.NDArray[Any], labels: npt.NDArray[np.uint8] | None, modality: Modality = CT
 ) -> Continuity:
-    """The differences between the slices of one stack.
+    """Measure the differences between the slices of one stack.
 
     Args:
         images: HU (z, y, x), clipped to a window; figures of two windows do not compare.
@@ -60,13 +59,9 @@ def continuity(
     return Continuity(np.array(hu), 2 * both / total)
 
 
-PAIRS = 512
-"""Neighbouring slices that are measured, evenly spread over the training scans."""
-
-
 @dataclass(frozen=True)
 class Run:
-    """Slices ``start`` to ``stop`` of a scan, which lie on each other."""
+    """Neighbouring slices of a scan, from ``start`` to before ``stop``."""
 
     case: CachedCase
     start: int
@@ -74,9 +69,12 @@ class Run:
 
 
 def runs(cache: SliceCache, data: DataConfig, labels: dict[str, int]) -> list[Run]:
-    """The slices of training scans that training uses, in the order in which it gathers them.
+    """List the slices of training scans that training uses, in the order in which it gathers them.
 
-    Scans without a label take no part where there are labels.
+    Args:
+        cache: with the scans.
+        data: which slices training uses.
+        labels: name to id of the labels that count; scans without a label are left out if any.
     """
     found = []
     for name in cache.split["train"]:
@@ -93,10 +91,9 @@ def runs(cache: SliceCache, data: DataConfig, labels: dict[str, int]) -> list[Ru
 def adjoining(
     cache: SliceCache, data: DataConfig, labels: dict[str, int], window_hu: tuple[float, float]
 ) -> dict[str, Any]:
-    """Figures of the training scans of a CT cache, and of slices in them that lie on each other.
+    """Measure the training scans of a CT cache, and neighbouring slices in them.
 
-    Slices that training does not use take no part, nor do scans without a label where labels are
-    drawn.
+    Slices that training does not use are left out, and scans without a label if labels count.
 
     Args:
         cache: with the scans.
@@ -107,8 +104,8 @@ def adjoining(
     Returns:
         ``extent_mm``, the median length from the first to the last slice of a scan that training
         uses; ``pairs``, how many were measured; ``step_mm``, the median distance of their slices;
-        ``hu`` and ``dice``, see ``medaug.data.feed.continuity``, each as ``mean``, ``p5`` and
-        ``p95``, or None where there is nothing to measure.
+        ``hu`` and ``dice``, the figures of `Continuity`, each as ``mean``, ``p5`` and ``p95``,
+        or None where there is nothing to measure.
     """
     places: list[tuple[CachedCase, int]] = []
     ends: dict[str, tuple[int, int]] = {}

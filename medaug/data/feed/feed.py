@@ -1,8 +1,8 @@
-"""Batches by position: what a run sees at image p is a function of (seed, p) and the cache.
+"""Make batches by position: what a run sees at image p is a function of (seed, p) and the cache.
 
-The slices rest on the GPU where they fit, and in their cache where there is none: then memory does
-not grow with the collection, but in layout mode, where the maps are made of all slices at once.
-Codec and warps run on the device.
+The slices are kept on the GPU where they fit, else in the files of their cache, so that memory does
+not grow with the collection; only layout maps are made of all slices at once.  Codec and warps run
+on the device.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ SHARE_OF_FREE_MEMORY = 0.6
 
 @dataclass(frozen=True)
 class BatchDraw:
-    """All that is random of a batch: a few numbers a slice.
+    """Everything random about a batch: a few numbers for each slice.
 
     Attributes:
         index: which slices (b,).
@@ -42,7 +42,7 @@ class BatchDraw:
 
 
 def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
-    """The codec that ``data`` asks for over this cache's labels.
+    """Make the codec that ``data`` describes over this cache's labels.
 
     Raises:
         ConfigError: a label the cache does not have, masks where it has none, or a window in HU
@@ -57,14 +57,14 @@ def codec_for(cache: SliceCache, data: DataConfig) -> Codec:
         return PictureCodec(cache.channels)
     if cache.modality != "CT":
         _check_unitless(cache, data)
-    wanted = data.labels if data.labels is not None else list(cache.labels)
-    for name in wanted:
+    names = data.labels if data.labels is not None else list(cache.labels)
+    for name in names:
         if name not in cache.labels:
             raise ConfigError(
                 f"config data.labels: {name!r} is not in {cache.path} "
                 f"(there: {', '.join(cache.labels) or 'none'})"
             )
-    chosen = {name: cache.labels[name] for name in wanted} if data.masks != "none" else {}
+    chosen = {name: cache.labels[name] for name in names} if data.masks != "none" else {}
     known = modality_of(cache.modality).tissues
     filled = data.masks in ("layout", "alone") and data.tissues
     for name, number in chosen.items():
@@ -105,17 +105,17 @@ class Feed:
     Args:
         cache: where the slices are.
         data: which of them, and how they are warped.
-        codec: what the network sees of them.
+        codec: from stored values to what the network sees.
         seed: of the order and the warps.
-        device: where batches are wanted.
+        device: where batches are made.
         split: ``train`` or ``heldout``; the filter and the warps apply to ``train`` only.
         unlabeled: scans without labels that join training.
 
     Attributes:
-        condition: what each slice comes with beside its pixels, the layout aside.
+        condition: names and values of the condition that each slice has, without the layout.
         labeled: whether the scan of each slice has a label, bool (n,).
         owners: the case that each slice is from.
-        layouts: layout maps (n, h, w), or None where the model is given none and draws none.
+        layouts: layout maps (n, h, w), or None where the model neither takes nor draws them.
 
     Raises:
         ConfigError: a condition that the cache does not have, or that never changes; scans without
@@ -145,11 +145,11 @@ class Feed:
         found = gather(cache, data, self.labels, split, unlabeled)
         self.labeled, self.owners, self._pixels = found.labeled, found.owners, found.pixels
         self._attributes = found.attributes
-        self._images = self._rest(found.images)
+        self._images = self._kept(found.images)
         self._label_maps: Tensor | Stack | None = found.labels
-        self.classes = None if found.classes is None else self._place(found.classes)
+        self.classes = None if found.classes is None else self._sent(found.classes)
         self.partial = bool(self.labels) and not bool(found.labeled.all())
-        self._labeled = self._place(found.labeled)
+        self._labeled = self._sent(found.labeled)
         self.layouts = None
         if isinstance(codec, CTCodec) and codec.masks in ("layout", "alone"):
             marks = None if found.labels is None else found.labels.whole().numpy()
@@ -161,11 +161,11 @@ class Feed:
                 bool(codec.tissues),
                 modality_of(codec.modality),
             )
-            self.layouts = self._place(torch.from_numpy(filled))
+            self.layouts = self._sent(torch.from_numpy(filled))
             known = torch.tensor([*ids, *codec.tissues.values()], dtype=torch.uint8)
             self._ids = known.to(device)
         elif found.labels is not None:
-            self._label_maps = self._rest(found.labels)
+            self._label_maps = self._kept(found.labels)
         columns = []
         for name in data.attributes or ():
             columns.append(self.shows(name).float())
@@ -173,7 +173,7 @@ class Feed:
                 _must_vary(name, columns[-1])
         if data.height:
             columns.append(found.heights)
-        self.values = self._place(torch.stack(columns, 1)) if columns else None
+        self.values = self._sent(torch.stack(columns, 1)) if columns else None
         self.condition = replace(condition, rows=self._rows())
         self._order: dict[int, Tensor] = {}
 
@@ -193,20 +193,20 @@ class Feed:
         some = self.values[order[:KEPT_ROWS].sort().values.to(self.values.device)]
         return tuple(tuple(round(value, 4) for value in row) for row in some.tolist())
 
-    def _place(self, stack: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if stack.nbytes < SHARE_OF_FREE_MEMORY * free:
-                return stack.to(self.device)
-        return stack
+    def _fits(self, count: int) -> bool:
+        """Whether so many bytes fit on the GPU; never where there is none."""
+        if self.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return count < SHARE_OF_FREE_MEMORY * free
 
-    def _rest(self, stack: Stack) -> Tensor | Stack:
-        """Slices on the GPU where they fit, else in their cache."""
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if stack.nbytes < SHARE_OF_FREE_MEMORY * free:
-                return stack.whole().to(self.device)
-        return stack
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """``tensor`` on the GPU where it fits."""
+        return tensor.to(self.device) if self._fits(tensor.nbytes) else tensor
+
+    def _kept(self, stack: Stack) -> Tensor | Stack:
+        """Slices on the GPU where they fit, else in the files of their cache."""
+        return stack.whole().to(self.device) if self._fits(stack.nbytes) else stack
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -227,22 +227,22 @@ class Feed:
 
     @property
     def shape(self) -> Shape:
-        """What the data dictate to a model."""
-        told = len(self.codec.layout_labels) if isinstance(self.codec, CTCodec) else 0
-        told += bool(told and self.partial)
+        """The sizes of a model that the data determine."""
+        planes = len(self.codec.layout_labels) if isinstance(self.codec, CTCodec) else 0
+        planes += bool(planes and self.partial)
         return Shape(
             self.codec.channels,
             self.codec.images,
             self.cache.size,
-            self.condition.dim + told,
+            self.condition.dim + planes,
             len(self.condition.classes),
-            layout=told,
+            layout=planes,
             unlabeled=self.partial and self.codec.channels > self.codec.images,
         )
 
     @property
     def resident(self) -> bool:
-        """Whether all that batches are made of rests on the device."""
+        """Whether everything that batches are made of is on the device."""
         parts = (self._images, self._maps, self._labeled, self.classes, self.values)
         every = [part for part in parts if part is not None]
         return all(
@@ -250,14 +250,23 @@ class Feed:
         )
 
     def batch(self, position: int, count: int, part: tuple[int, int] = (0, 1)) -> Batch:
-        """Images ``position`` to ``position + count`` of an endless, reshuffled walk.
+        """Make a batch of an endless, reshuffled sequence of slices.
 
-        Of these, ``part`` (i, k) takes the rows of process i of k, the same as in the whole.
+        Args:
+            position: of its first image in the sequence.
+            count: how many images all processes take together.
+            part: (i, k) takes the rows of process i of k, the same as in the whole.
         """
         return self.made(self.placed(self.drawn(position, count, part)))
 
     def drawn(self, position: int, count: int, part: tuple[int, int] = (0, 1)) -> BatchDraw:
-        """What is random of ``batch``, on the CPU."""
+        """Draw everything random about a `batch`, on the CPU.
+
+        Args:
+            position: of its first image in the sequence.
+            count: how many images all processes take together.
+            part: (i, k) takes the rows of process i of k.
+        """
         index = torch.cat(
             [
                 self._epoch(epoch)[max(position - epoch * len(self), 0) :][
@@ -269,7 +278,13 @@ class Feed:
         return self.moving(index, position, part)
 
     def moving(self, index: Tensor, position: int, part: tuple[int, int] = (0, 1)) -> BatchDraw:
-        """The slices at ``index``, or ``part`` of them, to be warped as at image ``position``."""
+        """Draw the warps of chosen slices.
+
+        Args:
+            index: of the slices that all processes take together.
+            position: of the first image in the sequence, from which the warps are drawn.
+            part: (i, k) takes the rows of process i of k.
+        """
         number, of = part
         rows = slice(number * len(index) // of, (number + 1) * len(index) // of)
         if self.augment is None or is_still(**self.augment.model_dump()):
@@ -279,7 +294,7 @@ class Feed:
         return BatchDraw(index[rows], motion[:, rows], None if bumps is None else bumps[rows])
 
     def placed(self, drawn: BatchDraw) -> BatchDraw:
-        """``drawn`` where batches are made; nobody waits for the copies."""
+        """Copy ``drawn`` to where batches are made, without waiting for it."""
         on_device = isinstance(self._images, Tensor)
         index = sent(drawn.index, self.device) if on_device else drawn.index
         motion, bumps = (
@@ -289,7 +304,7 @@ class Feed:
         return BatchDraw(index, motion, bumps)
 
     def made(self, drawn: BatchDraw) -> Batch:
-        """The batch of what was ``drawn`` and ``placed``; if resident, made of tensors there."""
+        """Make the batch of what was ``drawn`` and ``placed``; if resident, of tensors there."""
         grid = None
         if self.augment is not None and drawn.motion is not None:
             how, sides = self.augment, (self._images.shape[1], self._images.shape[2])
@@ -299,7 +314,7 @@ class Feed:
 
     @property
     def _maps(self) -> Tensor | Stack | None:
-        """The maps that batches are made of: layouts where there are any."""
+        """The label maps of batches: layouts where there are any."""
         return self._label_maps if self.layouts is None else self.layouts
 
     def marks(self, index: Tensor) -> Tensor | None:
@@ -324,9 +339,11 @@ class Feed:
             known = labeled.float().view(-1, 1, 1, 1).repeat(1, x.shape[1], 1, 1)
             known[:, : self.codec.images] = 1
             x = x * known
-        return Batch(x, self._told(index, ids, labeled), known)
+        return Batch(x, self._condition(index, ids, labeled), known)
 
-    def _told(self, index: Tensor, ids: Tensor | None, labeled: Tensor | None) -> Tensor | None:
+    def _condition(
+        self, index: Tensor, ids: Tensor | None, labeled: Tensor | None
+    ) -> Tensor | None:
         """The condition of the slices at ``index``, whose layout maps are ``ids``."""
         parts = []
         if self.condition.classes and self.classes is not None:
@@ -367,10 +384,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> Tensor:
-    """A condition in planes (b, k, h, w): its numbers (b, ...), the layout, and what is unknown.
+    """Combine a condition in planes (b, k, h, w): numbers, layout, and where labels are unknown.
 
     Args:
-        cond: numbers, or None.
+        cond: numbers (b, ...), or None.
         layout: planes (b, l, h, w).
         labeled: whether each slice's labels are known (b,), in a run where some are not.
     """
@@ -383,7 +400,7 @@ def with_layout(cond: Tensor | None, layout: Tensor, labeled: Tensor | None) -> 
 
 
 def _check_alike(cache: SliceCache, unlabeled: SliceCache) -> None:
-    """Refuse scans without labels that were cut otherwise."""
+    """Refuse scans without labels whose slices were made in another way."""
     for what in ("kind", "modality", "size", "fov_mm", "center"):
         mine, theirs = (
             getattr(c if what in ("kind", "modality") else c.settings, what)

@@ -1,4 +1,4 @@
-"""The slices of one split, found in a cache and in scans that nobody labelled."""
+"""Choose the slices of one split, from a cache and from scans without labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NEAR = 1.25
 """A slice without a label is taken where its thumbnail is no further from a labelled one than this
 times what lies between 95 % of the labelled slices and the nearest of another patient."""
 MOST = 4096
-"""Labelled slices that are asked, taken at even steps, so that the cost grows with the slices."""
+"""Labelled slices that are compared, at even steps, so that the cost grows with the slices."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Slices:
         images: stored values (n, h, w), or RGB (n, h, w, 3).
         labels: label maps (n, h, w), 0 throughout where a scan has no label; None without labels.
         classes: class ids (n,), or None.
-        heights: (n,) in [-1, 1], see ``medaug.data.feed.condition``.
+        heights: of each slice in its scan, (n,) in [-1, 1].
         labeled: whether the scan of each slice has a label, (n,).
         pixels: label to its pixels in each slice (n,).
         attributes: which of the cache's attributes each picture has, bool (n, attributes).
@@ -55,10 +55,17 @@ def gather(
     split: str,
     unlabeled: SliceCache | None,
 ) -> Slices:
-    """The slices of ``split`` that training may use, or all of those held out.
+    """Choose the slices of a split that training may use, or all of those held out.
 
     With ``data.require_label`` a training slice shows a label; one of a scan without a label must
     look like one that does.
+
+    Args:
+        cache: with the scans.
+        data: which slices training uses.
+        labels: name to id of the labels that count.
+        split: ``train`` or another one of the cache.
+        unlabeled: scans without labels that join training, or None.
 
     Raises:
         DataError: no slice of the split qualifies.
@@ -78,7 +85,7 @@ def gather(
             f"show at least {data.min_label_pixels} pixels of {', '.join(labels) or '-'})"
         )
     if training and data.unlabeled and data.masks != "alone" and not data.attributes:
-        others = [] if unlabeled is None else strangers(unlabeled, cache)
+        others = [] if unlabeled is None else _new_scans(unlabeled, cache)
         more = [*bare, *others]
         near = _Alike(chosen) if more and labels and data.require_label else None
         for case in more:
@@ -87,7 +94,7 @@ def gather(
     return _stacked(chosen, labels, cache)
 
 
-def strangers(unlabeled: SliceCache, cache: SliceCache) -> list[CachedCase]:
+def _new_scans(unlabeled: SliceCache, cache: SliceCache) -> list[CachedCase]:
     """The scans of ``unlabeled`` that are not in ``cache``, where they may be held out."""
     there = {case.image_sha256 for case in cache.cases.values()}
     return [case for case in unlabeled.cases.values() if case.image_sha256 not in there]
@@ -101,7 +108,13 @@ def _all(case: CachedCase) -> npt.NDArray[np.intp]:
 
 
 def usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.NDArray[np.bool_]:
-    """Which slices of a case training may use, (z,)."""
+    """Say which slices of a case training may use, (z,).
+
+    Args:
+        case: the scan.
+        data: with ``require_label`` and ``min_label_pixels``.
+        labels: name to id of the labels that count.
+    """
     if not (labels and data.require_label):
         return np.ones(len(case.image), dtype=bool)
     pixels = sum(case.label_pixels[name] for name in labels)
@@ -109,7 +122,7 @@ def usable(case: CachedCase, data: DataConfig, labels: dict[str, int]) -> npt.ND
 
 
 class _Alike:
-    """Which slices of a case look like labelled ones of ``chosen``, of which `MOST` are asked."""
+    """Finds the slices of a case that look like labelled ones, of which `MOST` are compared."""
 
     def __init__(self, chosen: Chosen) -> None:
         step = -(-sum(len(keep) for _, _, keep in chosen) // MOST)
@@ -130,7 +143,7 @@ class _Alike:
 
 
 def _thumbs(case: CachedCase, keep: npt.NDArray[np.intp]) -> Tensor:
-    """Slices in small, (n, 256), HU through a wide window."""
+    """Thumbnails of slices (n, 256), HU through a wide window."""
     image = torch.from_numpy(np.clip(case.image[keep], -300, 300).astype(np.float32))
     return F.adaptive_avg_pool2d(image[:, None], THUMB).flatten(1)
 

@@ -1,4 +1,4 @@
-"""Rough tissues of slices, read off their values, which fill a layout around its labels.
+"""Find rough tissues of slices by their values; they fill a layout around its labels.
 
 The body is the largest connected part above -135 HU with its holes filled.  Inside it, after a
 Gaussian blur of one pixel that keeps noise and texture out of the layout, CT shows:
@@ -28,7 +28,7 @@ BLUR_PIXELS = 1.0
 
 
 def body(image: npt.NDArray[Any], above: float = CT.body_in_slice) -> npt.NDArray[np.bool_]:
-    """The body in one slice (y, x): the largest connected part above -135 HU, holes filled."""
+    """Find the body in a slice (y, x): the largest connected part above -135 HU, holes filled."""
     parts, count = ndimage.label(image > above)
     if not count:
         return np.zeros(image.shape, bool)
@@ -37,7 +37,7 @@ def body(image: npt.NDArray[Any], above: float = CT.body_in_slice) -> npt.NDArra
 
 
 def tissues(images: HU, modality: Modality = CT) -> LabelMap:
-    """Tissue ids of slices (n, y, x), 0 outside the body."""
+    """Find the tissue ids of slices (n, y, x), 0 outside the body."""
     found = np.zeros(images.shape, np.uint8)
     ids = np.array(list(modality.tissues.values()), np.uint8)
     for place, image in zip(found, images, strict=True):
@@ -50,9 +50,17 @@ def tissues(images: HU, modality: Modality = CT) -> LabelMap:
 def layout(
     images: HU, labels: LabelMap | None, ids: list[int], fill: bool, modality: Modality = CT
 ) -> LabelMap:
-    """Layout maps (n, y, x): the labels of ``ids``, laid over the tissues where ``fill``."""
+    """Make layout maps (n, y, x): labels, laid over the tissues or over 0.
+
+    Args:
+        images: stored values (n, y, x).
+        labels: label ids on the same grid, or None.
+        ids: the labels that a layout shows.
+        fill: whether tissues surround them.
+        modality: of the images.
+    """
     found = tissues(images, modality) if fill else np.zeros(images.shape, np.uint8)
     if labels is not None:
-        wanted = np.isin(labels, ids)
-        found[wanted] = labels[wanted]
+        shown = np.isin(labels, ids)
+        found[shown] = labels[shown]
     return found

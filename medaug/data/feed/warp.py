@@ -1,4 +1,4 @@
-"""Random smooth warps of training slices: small affine motions and an elastic field, no flips."""
+"""Warp training slices at random: small affine motions and a smooth elastic field, no flips."""
 
 import math
 from functools import lru_cache
@@ -20,7 +20,7 @@ def field(
     shift: float,
     elastic: float,
 ) -> Tensor:
-    """Where ``b`` images of ``sides`` (h, w) take their pixels from, (b, h, w, 2) in [-1, 1].
+    """Draw where ``b`` images take their pixels from: a field (b, h, w, 2) in [-1, 1].
 
     Args:
         b: how many images, each moved on its own.
@@ -36,9 +36,16 @@ def field(
 
 
 def motions(b: int, generator: torch.Generator, elastic: float) -> tuple[Tensor, Tensor | None]:
-    """All that is random of a ``field``: four numbers in [-1, 1] an image (4, b), and its bumps.
+    """Draw all that is random of a ``field``.
 
-    The bumps (b, 2, 6, 6) have a standard deviation of ``elastic``; None where that is 0.
+    Args:
+        b: how many images.
+        generator: a CPU generator; all draws come from it.
+        elastic: standard deviation of the displacements on a 6 x 6 grid, half fields.
+
+    Returns:
+        four numbers in [-1, 1] an image (4, b), and its displacements (b, 2, 6, 6), or None if
+        ``elastic`` is 0.
     """
     draws = torch.rand(4, b, generator=generator) * 2 - 1
     if not elastic:
@@ -55,7 +62,16 @@ def moved(
     scale: float,
     shift: float,
 ) -> Tensor:
-    """The ``field`` (b, h, w, 2) of some ``motions``, on the device where they are."""
+    """Compute the ``field`` (b, h, w, 2) of some ``motions``, on the device where they are.
+
+    Args:
+        draws: numbers in [-1, 1], (4, b).
+        bumps: displacements (b, 2, 6, 6), half fields, or None.
+        sides: height and width.
+        rotate: largest rotation, radians.
+        scale: largest relative change of size.
+        shift: largest shift, share of the field of view.
+    """
     b, (h, w) = draws.shape[1], sides
     angle, zoom = draws[0] * rotate, 1 + draws[1] * scale
     dx, dy = draws[2] * 2 * shift, draws[3] * 2 * shift
@@ -68,7 +84,7 @@ def moved(
 
 
 def warp(x: Tensor, grid: Tensor) -> Tensor:
-    """Images (b, c, h, w) in [-1, 1] through a ``field``; what comes in is -1 (air, no mask).
+    """Warp images (b, c, h, w) in [-1, 1] by a ``field``; what comes in is -1 (air, no mask).
 
     Bicubic, since bilinear sampling takes up to a tenth off the contrast of small organs, which a
     generator would then learn.
@@ -79,9 +95,9 @@ def warp(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def warp_ids(ids: Tensor, grid: Tensor, known: Tensor) -> Tensor:
-    """Label maps (b, h, w) of the ids ``known`` through a ``field``; what comes in is 0.
+    """Warp label maps (b, h, w) of the ids ``known`` by a ``field``; what comes in is 0.
 
-    The id with the largest share of a pixel takes it, as when scans are cut, so that edges stay as
+    A pixel takes the id with the largest share of it, as when scans are cut, so that edges stay as
     smooth as they were.
     """
     grid = grid.to(ids.device, non_blocking=True)

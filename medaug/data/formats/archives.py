@@ -1,9 +1,13 @@
-"""Zip archives read in place: a path that runs through one is a path like any other.
+"""Read zip archives in place: a path that runs through one is a path like any other.
 
 ``labels.zip/TCIA_pancreas_labels/label0001.nii.gz`` names a file in ``labels.zip``; an archive may
 hold archives, one level deep.  `folders` lists, `opened` reads, and `on_disk` puts the few files
 that a decoder needs into a private temporary folder for as long as it decodes.  No name from an
 archive is ever used as a path on disk.
+
+Other archives are not read in place, and `how_to_unpack` gives the command for each: a tar has no
+table of contents, a compressed one cannot be read from the middle, and 7z and rar need programs of
+their own.
 """
 
 import fcntl
@@ -29,50 +33,28 @@ from typing import IO, BinaryIO, cast
 from medaug.core.errors import DataError
 from medaug.runtime.files import explaining
 
-# How much a zip archive lists, asked before the list is read.
-
-
+SUFFIX = ".zip"
 MOST_DIRECTORY = 2**26
 """Bytes of the list at the end of an archive: half a million files with names of 88 bytes."""
-
-
-_SIZE = 5  # of the record that zipfile makes of the end of an archive
-
-
-def directory_bytes(stream: IO[bytes]) -> int:
-    """The size of an archive's list of files as zipfile will read it; 0 where there is none.
-
-    The number of entries in the same record is not asked: zipfile goes by the bytes.
-    """
-    record = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
-    return int(record[_SIZE]) if record else 0
-
-
-SUFFIX = ".zip"
-
-
 MOST_BYTES = 4 * 2**30
 """That the files of one scan, or an archive in an archive, may take up unpacked."""
-
-
 MOST_FILES = 500_000
-
-
+TOOLS = {
+    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "tar -xf {file} -C {to}"),
+    ".7z": "7z x {file} -o{to}",
+    ".rar": "unrar x {file} {to}",
+    ".zip": "unzip {file} -d {to}",
+}
+"""The command that unpacks an archive, by the ending of its name."""
+_TARS = tuple(ending for ending, tool in TOOLS.items() if tool.startswith("tar"))
+_LOOKED_AT = 50
+"""Entries of a tar until one shows its folder: macOS puts hidden files first."""
 _STEEPEST = 100  # an archive in an archive hardly shrinks; one that shrinks more is made to explode
-
-
 _LONGEST_NAME = 255
-
-
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-
-
 _ENCRYPTED = 0x1
-
-
 _KEPT_OPEN = 4
-
-
+_DIRECTORY_SIZE = 5  # its place in the record that zipfile makes of the end of an archive
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -84,11 +66,7 @@ _UNREADABLE = (
     RuntimeError,
     OverflowError,
 )
-
-
 _TEMPORARY, _UNHELD = "medaug-scan-", "medaug-new-"
-
-
 _AGAIN = "download it again"
 
 
@@ -99,7 +77,11 @@ class _Archive:
 
 
 def split(path: Path) -> tuple[Path, str] | None:
-    """The archive that ``path`` runs through and the rest of it, or None for a path on disk."""
+    """Split a path into the innermost archive on disk that it runs through, and the rest.
+
+    Returns:
+        None for a path on disk.
+    """
     if SUFFIX not in str(path).lower():
         return None
     for part in reversed(path.parents):
@@ -114,7 +96,7 @@ def is_archive(path: Path) -> bool:
 
 
 def whole(archive: Path) -> bool:
-    """Whether ``archive`` can be read, at least its table of contents."""
+    """Whether the list of files of a zip archive can be read."""
     try:
         return bool(_archive(archive).members)
     except DataError:
@@ -124,7 +106,7 @@ def whole(archive: Path) -> bool:
 def folders(
     archive: Path, refused: dict[Path, str], deeper: bool = True
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Folders in ``archive`` in name order with their file names, hidden ones left out.
+    """List the folders in an archive in name order with their file names, hidden ones left out.
 
     Args:
         archive: on disk, or in an archive on disk.
@@ -150,7 +132,7 @@ def folders(
 
 @contextmanager
 def opened(file: Path) -> Iterator[BinaryIO]:
-    """A binary stream over ``file``, wherever it is.
+    """Open ``file``, on disk or in an archive, as a binary stream.
 
     Raises:
         DataError: the archive does not have it, or what it has is damaged.
@@ -172,7 +154,7 @@ def opened(file: Path) -> Iterator[BinaryIO]:
 
 
 def size(file: Path) -> int:
-    """The bytes of ``file``, wherever it is.
+    """The bytes of ``file``, on disk or in an archive.
 
     Raises:
         DataError: the archive does not have it.
@@ -182,10 +164,10 @@ def size(file: Path) -> int:
 
 @contextmanager
 def on_disk(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
-    """``files`` as paths on disk, in their order, for as long as the block runs; equal stay equal.
+    """Have ``files`` as paths on disk, in their order, while the block runs; equal stay equal.
 
-    What is on disk stays where it is; what is in archives lies in a temporary folder that only
-    this user can read, which goes with the block, or, after a kill, with the next call.
+    What is on disk stays where it is.  What is in archives is copied into a temporary folder that
+    only this user can read; it is removed with the block, or, after a kill, by the next call.
 
     Raises:
         DataError: damaged, or more than `MOST_BYTES`.
@@ -262,6 +244,17 @@ def _opened_archive(place: Path, stamp: tuple[int, int], process: int) -> _Archi
     return _Archive(file, members)
 
 
+def directory_bytes(stream: IO[bytes]) -> int:
+    """The size of an archive's list of files as zipfile will read it; 0 where there is none.
+
+    zipfile goes by these bytes, and not by the number of entries in the same record.
+    """
+    # There is no public way to this record short of reading the whole list, which is what is to be
+    # measured first; another parser could find another record than zipfile does.
+    record = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
+    return int(record[_DIRECTORY_SIZE]) if record else 0
+
+
 def _stream(place: Path) -> IO[bytes]:
     try:
         return place.open("rb")
@@ -319,7 +312,7 @@ def _checked(place: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A temporary folder, held for as long as it is in use so that no other process removes it."""
+    """Make a temporary folder, locked while it is in use so that no other process removes it."""
     _remove_unheld()
     with explaining(Path(tempfile.gettempdir())):
         new = Path(tempfile.mkdtemp(prefix=_UNHELD))
@@ -355,35 +348,13 @@ def _giga(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 
-# Archives that are not read in place: how to unpack each, in one sentence.
-#
-# Zip archives of Pancreas-CT are (see `medaug.data.formats.archives`).  A tar has no table of
-# contents, and a
-# compressed one cannot be read from the middle; 7z and rar need programs of their own.
-
-
-TOOLS = {
-    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "tar -xf {file} -C {to}"),
-    ".7z": "7z x {file} -o{to}",
-    ".rar": "unrar x {file} {to}",
-    ".zip": "unzip {file} -d {to}",
-}
-
-
-_TARS = tuple(ending for ending, tool in TOOLS.items() if tool.startswith("tar"))
-
-
-_LOOKED_AT = 50
-"""Entries of a tar until one tells its folder: macOS puts hidden files first."""
-
-
 def is_packed(path: Path) -> bool:
     """Whether ``path`` is called an archive and is a file."""
     return path.name.lower().endswith(tuple(TOOLS)) and path.is_file()
 
 
 def how_to_unpack(path: Path) -> str:
-    """What to do with the archive ``path``, with the command and the path to name afterwards."""
+    """What to do with an archive, in one sentence: the command, and the path to name afterwards."""
     ending = next(e for e in TOOLS if path.name.lower().endswith(e))
     folder = path.with_name(path.name[: -len(ending)])
     inside = None
@@ -399,7 +370,7 @@ def how_to_unpack(path: Path) -> str:
 
 
 def _top(path: Path) -> str | None:
-    """The one folder that all of a tar seems to be in, or None."""
+    """The one folder that all of a tar archive seems to be in, or None."""
     with tarfile.open(path) as packed:
         for _, entry in zip(range(_LOOKED_AT), packed, strict=False):
             parts = PurePosixPath(entry.name).parts

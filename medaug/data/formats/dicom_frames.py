@@ -1,15 +1,15 @@
-"""The frames of an enhanced (multi-frame) CT file: where each lies and what its values mean.
+"""Split enhanced (multi-frame) CT files: where each frame lies and what its values mean.
 
-DICOM PS3.3, C.7.6.16: a functional group stands once for all frames, in the shared sequence, or
-once for each, in the per-frame sequence, which has the last word.
+DICOM PS3.3, C.7.6.16: a functional group is in the shared sequence, once for all frames, or in the
+per-frame sequence, once for each; there it overrides a shared one.
 """
 
 from typing import Any
 
 import pydicom
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import generate_frames
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage
 
 TAGS = [
     "NumberOfFrames",
@@ -41,10 +41,10 @@ def is_enhanced(data: pydicom.Dataset) -> bool:
 
 
 def planes(data: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """What says where each slice of ``data`` lies: its frames, or itself where it is classic.
+    """List what says where each slice of ``data`` lies: its frames, or itself if it is classic.
 
     Raises:
-        ValueError: a classic file of several frames, or as many groups as frames are not there.
+        ValueError: a classic file of several frames, or groups and frames of different number.
     """
     if is_enhanced(data):
         return describe(data)
@@ -54,10 +54,10 @@ def planes(data: pydicom.Dataset) -> list[pydicom.Dataset]:
 
 
 def describe(data: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """What a classic slice would say of each frame, as far as its groups say it.
+    """Describe each frame as a classic slice would, as far as its groups say it.
 
     Raises:
-        ValueError: as many groups as frames are not there.
+        ValueError: groups and frames of different number.
     """
     count = int(data.get("NumberOfFrames") or 1)
     groups = data.PerFrameFunctionalGroupsSequence
@@ -77,42 +77,18 @@ def describe(data: pydicom.Dataset) -> list[pydicom.Dataset]:
     return frames
 
 
-def split(data: pydicom.Dataset) -> list[bytes]:
-    """The pixels of each frame as they are stored.
-
-    Raises:
-        ValueError: there are not as many as the header says.
-    """
-    count = int(data.get("NumberOfFrames") or 1)
-    if data.file_meta.TransferSyntaxUID.is_encapsulated:
-        pieces = list(generate_frames(data.PixelData, number_of_frames=count))
-    else:
-        size = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8
-        pieces = [data.PixelData[i * size : (i + 1) * size] for i in range(count)]
-        if len(pieces[-1]) < size:
-            raise ValueError(f"{len(data.PixelData)} bytes for {count} frames")
-    if len(pieces) != count:
-        raise ValueError(f"{len(pieces)} frames for {count}")
-    return pieces
-
-
 def as_slice(data: pydicom.Dataset, pixels: bytes) -> pydicom.Dataset:
-    """One frame of ``data`` as a classic slice of stored values, not rescaled."""
-    syntax = data.file_meta.TransferSyntaxUID
+    """Make a classic slice of stored values, not rescaled, of the packed ``pixels`` of a frame."""
     frame = pydicom.Dataset()
     frame.file_meta = FileMetaDataset()
-    frame.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax.is_deflated else syntax
+    frame.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
     frame.file_meta.MediaStorageSOPClassUID = frame.SOPClassUID = CTImageStorage
     frame.file_meta.MediaStorageSOPInstanceUID = frame.SOPInstanceUID = _ANY_UID
     frame.Modality = "CT"
     for name in PACKING:
         frame[name] = data[name]
     frame.RescaleSlope, frame.RescaleIntercept = 1, 0
-    if syntax.is_encapsulated:
-        pixels = pydicom.encaps.encapsulate([pixels])
-    element: Any = pydicom.DataElement(
-        "PixelData", "OB" if syntax.is_encapsulated else "OW", pixels
-    )
-    element.is_undefined_length = syntax.is_encapsulated
+    element: Any = pydicom.DataElement("PixelData", "OB", encapsulate([pixels]))
+    element.is_undefined_length = True
     frame["PixelData"] = element
     return frame

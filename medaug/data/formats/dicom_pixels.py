@@ -1,11 +1,11 @@
-"""From DICOM slices to the values they mean, each slice by its own rescale.
+"""Decode DICOM slices, each by its own rescale.
 
 SimpleITK gives all slices of a series the type of the first, which cuts fractions and wraps around
 where a later slice has another rescale, and gives all frames of a file the rescale of one.  Here
 each slice is decoded alone, plain ones by pydicom, which opens a file in half of the time.
 
-libjpeg fills what it cannot decode with grey and tells only standard error; what it says there is
-read, and makes the slice damaged.
+libjpeg fills what it cannot decode with grey and complains on standard error only; a complaint
+there makes the slice damaged.
 """
 
 import os
@@ -22,6 +22,8 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_file_meta_info
+from pydicom.pixels import pixel_array
+from pydicom.uid import ImplicitVRLittleEndian
 
 from medaug.core.errors import DataError
 from medaug.data.formats import dicom_frames
@@ -29,14 +31,23 @@ from medaug.data.formats.dicom_series import AGAIN, DAMAGE, tolerant
 from medaug.data.formats.dicom_syntaxes import Syntax, is_sound, readable
 
 _CAPTURE = threading.Lock()
-_DECODING = [*dicom_frames.PACKING, "RescaleSlope", "RescaleIntercept", "PixelData"]
+_DECODING = [
+    *dicom_frames.PACKING, "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "PixelData",
+]  # fmt: skip
 
 Values = npt.NDArray[np.int16 | np.int32 | np.float32]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a slice is kept: a file, or a frame of one with its own rescale."""
+    """Where a slice is kept.
+
+    Attributes:
+        file: on disk.
+        frame: its number in an enhanced file, from 0; None in a classic one.
+        slope: of a frame: HU of a step of stored values.
+        intercept: of a frame: HU of the stored value 0.
+    """
 
     file: Path
     frame: int | None = None
@@ -50,10 +61,11 @@ class Place:
 
 
 def decode(places: Sequence[Place]) -> tuple[Values, set[Syntax]]:
-    """The slices at ``places`` in their order, and the syntaxes they are packed in.
+    """Decode the slices at ``places`` in their order.
 
     Returns:
-        values ``[z, y, x]``, whole numbers unless a slice's rescale has fractions; and syntaxes.
+        values ``[z, y, x]``, whole numbers unless a slice's rescale has fractions; and the
+        syntaxes that the slices are packed in.
 
     Raises:
         DataError: a slice cannot be decoded, or has another size than the first.
@@ -80,20 +92,20 @@ def decode(places: Sequence[Place]) -> tuple[Values, set[Syntax]]:
 
 
 def _wider(one: np.dtype, other: np.dtype) -> np.dtype:
-    """A type for both, as narrow as HU allow."""
+    """A type that holds both, float32 for fractions."""
     both = np.result_type(one, other)
     return np.dtype(np.float32) if both.kind == "f" else both
 
 
 class _Decoder:
-    """Decodes one slice at a time, keeping the multi-frame file it is in and one scratch file."""
+    """Decodes one slice at a time, keeping the file it is in and one scratch file."""
 
     def __enter__(self) -> "_Decoder":
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         self.reader = sitk.ImageFileReader()
         self.reader.SetImageIO("GDCMImageIO")
         self.scratch = tempfile.TemporaryDirectory(prefix="medaug-")
-        self.opened: tuple[Path, pydicom.Dataset, list[bytes]] | None = None
+        self.file: Path | None = None
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -101,56 +113,48 @@ class _Decoder:
 
     def __call__(self, place: Place) -> tuple[Values, Syntax]:
         try:
-            return self._frame(place) if place.frame is not None else self._slice(place)
+            if place.file != self.file:
+                self._open(place)
+            slope, intercept = place.slope, place.intercept
+            if place.frame is None:
+                slope = float(self.data.get("RescaleSlope") or 1)
+                intercept = float(self.data.get("RescaleIntercept") or 0)
+            return _rescaled(self._stored(place), slope, intercept), self.syntax
         except DataError:
             raise
         except DAMAGE as error:
             raise DataError(f"{place.name} cannot be decoded; {AGAIN}") from error
 
-    def _slice(self, place: Place) -> tuple[Values, Syntax]:
-        meta = read_file_meta_info(place.file)
-        uid = meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
-        syntax = readable(place.file, uid)
-        data = pydicom.dcmread(place.file, specific_tags=_DECODING)
+    def _open(self, place: Place) -> None:
+        """Read a file, and split its packed pixels into those of each frame."""
+        uid = read_file_meta_info(place.file).get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        self.syntax = readable(place.file, uid)
+        self.data = pydicom.dcmread(place.file, specific_tags=_DECODING)
+        self.packed: list[bytes] = []
         if uid.is_encapsulated:
-            stream = b"".join(generate_frames(data.PixelData, number_of_frames=1))
-            stored = self._alone(place, data, stream, syntax)
-        else:
-            stored = data.pixel_array
-        slope = float(data.get("RescaleSlope") or 1)
-        intercept = float(data.get("RescaleIntercept") or 0)
-        return _rescaled(stored, slope, intercept), syntax
+            count = 1 if place.frame is None else int(self.data.get("NumberOfFrames") or 1)
+            self.packed = list(generate_frames(self.data.PixelData, number_of_frames=count))
+            if place.frame is None:
+                self.packed = [b"".join(self.packed)]
+            if len(self.packed) != count:
+                raise ValueError(f"{len(self.packed)} frames for {count}")
+        self.file = place.file
 
-    def _frame(self, place: Place) -> tuple[Values, Syntax]:
-        assert place.frame is not None
-        if self.opened is None or self.opened[0] != place.file:
-            data = pydicom.dcmread(place.file)
-            self.opened = place.file, data, dicom_frames.split(data)
-        _, data, pieces = self.opened
-        syntax = readable(place.file, data.file_meta.TransferSyntaxUID)
-        stored = self._alone(place, data, pieces[place.frame], syntax)
-        return _rescaled(stored, place.slope, place.intercept), syntax
-
-    def _alone(
-        self, place: Place, data: pydicom.Dataset, pixels: bytes, syntax: Syntax
-    ) -> np.ndarray:
-        """The stored values of one slice, away from the rest of its header."""
-        uid = data.file_meta.TransferSyntaxUID
-        if uid.is_encapsulated:
-            _check_stream(place, pixels, data)
-        alone = dicom_frames.as_slice(data, pixels)
-        if syntax.reader != "SimpleITK":
-            return alone.pixel_array
+    def _stored(self, place: Place) -> np.ndarray:
+        """The stored values of one slice."""
+        data, number = self.data, place.frame or 0
+        if self.packed:
+            size = int(data.Rows), int(data.Columns)
+            if not is_sound(self.packed[number], self.syntax.uid, *size):
+                raise DataError(f"{place.name} has damaged pixels; {AGAIN}")
+        if self.syntax.reader != "SimpleITK":
+            return pixel_array(data, index=number)
         file = Path(self.scratch.name) / "slice.dcm"
-        alone.save_as(file, enforce_file_format=True)
-        return self._itk(place, file)
-
-    def _itk(self, place: Place, file: Path) -> np.ndarray:
-        """The pixels of a packed file with a single slice."""
+        dicom_frames.as_slice(data, self.packed[number]).save_as(file, enforce_file_format=True)
         self.reader.SetFileName(str(file))
-        with _standard_error() as said:
+        with _standard_error() as written:
             image = self.reader.Execute()
-            complaint = said().find(b"Corrupt JPEG data") >= 0
+            complaint = written().find(b"Corrupt JPEG data") >= 0
         if complaint:
             raise DataError(f"{place.name} has damaged pixels; {AGAIN}")
         return sitk.GetArrayFromImage(image)[0]
@@ -169,15 +173,9 @@ def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> Values:
     return (stored.astype(np.int32) * int(slope) + int(intercept)).astype(dtype)
 
 
-def _check_stream(place: Place, stream: bytes, data: pydicom.Dataset) -> None:
-    uid = data.file_meta.TransferSyntaxUID
-    if not is_sound(stream, uid, int(data.Rows), int(data.Columns)):
-        raise DataError(f"{place.name} has damaged pixels; {AGAIN}")
-
-
 @contextmanager
 def _standard_error() -> Iterator[Callable[[], bytes]]:
-    """Standard error of native code kept from the terminal; yields a call that returns it."""
+    """Catch what native code writes to standard error; yields a call that returns it."""
     with _CAPTURE, tempfile.TemporaryFile() as kept:
         before = os.dup(2)
         os.dup2(kept.fileno(), 2)

@@ -1,9 +1,7 @@
-"""A DICOM series by its headers: which files, in which order, and whether it is whole."""
+"""Read DICOM headers: what a file is and whose, and whether a CT series is whole and in order."""
 
 import os
-import struct
 import warnings
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,63 +17,38 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from medaug.core.errors import DataError
 from medaug.core.types import Affine
 from medaug.data.formats import archives, dicom_frames
-from medaug.data.formats.archives import opened
+from medaug.data.formats.archives import opened, size
 from medaug.data.formats.dicom_syntaxes import SYNTAXES, readable
-from medaug.data.formats.limits import check_deflated, check_voxels
+from medaug.data.formats.limits import PARSER_ERRORS, check_deflated, check_voxels
 
+SEGMENTATION = "SEG"
+"""The modality of a DICOM segmentation."""
+AGAIN = "download the series again"
+DAMAGE = (*PARSER_ERRORS, BytesLengthException, RuntimeError)
+"""What pydicom and SimpleITK raise on damaged files."""
+_IDENTITY_TAGS = ["PatientID", "Modality", "SeriesInstanceUID"]
 _TAGS = [
     "SeriesInstanceUID", "PatientID", "Modality", "InstanceNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsAllocated",
     "SamplesPerPixel", "PhotometricInterpretation", "ImageType", "LossyImageCompression",
     "RescaleSlope", "RescaleIntercept", "RescaleType", *dicom_frames.TAGS,
 ]  # fmt: skip
-
-
 _UNIFORM_MM = 0.01
-
-
-_LARGEST = 8192  # pixels along a side; a damaged header may ask for gigabytes
-
-
+_LARGEST = 8192  # pixels along a side; a damaged header may announce gigabytes
 _STRAIGHT_MM = 0.5
-
-
 _TILT = 0.01  # radians
-
-
 _NO_SCAN = {"LOCALIZER", "PERFUSION"}
-
-
 _ELEMENT_BYTES = 12  # of the longest element header: tag, type and length
-
-
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
-AGAIN = "download the series again"
-
-
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom and SimpleITK raise on damaged files."""
-
-
 def walk(root: Path, refused: dict[Path, str] | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below ``root`` in name order with their file names, hidden ones left out.
+    """List the folders below ``root`` in name order with their file names, hidden ones left out.
 
-    Given ``refused``, zip archives are walked like folders, ``root`` too; it takes those that
-    cannot be read, with the reason.
+    Args:
+        root: a folder, or a zip archive where ``refused`` is given.
+        refused: takes the zip archives that cannot be read, with the reason; the others are walked
+            like folders.  None leaves archives alone.
     """
     if refused is not None and archives.is_archive(root):
         yield from archives.folders(root, refused)
@@ -89,7 +62,7 @@ def walk(root: Path, refused: dict[Path, str] | None = None) -> Iterator[tuple[P
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The ``.dcm`` files right in ``folder``, without the hidden copies some archives carry."""
+    """List the ``.dcm`` files right in ``folder``, without the hidden copies of some archives."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -97,12 +70,104 @@ def dicom_files(folder: Path) -> list[Path]:
     )
 
 
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Silence pydicom's remarks on values that break the rules of DICOM but can be read."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one DICOM series in one folder.
+
+    Attributes:
+        folder: on disk or in an archive.
+        files: of the series.
+        patient: PatientID, or empty.
+        modality: such as ``CT``, or empty.
+        series: SeriesInstanceUID, or empty.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    patient: str = ""
+    modality: str = ""
+    series: str = ""
+
+
+def identify(file: Path) -> tuple[str, str, str]:
+    """Read patient, modality and series of a DICOM file of any kind, empty where it has none.
+
+    Raises:
+        DataError: not DICOM, or damaged.
+    """
+    try:
+        with tolerant(), opened(file) as stream:
+            check_deflated(stream, file.name)
+            data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_IDENTITY_TAGS)
+        patient, modality, series = (str(data.get(tag) or "") for tag in _IDENTITY_TAGS)
+        return patient, modality, series
+    except DataError:
+        raise
+    except InvalidDicomError as error:
+        raise DataError(f"{file.name} is not a DICOM file") from error
+    except DAMAGE as error:
+        raise DataError(f"{file.name} is truncated or damaged") from error
+
+
+def parts(folder: Path, names: Sequence[str]) -> list[Part]:
+    """Sort the ``.dcm`` files ``names`` of ``folder`` into series.
+
+    Where the first and the last file are of one series, the others are taken to be of it too; the
+    reader of the series checks that.  A file that cannot be read joins the series of the first.
+
+    Raises:
+        DataError: the first file cannot be read.
+    """
+    files = [folder / name for name in sorted(names)]
+    first = identify(files[0])
+    groups: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
+    if _identity(files[-1], first) == first:
+        groups[first] = files
+    else:
+        for file in files:
+            groups[_identity(file, first)].append(file)
+    return [Part(folder, tuple(files), *identity) for identity, files in groups.items()]
+
+
+def _identity(file: Path, otherwise: tuple[str, str, str]) -> tuple[str, str, str]:
+    """As `identify`, or ``otherwise`` for a file that cannot be read."""
+    try:
+        return identify(file)
+    except DataError:
+        return otherwise
+
+
 @dataclass(frozen=True)
 class Header:
-    """What the checks need to know of one slice; positions in LPS mm.
+    """What the checks need to know of one slice.
 
-    ``frame`` counts the slices of an enhanced file from 0 and is None in a classic one.  ``slope``
-    and ``intercept`` make HU of stored values, NaN where the header does not say.
+    Attributes:
+        file: that holds it.
+        patient: PatientID.
+        modality: such as ``CT``.
+        series: SeriesInstanceUID.
+        instance: InstanceNumber, or None.
+        position: of the centre of the first pixel, LPS mm.
+        orientation: the directions of rows and of columns, LPS.
+        spacing: distance of rows and of columns, mm.
+        rows: pixels along a column.
+        columns: pixels along a row.
+        frame: its number in an enhanced file, from 0; None in a classic one.
+        slope: HU of a step of stored values; NaN where the header does not say.
+        intercept: HU of the stored value 0; NaN where the header does not say.
+        unit: RescaleType.
+        grey: PhotometricInterpretation.
+        kind: the values of ImageType.
+        syntax: UID of the transfer syntax.
+        lossy: whether the pixels went through a lossy compression.
     """
 
     file: Path
@@ -136,44 +201,40 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """The header of the first slice of ``file``; raises as `read_headers`."""
+    """Read the header of the first slice of ``file``.
+
+    Raises:
+        DataError: not DICOM, truncated, or not an image slice with a position.
+    """
     return read_headers(file)[0]
-
-
-@contextmanager
-def tolerant() -> Iterator[None]:
-    """pydicom without its remarks on values that break the rules of DICOM but can be read."""
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @tolerant()
 def read_headers(file: Path) -> list[Header]:
-    """The headers of the slices of ``file``, one unless it is enhanced; pixels only measured.
+    """Read the headers of the slices of ``file``, one unless it is enhanced; count pixel bytes.
 
     Raises:
         DataError: not DICOM, truncated, or not an image slice with a position.
     """
     try:
-        with archives.opened(file) as stream:
-            size = archives.size(file)
-            if size == 0:
+        with opened(file) as stream:
+            total = size(file)
+            if total == 0:
                 raise EOFError
             check_deflated(stream, file.name)
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
             syntax = data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
-            left = size - stream.tell()
+            left = total - stream.tell()
             known = str(syntax) in SYNTAXES
             if known and syntax.is_deflated:
                 stream.seek(0)
                 left = len(pydicom.dcmread(stream, specific_tags=["PixelData"]).PixelData)
             elif left < _ELEMENT_BYTES or (
-                known and syntax.is_encapsulated and not _ends(stream, size)
+                known and syntax.is_encapsulated and not _ends(stream, total)
             ):
                 raise EOFError
             elif known and not syntax.is_encapsulated:
-                left = _value_bytes(stream, size, syntax)
+                left = _value_bytes(stream, total, syntax)
     except InvalidDicomError as error:
         raise DataError(f"{file.name} is not a DICOM file; {AGAIN}") from error
     except DAMAGE as error:
@@ -238,15 +299,15 @@ def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
     return found
 
 
-def _value_bytes(stream: BinaryIO, size: int, syntax: pydicom.uid.UID) -> int:
-    """How many bytes of the plain pixels at ``stream`` are there."""
+def _value_bytes(stream: BinaryIO, total: int, syntax: pydicom.uid.UID) -> int:
+    """How many bytes of the plain pixels at ``stream`` a file of ``total`` bytes holds."""
     stream.seek(4 if syntax.is_implicit_VR else 8, os.SEEK_CUR)
     length = int.from_bytes(stream.read(4), "little" if syntax.is_little_endian else "big")
-    return min(length, size - stream.tell())
+    return min(length, total - stream.tell())
 
 
-def _ends(stream: BinaryIO, size: int) -> bool:
-    """Whether the fragments of the compressed pixels at ``stream`` come to their end."""
+def _ends(stream: BinaryIO, total: int) -> bool:
+    """Whether the fragments of the compressed pixels at ``stream`` end within ``total`` bytes."""
     stream.seek(_ELEMENT_BYTES, os.SEEK_CUR)
     while True:
         item = stream.read(8)
@@ -255,12 +316,12 @@ def _ends(stream: BinaryIO, size: int) -> bool:
         if item[:4] != _ITEM or len(item) < 8:
             return False
         stream.seek(int.from_bytes(item[4:], "little"), os.SEEK_CUR)
-        if stream.tell() > size:
+        if stream.tell() > total:
             return False
 
 
 def check_series(files: Iterable[Path], starts_at: int | None = 1) -> list[Header]:
-    """The headers of one CT series in slice order, or what is wrong with the series.
+    """Read the headers of one CT series in slice order, or say what is wrong with the series.
 
     The order is that of InstanceNumber, which the positions along the slice normal must follow in
     even steps; file names play no part.  Frames of enhanced files have no such number and come in
@@ -398,78 +459,16 @@ def _times(count: int) -> str:
 
 
 def series_affine(first: Header, last: Header, slices: int) -> Affine:
-    """The RAS+ affine of indices (column, row, slice) from the two ends of a checked series."""
+    """The RAS+ affine of indices (column, row, slice) of a checked series.
+
+    Args:
+        first: header of its first slice.
+        last: of its last one.
+        slices: how many there are, at least 2.
+    """
     affine = np.eye(4)
     affine[:3, 0] = np.multiply(first.orientation[:3], first.spacing[1])
     affine[:3, 1] = np.multiply(first.orientation[3:], first.spacing[0])
     affine[:3, 2] = np.subtract(last.position, first.position) / (slices - 1)
     affine[:3, 3] = first.position
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-# What a DICOM file is and whose, whatever its kind: one look, before geometry matters.
-
-
-SEGMENTATION = "SEG"
-
-
-_IDENTITY_TAGS = ["PatientID", "Modality", "SeriesInstanceUID"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The files of one DICOM series in one folder, and what their headers say they are of."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    patient: str = ""
-    modality: str = ""
-    series: str = ""
-
-
-def glance(file: Path) -> tuple[str, str, str]:
-    """Patient, modality and series of ``file``, empty where the header has none.
-
-    Raises:
-        DataError: not DICOM, or damaged.
-    """
-    try:
-        with tolerant(), opened(file) as stream:
-            check_deflated(stream, file.name)
-            data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_IDENTITY_TAGS)
-        return tuple(str(data.get(tag) or "") for tag in _IDENTITY_TAGS)  # type: ignore[return-value]
-    except DataError:
-        raise
-    except InvalidDicomError as error:
-        raise DataError(f"{file.name} is not a DICOM file") from error
-    except DAMAGE as error:
-        raise DataError(f"{file.name} is truncated or damaged") from error
-
-
-def parts(folder: Path, names: Sequence[str]) -> list[Part]:
-    """The series among the ``.dcm`` files ``names`` of ``folder``.
-
-    The first and the last file are asked; where they agree the others are taken to be of the same
-    series, which whoever reads them checks.  A file that cannot be read joins the first series.
-
-    Raises:
-        DataError: the first file cannot be read.
-    """
-    files = [folder / name for name in sorted(names)]
-    first = glance(files[0])
-    if _same(files[-1], first):
-        return [Part(folder, tuple(files), *first)]
-    groups: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
-    for file in files:
-        try:
-            groups[glance(file)].append(file)
-        except DataError:
-            groups[first].append(file)
-    return [Part(folder, tuple(files), *of) for of, files in groups.items()]
-
-
-def _same(file: Path, first: tuple[str, str, str]) -> bool:
-    try:
-        return glance(file) == first
-    except DataError:
-        return True

@@ -1,7 +1,9 @@
-"""DICOM transfer syntaxes: how the pixels of a file may be packed, and what reads each packing.
+"""DICOM transfer syntaxes: how pixels are packed, what reads them, and whether they are whole.
 
 DICOM PS3.5, section 10 and annex A; PS3.6, annex A.  pydicom reads plain pixels, SimpleITK (GDCM)
-all packed ones but the youngest.
+all packed ones but the newest.  Decoders fill in what is missing of compressed pixels without a
+word, so streams are checked before: JPEG by ITU-T T.81, annex B; JPEG-LS by T.87, annex C; JPEG
+2000 by T.800, annex A.
 """
 
 from dataclasses import dataclass
@@ -31,10 +33,9 @@ class Syntax:
 
 
 _JPEG = "1.2.840.10008.1.2.4."
-
-
 _PLUGIN = "pylibjpeg-openjpeg"
-
+_LOST_BYTES = 512
+_NO_FRAME = {0xC4, 0xC8, 0xCC}  # tables between the start-of-frame markers C0 to CF
 
 SYNTAXES = {
     syntax.uid: syntax
@@ -77,16 +78,16 @@ def is_jpeg_2000(uid: str) -> bool:
 
 
 def readable(file: Path, uid: str) -> Syntax:
-    """The syntax ``uid`` of ``file``, where something installed reads it.
+    """The syntax ``uid`` of ``file``, whose name goes into the message.
 
     Raises:
-        DataError: nothing does; the message names the package that would.
+        DataError: nothing installed reads it; the message names the package that would.
     """
     syntax = SYNTAXES.get(uid)
     if syntax is None:
-        said = f"{UID_dictionary[uid][0]} ({uid})" if uid in UID_dictionary else repr(uid)
+        known = f"{UID_dictionary[uid][0]} ({uid})" if uid in UID_dictionary else repr(uid)
         raise DataError(
-            f"{file.name} is packed as {said}, which neither SimpleITK nor pydicom reads; "
+            f"{file.name} is packed as {known}, which neither SimpleITK nor pydicom reads; "
             "convert it to explicit little endian (dcmconv, gdcmconv --raw)"
         )
     if syntax.reader != "SimpleITK" and not get_decoder(uid).is_available:
@@ -97,23 +98,18 @@ def readable(file: Path, uid: str) -> Syntax:
     return syntax
 
 
-# Compressed pixels before they are decoded: what a decoder would fill in without a word.
-#
-# JPEG: ITU-T T.81, annex B; JPEG-LS: T.87, annex C; JPEG 2000: T.800, annex A.
-
-
-_LOST_BYTES = 512
-
-
-_NO_FRAME = {0xC4, 0xC8, 0xCC}  # tables between the start-of-frame markers C0 to CF
-
-
 def is_sound(stream: bytes, uid: str, rows: int, columns: int) -> bool:
-    """Whether the pixels of one slice, packed as ``uid``, can be what their header says.
+    """Whether the compressed pixels of one slice are whole and of the size that its header says.
 
     A JPEG ends with its end marker, but for padding.  The coded bits of JPEG 2000 hold no long run
-    of zeros, which is what a lost piece of a file reads as.  All of them give their size, which a
-    decoder reserves memory for.
+    of zeros, which is what a lost piece of a file reads as.  All of them give their size, for which
+    a decoder reserves memory.
+
+    Args:
+        stream: the pixels as they are stored.
+        uid: of their transfer syntax; one that is none of these passes.
+        rows: by the header.
+        columns: by the header.
     """
     written = stream.rstrip(b"\0")
     if is_jpeg(uid) and not written.endswith(b"\xff\xd9"):

@@ -1,12 +1,19 @@
-"""Check by the headers that a label lies on its image; `data.checks.alignment` asks the voxels."""
+"""Compare the grids of an image and its label, and turn volumes to RAS order."""
+
+from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from medaug.core.errors import DataError
 from medaug.core.types import Affine
 
 AFFINE_TOLERANCE = 1e-3
+NEGLIGIBLE = 1e-9
+"""Share of an axis along another one that is taken as rounding."""
+_FORWARD, _BACKWARD = slice(None), slice(None, None, -1)
 
 
 def check_geometry(
@@ -16,6 +23,12 @@ def check_geometry(
     label_affine: Affine,
 ) -> None:
     """Refuse a label that does not lie on its image's grid.
+
+    Args:
+        image_shape: voxels along each axis.
+        image_affine: maps voxel indices to RAS+ mm.
+        label_shape: voxels along each axis.
+        label_affine: maps voxel indices to RAS+ mm.
 
     Raises:
         DataError: the shapes differ, or the affines by more than 1e-3 anywhere.
@@ -48,8 +61,14 @@ def check_pair(
 
     Converters store the same voxels in other orders: dcm2niix turns the rows and slices of DICOM.
 
+    Args:
+        image_shape: voxels along each axis.
+        image_affine: maps voxel indices to RAS+ mm.
+        label_shape: voxels along each axis.
+        label_affine: maps voxel indices to RAS+ mm.
+
     Raises:
-        DataError: see `check_geometry`.
+        DataError: the shapes differ, or the affines by more than 1e-3 anywhere.
     """
     grids = (image_shape, image_affine), (label_shape, label_affine)
     if len({nibabel.aff2axcodes(affine) for _, affine in grids}) > 1:
@@ -59,8 +78,51 @@ def check_pair(
 
 def _turned(shape: tuple[int, ...], affine: Affine) -> tuple[tuple[int, ...], Affine]:
     """The grid of the same voxels in RAS order."""
-    axes = nibabel.io_orientation(affine)
-    turned = [0] * len(shape)
-    for size, (place, _) in zip(shape, axes, strict=True):
-        turned[int(place)] = size
-    return tuple(turned), affine @ nibabel.orientations.inv_ornt_aff(axes, shape)
+    orientation = io_orientation(affine)
+    turned = tuple(shape[axis] for axis in np.argsort(orientation[:, 0]))
+    return turned, affine @ inv_ornt_aff(orientation, shape)
+
+
+def to_ras(values: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], Affine]:
+    """Turn a volume so that its axes run to the right, to the front and up, as nearly as they can.
+
+    It happens in place where it can: MONAI's ``Orientationd`` fills a second array, and to have
+    that memory first touched costs several times the turning.
+
+    Args:
+        values: ``[x, y, z]``; overwritten where axes need only be reversed.
+        affine: maps its indices to RAS+ mm.
+
+    Returns:
+        the turned volume, and its affine.
+    """
+    affine = np.array(affine, float)
+    _drop_negligible(affine[:3, :3])
+    orientation = io_orientation(affine)
+    axes, signs = orientation.T
+    affine = affine @ inv_ornt_aff(orientation, values.shape)
+    if list(axes) != [0, 1, 2]:
+        return np.ascontiguousarray(apply_orientation(values, orientation)), affine
+    _reverse(values, [bool(sign < 0) for sign in signs])
+    return values, affine
+
+
+def _drop_negligible(axes: npt.NDArray[np.float64]) -> None:
+    """Zero what a stored rotation leaves of an axis elsewhere; no voxel moves by a micrometre."""
+    axes[np.abs(axes) < NEGLIGIBLE * np.abs(axes).max(0)] = 0
+
+
+def _reverse(values: npt.NDArray[Any], along: list[bool]) -> None:
+    """Reverse ``values`` along some of its axes, a plane at a time."""
+    if not any(along):
+        return
+    plane = tuple(_BACKWARD if backward else _FORWARD for backward in along[1:])
+    last = len(values) - 1
+    for x in range(len(values)):
+        there = last - x if along[0] else x
+        if there < x:
+            return
+        kept = values[x][plane].copy()
+        if there != x:
+            values[x] = values[there][plane]
+        values[there] = kept

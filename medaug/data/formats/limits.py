@@ -1,4 +1,4 @@
-"""What a file announces of itself, held against what it can hold, before memory is reserved for it.
+"""Compare what a file announces with what it can hold, before memory is reserved for it.
 
 A header of a few bytes may promise terabytes, and a few packed bytes may unpack to gigabytes: a
 decompression bomb.  Each check here reads headers only, or unpacks into nothing.
@@ -30,6 +30,18 @@ MOST_ARRAYS = 2**32
 STEEPEST = 1040
 """How many times smaller deflate can make data: 258 bytes in 2 bits (RFC 1951), and headers."""
 _MOST_EXTENSIONS = 2**24
+PARSER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What parsers of any format raise on damaged files."""
 _GZIP, _GZIP_WINDOW = b"\x1f\x8b", 31
 _BLOCK = 2**20
 _NIFTI = {348: ("8h", 40, 70, "f", 108), 540: ("8q", 16, 12, "q", 168)}
@@ -57,10 +69,11 @@ def check_voxels(name: str, shape: Sequence[int]) -> None:
 
 
 def check_nifti(file: Path) -> None:
-    """Refuse a NIfTI file whose header promises more than the file can hold; see `check_header`.
+    """Refuse a NIfTI file whose header promises more than the file can hold.
 
     Raises:
-        DataError: as there.
+        DataError: too many voxels, too large extensions, less in the file than announced, or
+            surfaces (CIFTI).
         OSError: it is not there.
     """
     with file.open("rb") as plain:
@@ -74,10 +87,15 @@ def check_nifti(file: Path) -> None:
 
 
 def check_header(name: str, header: bytes, held: int) -> int:
-    """Refuse a NIfTI header that promises more than ``held`` bytes.
+    """Refuse a NIfTI header that promises more than the file can hold.
+
+    Args:
+        name: of the file.
+        header: its first bytes, unpacked.
+        held: how many bytes it can hold at most.
 
     Returns:
-        The bytes that it promises; 0 for what is no NIfTI header, which whoever parses it refuses.
+        The bytes that it promises; 0 for what is no NIfTI header, which its parser will refuse.
 
     Raises:
         DataError: too many voxels, too large extensions, less in the file than announced, or
@@ -88,7 +106,7 @@ def check_header(name: str, header: bytes, held: int) -> int:
         if size not in _NIFTI or len(header) < size:
             continue
         if size == _LONGEST_NIFTI and struct.unpack_from(f"{order}i", header, _INTENT)[0] in _CIFTI:
-            raise DataError(f"{name} is a CIFTI file, of surfaces; a volume is wanted")
+            raise DataError(f"{name} is a CIFTI file, of surfaces; a volume is needed")
         dims, at, kind_at, start, start_at = _NIFTI[size]
         rank, *shape = struct.unpack_from(order + dims, header, at)
         (datatype,) = struct.unpack_from(order + "h", header, kind_at)
@@ -102,13 +120,13 @@ def check_header(name: str, header: bytes, held: int) -> int:
                 f"{name} announces {offset:.0f} bytes of header extensions, accepted are "
                 f"{_MOST_EXTENSIONS:,}"
             )
-        wanted = offset + math.prod(shape) * _BITS.get(datatype, 8) / 8
-        if held < wanted:
+        promised = offset + math.prod(shape) * _BITS.get(datatype, 8) / 8
+        if held < promised:
             raise DataError(
-                f"{name} is truncated or damaged: it announces {wanted:.0f} bytes, more than it "
+                f"{name} is truncated or damaged: it announces {promised:.0f} bytes, more than it "
                 "can hold"
             )
-        return math.ceil(wanted)
+        return math.ceil(promised)
     return 0
 
 
@@ -129,9 +147,9 @@ def check_beside(file: Path) -> None:
     if not ended and len(header) == _MOST_HEADER:
         raise DataError(f"{file.name} has a header of more than {_MOST_HEADER:,} bytes")
     for match in found:
-        named = match[1].decode(errors="replace").strip()
+        place = match[1].decode(errors="replace").strip()
         listed = header[match.end() :].decode(errors="replace").split("\n")
-        for name in listed if named.upper().startswith("LIST") else [named]:
+        for name in listed if place.upper().startswith("LIST") else [place]:
             if "/" in name.strip().removeprefix("./") or "\\" in name:
                 raise DataError(
                     f"{file.name} says that its voxels are in {name.strip()!r}, outside its own "
@@ -142,7 +160,7 @@ def check_beside(file: Path) -> None:
 def check_deflated(stream: BinaryIO, name: str) -> None:
     """Refuse a deflated DICOM file that inflates to more than `MOST_INFLATED`; rewinds ``stream``.
 
-    What is not DICOM passes, to be refused by whoever parses it.
+    What is not DICOM passes, to be refused by its parser.
 
     Raises:
         DataError: naming the limit.
@@ -150,6 +168,7 @@ def check_deflated(stream: BinaryIO, name: str) -> None:
     start = stream.tell()
     try:
         read_preamble(stream, False)
+        # pydicom's public readers take a path, or inflate the file, which is to be measured first.
         meta = _read_file_meta_info(stream)
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             return
@@ -172,7 +191,7 @@ def check_deflated(stream: BinaryIO, name: str) -> None:
 
 
 def gunzip(raw: bytes, most: int) -> bytes:
-    """The first ``most`` bytes at the most of what gzip has packed, further members included.
+    """Unpack up to ``most`` bytes of what gzip has packed, further members included.
 
     Raises:
         EOFError: truncated.
@@ -190,7 +209,7 @@ def gunzip(raw: bytes, most: int) -> bytes:
 
 
 def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file by name; never unpickled.
+    """Read the arrays of a ``.npz`` file by name, without unpickling.
 
     Raises:
         ValueError: damaged, of Python objects, or of more than `MOST_ARRAYS` bytes.

@@ -1,60 +1,221 @@
-"""Readers for MONAI's ``LoadImage`` that check what they read and say what is wrong with it.
+"""Read scans and label maps, checking on the way, and say what is wrong in one sentence.
 
-``SeriesReader`` reads a CT series of DICOM files through SimpleITK, several times faster than
-MONAI's own readers, after the checks they all leave out: a slice missing or there twice, a
-truncated file, slices of two series.  ``VolumeReader`` and ``LabelReader`` read NIfTI files
-through MONAI's own reader, NRRD and MetaImage through SimpleITK.
-
-``LoadImage`` swallows whatever a reader's ``read`` raises and tries the next reader, so the readers
-here do their work, and raise, in ``get_data``.
+DICOM series are decoded slice by slice, after the checks that other readers leave out: a slice
+missing or there twice, a truncated file, slices of two series.  NIfTI files are read by nibabel,
+NRRD and MetaImage files by SimpleITK, DICOM SEG files by highdicom.
 """
 
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from monai.data import ImageReader, NibabelReader
-from monai.utils import MetaKeys, SpaceKeys
+import numpy.typing as npt
 
 from medaug.core.errors import DataError
 from medaug.core.geometry import HU_RANGE
 from medaug.core.modality import CT, Modality, check_unitless, thousandths
-from medaug.core.types import Affine
+from medaug.core.types import Affine, LabelFiles, LabelMap
 from medaug.data.formats.archives import on_disk
 from medaug.data.formats.dicom_pixels import Place, decode
-from medaug.data.formats.dicom_series import (
-    Header,
-    check_series,
-    dicom_files,
-    read_header,
-    series_affine,
-)
+from medaug.data.formats.dicom_seg import read_segmentation
+from medaug.data.formats.dicom_series import Header, check_series, read_header, series_affine
 from medaug.data.formats.grids import check_geometry
 from medaug.data.formats.volumes import DAMAGE, is_nifti, nifti_header, read_itk, voxels
 
-LOSSY = "lossy"
-"""In a volume's metadata: the compressions that have altered its pixels."""
-UNKNOWN = "unknown"
-"""In a volume's metadata: how many voxels are no finite number and were taken as background."""
+
+class Volume(NamedTuple):
+    """A scan in memory, as its files store it.
+
+    Attributes:
+        voxels: int16 ``[x, y, z]`` in C order: CT in HU, MR in thousandths of its own range.
+        affine: maps voxel indices to RAS+ mm.
+        lossy: names of the lossy compressions that altered the voxels; empty without any.
+        unknown: how many voxels are no finite number and were taken as background.
+    """
+
+    voxels: npt.NDArray[np.int16]
+    affine: Affine
+    lossy: str = ""
+    unknown: int = 0
 
 
-def _meta(affine: Affine, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {
-        MetaKeys.AFFINE: affine,
-        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-        MetaKeys.SPATIAL_SHAPE: np.array(shape),
-        MetaKeys.SPACE: SpaceKeys.RAS,
-        MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
-    }
+def read_series(
+    files: Sequence[Path],
+    *,
+    checked: bool = False,
+    starts_at: int | None = 1,
+    modality: Modality = CT,
+) -> Volume:
+    """Read a DICOM series.
+
+    Args:
+        files: of the series.
+        checked: the files come in the order of `check_series`, which need not be run again.
+        starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
+        modality: CT comes in HU, MR in thousandths of its own range.
+
+    Raises:
+        DataError: the series is not complete, or a file cannot be decoded.
+    """
+    with on_disk(files) as local:
+        first, last, places = _slices(local, checked, starts_at)
+        values, syntaxes = decode(places)
+    lossy = ", ".join(sorted(syntax.name for syntax in syntaxes if syntax.lossy))
+    if not lossy and (first.lossy or last.lossy):
+        lossy = "an earlier, unnamed compression"
+    stored = _stored(values.transpose(2, 1, 0), modality)
+    return Volume(stored, series_affine(first, last, len(places)), lossy)
 
 
-def _laid_out(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+def _slices(
+    files: Sequence[Path], checked: bool, starts_at: int | None
+) -> tuple[Header, Header, list[Place]]:
+    """The headers of the first and the last slice, and where all slices are, in their order."""
+    if checked:
+        first, last = read_header(files[0]), read_header(files[-1])
+        if first.frame is None:
+            return first, last, [Place(file) for file in files]
+        files, starts_at = tuple(dict.fromkeys(files)), None
+    headers = check_series(files, starts_at)
+    places = [Place(h.file, h.frame, h.slope, h.intercept) for h in headers]
+    return headers[0], headers[-1], places
+
+
+def read_volume(file: Path, modality: Modality = CT) -> Volume:
+    """Read a NIfTI, NRRD or MetaImage file of a scan.
+
+    Args:
+        file: on disk or in an archive.
+        modality: CT comes in HU, fractions rounded; MR in thousandths of its own range.
+
+    Raises:
+        DataError: not such a file, damaged, or CT with infinite values.
+    """
+    values, affine = _values(file)
+    unknown = 0
+    if values.dtype.kind == "f":
+        unknown = values.size - int(np.count_nonzero(np.isfinite(values)))
+        infinite = int(np.count_nonzero(np.isinf(values))) if unknown else 0
+        if infinite and modality is CT:
+            raise DataError(
+                f"{file.name} has {infinite} infinite values; CT in HU has none, and "
+                "NaN where nothing was measured"
+            )
+    return Volume(_stored(values, modality), affine, unknown=unknown)
+
+
+def read_labels(files: LabelFiles, known: Collection[int]) -> tuple[LabelMap, Affine]:
+    """Read the label map of one scan, whatever the form it is kept in.
+
+    Args:
+        files: a label map, binary masks, or a DICOM SEG.
+        known: the ids that the result may hold besides 0.
+
+    Returns:
+        uint8 ids ``[x, y, z]`` and their RAS+ affine.
+
+    Raises:
+        DataError: a file cannot be read, or holds a value that is no known id.
+    """
+    if files.each is not None:
+        ids = files.ids or {}
+        return read_masks(files.files, [ids.get(value, value) for value in files.each])
+    if files.files[0].suffix.lower() == ".dcm":
+        return read_segmentation(files.files[0], known, files.ids, files.scan)
+    return read_label_map(files.files[0], known, files.ids, files.strict)
+
+
+def read_label_map(
+    file: Path,
+    known: Collection[int],
+    ids: Mapping[int, int] | None = None,
+    strict: bool = False,
+) -> tuple[LabelMap, Affine]:
+    """Read ids, whatever the type they are stored in, as uint8 ``[x, y, z]``, with their affine.
+
+    Args:
+        file: NIfTI, NRRD or MetaImage.
+        known: the ids that may occur besides 0.
+        ids: which stored value becomes which id, others background; None keeps them as they are.
+        strict: a stored value that ``ids`` does not name is an error instead.
+
+    Raises:
+        DataError: not such a file, damaged, or with a value that is no known id.
+    """
+    values, affine = _values(file)
+    if ids is not None and strict:
+        _check_ids(file, values, {0, *ids})
+    if ids is not None:
+        values = _renumbered(values, ids)
+    marked = _check_ids(file, values, {0, *known})
+    labels = np.zeros(values.shape, np.uint8)
+    if marked:
+        held = slice(marked[0], marked[-1] + 1)
+        labels[:, :, held] = _laid_out(values[:, :, held], np.uint8)
+    return labels, affine
+
+
+def read_masks(files: Sequence[Path], ids: Sequence[int]) -> tuple[LabelMap, Affine]:
+    """Read binary masks, a file for each label, as one label map ``[x, y, z]`` with its affine.
+
+    Where masks overlap, the later file covers the earlier one.
+
+    Args:
+        files: NIfTI, NRRD or MetaImage.
+        ids: of the files, in their order.
+
+    Raises:
+        DataError: no mask, one that is not binary, or one not on the grid of the first.
+    """
+    labels, first = np.empty(0, np.uint8), None
+    for file, id in zip(files, ids, strict=True):
+        values, affine = _values(file)
+        if first is None:
+            labels, first = np.zeros(values.shape, np.uint8), affine
+        check_geometry(labels.shape, first, values.shape, affine)
+        inside = values != 0
+        if len(np.unique(values[inside])) > 1:
+            raise DataError(
+                f"{file.name} is no binary mask: it holds values from "
+                f"{values.min():g} to {values.max():g}"
+            )
+        labels[inside] = id
+    if first is None:
+        raise DataError("no mask was given")
+    return labels, first
+
+
+def _values(file: Path) -> tuple[npt.NDArray[Any], Affine]:
+    """The voxels ``[x, y, z]`` of a volume file in the type they are stored in, and their affine.
+
+    Raises:
+        DataError: not such a file, or damaged.
+    """
+    with on_disk([file]) as (local,):
+        if not is_nifti(local):
+            return read_itk(local)
+        image = nifti_header(local)
+        try:
+            values = voxels(image)
+        except DAMAGE as error:
+            raise DataError(f"{file.name} is truncated or damaged") from error
+    return values.reshape(values.shape[:3]), np.array(image.affine, float)
+
+
+def _stored(values: npt.NDArray[Any], modality: Modality) -> npt.NDArray[np.int16]:
+    """``values`` [x, y, z] as a cache keeps them: int16 HU, or thousandths of the scan's range."""
+    if modality is not CT:
+        check_unitless(values)
+        values = thousandths(values)
+    return _laid_out(values, np.int16)
+
+
+def _laid_out(values: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
     """``values`` [x, y, z] as ``dtype`` in C order, HU clipped to what CT stores.
 
     Files keep x fastest.  A row of slices at a time stays within the processor's cache, which makes
-    this several times faster than the copy that MONAI would make otherwise.
+    this several times faster than one copy of the whole.
     """
     laid_out = np.empty(values.shape, dtype)
     for y in range(values.shape[1]):
@@ -67,236 +228,25 @@ def _laid_out(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
     return laid_out
 
 
-def _stored(values: np.ndarray, modality: Modality) -> np.ndarray:
-    """``values`` [x, y, z] as a cache keeps them: int16 HU, or thousandths of the scan's range."""
-    if modality is CT:
-        return _laid_out(values, np.int16)
-    check_unitless(values)
-    return _laid_out(thousandths(values), np.int16)
+def _check_ids(file: Path, values: npt.NDArray[Any], known: Collection[int]) -> list[int]:
+    """Refuse values that are not known; returns the numbers of the slices that hold any."""
+    marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
+    found: set[float] = set()
+    for z in marked:
+        plane = values[:, :, z].ravel(order="K")
+        found.update(np.unique(plane[plane != 0]).tolist())
+    for value in sorted(found):
+        if value not in known:
+            raise DataError(
+                f"{file.name} holds the value {value:g}, known labels are "
+                f"{', '.join(str(v) for v in sorted(known))}"
+            )
+    return marked
 
 
-class SeriesReader(ImageReader):
-    """A DICOM series as int16 ``[x, y, z]`` with its RAS+ affine.
-
-    Args:
-        checked: the files come in the order of `check_series`, which need not be run again.
-        starts_at: InstanceNumber of the first slice; None for series cut out of longer ones.
-        modality: CT comes in HU, MR in thousandths of its own range.
-    """
-
-    def __init__(
-        self, checked: bool = False, starts_at: int | None = 1, modality: Modality = CT
-    ) -> None:
-        self.checked, self.starts_at, self.modality = checked, starts_at, modality
-
-    def verify_suffix(self, filename: Sequence[os.PathLike] | os.PathLike) -> bool:
-        """Whether the files could be a series of DICOM slices."""
-        names = [filename] if isinstance(filename, str | os.PathLike) else list(filename)
-        return bool(names) and all(str(name).lower().endswith(".dcm") for name in names)
-
-    def read(self, data: Any, **kwargs: Any) -> tuple[Path, ...]:
-        """The files of the series; a folder stands for the ``.dcm`` files in it."""
-        names = [data] if isinstance(data, str | os.PathLike) else list(data)
-        if len(names) == 1 and Path(names[0]).is_dir():
-            return tuple(dicom_files(Path(names[0])))
-        return tuple(Path(name) for name in names)
-
-    def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Decode the series.
-
-        Raises:
-            DataError: the series is not complete, or a file cannot be decoded.
-        """
-        with on_disk(img) as files:
-            first, last, places = self._listed(files)
-            values, syntaxes = decode(places)
-        lossy = sorted(s.name for s in syntaxes if s.lossy)
-        stored = _stored(values.transpose(2, 1, 0), self.modality)
-        meta = _meta(series_affine(first, last, len(places)), stored.shape)
-        if lossy or first.lossy or last.lossy:
-            meta[LOSSY] = ", ".join(lossy) or "an earlier, unnamed compression"
-        return stored, meta
-
-    def _listed(self, files: tuple[Path, ...]) -> tuple[Header, Header, list[Place]]:
-        """The two ends of the series, and where its slices are, in their order."""
-        if self.checked:
-            first, last = read_header(files[0]), read_header(files[-1])
-            if first.frame is None:
-                return first, last, [Place(file) for file in files]
-            files = tuple(dict.fromkeys(files))
-        headers = check_series(files, None if self.checked else self.starts_at)
-        places = [Place(h.file, h.frame, h.slope, h.intercept) for h in headers]
-        return headers[0], headers[-1], places
-
-
-class _CheckedReader(NibabelReader):
-    """MONAI's NIfTI reader, reading late, telling a damaged file by name, and ITK's files too."""
-
-    def __init__(self) -> None:
-        super().__init__(squeeze_non_spatial_dims=True)
-
-    def read(self, data: Any, **kwargs: Any) -> Any:
-        names = [data] if isinstance(data, str | os.PathLike) else list(data)
-        return Path(names[0])
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        with on_disk([img]) as (file,):
-            return self._decoded(file)
-
-    def _decoded(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
-        if not is_nifti(img):
-            values, affine = read_itk(img)
-            return values, _meta(affine, values.shape)
-        nifti_header(img)
-        try:
-            values, meta = super().get_data(super().read([img]))
-        except DAMAGE as error:
-            raise DataError(f"{img.name} is truncated or damaged") from error
-        return values, _meta(np.asarray(meta[MetaKeys.AFFINE], float), values.shape)
-
-    def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:
-        return voxels(img)
-
-
-class VolumeReader(_CheckedReader):
-    """A volume file as int16 ``[x, y, z]``.
-
-    Args:
-        modality: CT comes in HU, fractions rounded; MR in thousandths of its own range.
-    """
-
-    def __init__(self, modality: Modality = CT) -> None:
-        super().__init__()
-        self.modality = modality
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the voxels.
-
-        Raises:
-            DataError: a CT scan has infinite values.
-        """
-        values, meta = super().get_data(img)
-        if values.dtype.kind == "f":
-            unknown = values.size - int(np.count_nonzero(np.isfinite(values)))
-            infinite = int(np.count_nonzero(np.isinf(values))) if unknown else 0
-            if infinite and self.modality is CT:
-                raise DataError(
-                    f"{Path(img).name} has {infinite} infinite values; CT in HU has none, and "
-                    "NaN where nothing was measured"
-                )
-            if unknown:
-                meta[UNKNOWN] = unknown
-        return _stored(values, self.modality), meta
-
-
-class LabelReader(_CheckedReader):
-    """A label map as uint8 ``[x, y, z]``.
-
-    Args:
-        known: the ids that may occur besides 0.
-        ids: which stored value becomes which id, others background; None keeps them as they are.
-        strict: a stored value that ``ids`` does not name is an error instead.
-    """
-
-    def __init__(
-        self,
-        known: Collection[int],
-        ids: Mapping[int, int] | None = None,
-        strict: bool = False,
-    ) -> None:
-        super().__init__()
-        self.known = {0, *known}
-        self.ids = None if ids is None else dict(ids)
-        self.strict = strict
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the ids, whatever the type they are stored in.
-
-        Raises:
-            DataError: a value that is no known id.
-        """
-        values, meta = super().get_data(img)
-        if self.ids is not None and self.strict:
-            self._check(img, values, {0, *self.ids})
-        if self.ids is not None:
-            values = _renumbered(values, self.ids)
-        marked = self._check(img, values, self.known)
-        labels = np.zeros(values.shape, np.uint8)
-        if marked:
-            held = slice(marked[0], marked[-1] + 1)
-            labels[:, :, held] = _laid_out(values[:, :, held], np.uint8)
-        return labels, meta
-
-    def _check(self, img: Path, values: np.ndarray, known: Collection[int]) -> list[int]:
-        """Refuse values that are not known; returns the slices that hold any."""
-        marked = [z for z in range(values.shape[2]) if values[:, :, z].any()]
-        for value in _distinct(values, marked):
-            if value not in known:
-                raise DataError(
-                    f"{img.name} holds the value {value:g}, known labels are "
-                    f"{', '.join(str(v) for v in sorted(known))}"
-                )
-        return marked
-
-
-class MasksReader(ImageReader):
-    """Binary masks, a file for each label, as one uint8 label map ``[x, y, z]``.
-
-    Where masks overlap, the later file covers the earlier one.
-
-    Args:
-        ids: of the files, in their order.
-    """
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self.ids = list(ids)
-
-    def verify_suffix(self, filename: Sequence[os.PathLike] | os.PathLike) -> bool:
-        """Whether there is a file for each id."""
-        return not isinstance(filename, str | os.PathLike) and len(filename) == len(self.ids)
-
-    def read(self, data: Any, **kwargs: Any) -> tuple[Path, ...]:
-        """The files of the masks."""
-        return tuple(Path(name) for name in data)
-
-    def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the masks and lay them over each other.
-
-        Raises:
-            DataError: a mask that is not binary, or not on the grid of the first.
-        """
-        reader = _CheckedReader()
-        labels, first = np.empty(0, np.uint8), None
-        for file, id in zip(img, self.ids, strict=True):
-            values, meta = reader.get_data(file)
-            affine = meta[MetaKeys.AFFINE]
-            if first is None:
-                labels, first = np.zeros(values.shape, np.uint8), meta
-            check_geometry(labels.shape, first[MetaKeys.AFFINE], values.shape, affine)
-            inside = values != 0
-            if len(np.unique(values[inside])) > 1:
-                raise DataError(
-                    f"{file.name} is no binary mask: it holds values from "
-                    f"{values.min():g} to {values.max():g}"
-                )
-            labels[inside] = id
-        if first is None:
-            raise DataError("no mask was given")
-        return labels, first
-
-
-def _renumbered(values: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+def _renumbered(values: npt.NDArray[Any], ids: Mapping[int, int]) -> LabelMap:
     """Stored values as ids, uint8; what ``ids`` does not name becomes 0."""
     renumbered = np.zeros(values.shape, np.uint8, order="F")
     for value, id in ids.items():
         renumbered[values == value] = id
     return renumbered
-
-
-def _distinct(values: np.ndarray, slices: Iterable[int]) -> list[float]:
-    """The distinct values besides 0 in some slices, ascending."""
-    found: set[float] = set()
-    for z in slices:
-        marked = values[:, :, z].ravel(order="K")
-        found.update(np.unique(marked[marked != 0]).tolist())
-    return sorted(found)

@@ -1,12 +1,9 @@
-"""Volume files by any suffix that is known, as ``[x, y, z]`` with a RAS+ affine.
+"""Read volume files of any known suffix as ``[x, y, z]`` with a RAS+ affine.
 
-NIfTI goes through nibabel; NRRD and MetaImage go through SimpleITK, whose LPS+ geometry is turned
-into RAS+ here.
+nibabel reads NIfTI; SimpleITK reads NRRD and MetaImage, in LPS+, which becomes RAS+ here.
 """
 
 import gzip
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +19,11 @@ from nibabel.wrapstruct import WrapStructError
 from medaug.core.errors import DataError
 from medaug.core.types import Affine
 from medaug.data.formats.archives import on_disk
-from medaug.data.formats.limits import check_beside, check_nifti, check_voxels
+from medaug.data.formats.limits import PARSER_ERRORS, check_beside, check_nifti, check_voxels
 
 NIFTI = (".nii.gz", ".nii")
 SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    HeaderDataError,
-    ImageFileError,
-    LookupError,
-    MemoryError,
-    OSError,
-    TypeError,
-    ValueError,
-    WrapStructError,
-    struct.error,
-    zlib.error,
-)
+DAMAGE = (*PARSER_ERRORS, HeaderDataError, ImageFileError, MemoryError, WrapStructError)
 """What nibabel raises on damaged files."""
 _MOST_BEHIND = 16 * 2**20
 """Bytes behind the voxels of a packed file; more are no padding."""
@@ -56,7 +39,7 @@ class VolumeHeader:
 
 
 def suffix(path: Path) -> str:
-    """The suffix that makes ``path`` a volume, or an empty string."""
+    """The suffix by which ``path`` is a volume, or an empty string."""
     name = path.name.lower()
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
@@ -72,7 +55,7 @@ def is_nifti(path: Path) -> bool:
 
 
 def volumes(folder: Path) -> list[Path]:
-    """The volume files right in ``folder``, hidden ones left out, in name order."""
+    """List the volume files right in ``folder``, hidden ones left out, in name order."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -81,7 +64,7 @@ def volumes(folder: Path) -> list[Path]:
 
 
 def volume_header(file: Path) -> VolumeHeader:
-    """The geometry of ``file``.
+    """Read the geometry of ``file``.
 
     Raises:
         DataError: not a volume file, or not three-dimensional with one value a voxel.
@@ -97,7 +80,7 @@ def volume_header(file: Path) -> VolumeHeader:
 
 
 def nifti_header(file: Path) -> nibabel.Nifti1Image:
-    """``file`` opened as a three-dimensional NIfTI image, its voxels not read.
+    """Open ``file`` as a three-dimensional NIfTI image, without reading its voxels.
 
     Raises:
         DataError: the file is not NIfTI, or not a volume.
@@ -119,7 +102,7 @@ def nifti_header(file: Path) -> nibabel.Nifti1Image:
 
 
 def open_nifti(file: Path) -> nibabel.Nifti1Image:
-    """``file``, on disk, as a NIfTI image whose voxels are not read.
+    """Open ``file``, on disk, as a NIfTI image of any shape, without reading its voxels.
 
     Raises:
         DataError: it announces more than it can hold, or than a scan can have.
@@ -136,10 +119,10 @@ def open_nifti(file: Path) -> nibabel.Nifti1Image:
 
 
 def voxels(image: nibabel.Nifti1Image) -> npt.NDArray[Any]:
-    """The voxels of ``image``, which is as it was loaded from a file.
+    """Read the voxels of ``image``, as it was loaded from a file.
 
-    What is packed is unpacked to its end, where its checksum is: nibabel stops at the last voxel,
-    and so takes damaged ones.
+    A packed file is unpacked to its end, where its checksum is: nibabel stops at the last voxel,
+    and so accepts damaged ones.
 
     Raises:
         DAMAGE: the file is truncated or damaged.
@@ -160,7 +143,7 @@ def voxels(image: nibabel.Nifti1Image) -> npt.NDArray[Any]:
 
 
 def read_itk(file: Path) -> tuple[npt.NDArray[Any], Affine]:
-    """The voxels ``[x, y, z]`` and the RAS+ affine of a NRRD or MetaImage file.
+    """Read the voxels ``[x, y, z]`` and the RAS+ affine of an NRRD or MetaImage file.
 
     Raises:
         DataError: not such a file, damaged, or not a volume.
@@ -174,7 +157,7 @@ def read_itk(file: Path) -> tuple[npt.NDArray[Any], Affine]:
 
 
 def _itk_reader(file: Path) -> sitk.ImageFileReader:
-    """A reader of ``file`` that has seen its header."""
+    """A reader of ``file`` that has read its header."""
     if not file.is_file():
         raise DataError(f"{file.name} is not there")
     check_beside(file)

@@ -13,7 +13,7 @@ from medaug.core import geometry
 from medaug.core.errors import DataError
 from medaug.core.modality import modality_of
 from medaug.core.types import Case, Problem
-from medaug.data.cache.duplicates import Known, others, told, twins
+from medaug.data.cache.duplicates import Known, others, same_as, twins
 from medaug.data.cache.fill import nameless
 from medaug.data.cache.slicing import load
 from medaug.data.checks import Finding, Verdict, battery, reduce, worst
@@ -151,7 +151,7 @@ def _compared(one: Judged, scans: Mapping[str, Known], doubles: Mapping[str, str
     if one.case not in scans:
         return one
     verdict: Verdict = "refused" if one.case in doubles else "ok"
-    reason = told(doubles[one.case]) if one.case in doubles else ""
+    reason = same_as(doubles[one.case]) if one.case in doubles else ""
     return replace(one, findings=(*one.findings, Finding(one.case, "likeness", verdict, reason)))
 
 

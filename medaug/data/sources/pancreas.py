@@ -46,9 +46,7 @@ from medaug.data.formats.volumes import nifti_header
 
 NAME = "metadata.csv"
 
-
 _MOST_BYTES = 64 * 2**20
-
 
 _COLUMNS = (("Series UID", "Number of Images"), ("SeriesInstanceUID", "ImageCount"))
 
@@ -78,24 +76,17 @@ def image_counts(file: Path) -> Mapping[str, int]:
 
 PAGE = "https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU"
 
-
 _PATIENT = re.compile(r"PANCREAS_\d{4}")
-
 
 _LABEL = re.compile(r"(?:label|pancreas_)(\d{4})\D*\.nii(?:\.gz)?", re.IGNORECASE)
 
-
 _VOLUME = re.compile(r"pancreas_(\d{4})\D*\.nii(?:\.gz)?", re.IGNORECASE)
-
 
 _NUMBERED = re.compile(r"label\d{4}", re.IGNORECASE)
 
-
 _MARKED = re.compile(r"label|mask|seg", re.IGNORECASE)
 
-
 _DUPLICATE = "the same scan as PANCREAS_0002, cropped differently; withdrawn by the collection"
-
 
 _ORGAN = "pancreas"
 

@@ -221,7 +221,7 @@ def _publish(out: Path, config: StudyConfig) -> Table:
     """Write ``downstream.json`` and ``downstream.md`` of the rows there are."""
     rows = list(_there(out, config))
     used = sorted({name for row in rows for name in row["used"]})
-    took = {name: round(seconds(out / "seconds" / f"{name}.json"), 1) for name in used}
+    took = {name: round(seconds(out / "seconds" / f"{name}.json"), 3) for name in used}
     content = {
         "version": VERSION,
         "settings": config.dump(),

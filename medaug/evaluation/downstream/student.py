@@ -34,9 +34,9 @@ def train_segmenter(
     Args:
         stream: where the slices come from.
         codec: window and labels.
-        steps: of the optimiser.
+        steps: optimiser steps.
         batch: slices a step.
-        seed: see above.
+        seed: random seed of weights, order and noise.
         standard: whether slices are warped, elastically too, and changed in contrast, brightness
             and noise; never flipped, since left and right differ.
         device: where it trains and stays.

@@ -28,8 +28,8 @@ class Comparison:
     Attributes:
         against: the other arm.
         differences: of each metric, arm minus other.
-        hurt: cases that lose more Dice than allowed, of ``cases``.
-        cases: see ``hurt``.
+        hurt: how many cases lose more Dice than allowed.
+        cases: how many cases there are.
         subsets: choices of patients that both arms have.
     """
 
@@ -48,7 +48,7 @@ class TableRow:
         n: labelled patients, None for all.
         arm: its name.
         summary: what it teaches.
-        role: see ``Arm``.
+        role: what the arm is to the verdict: baseline, rival, ours or ceiling.
         subsets: how many are in it.
         cases: test patients.
         scores: of each metric, mean and interval.

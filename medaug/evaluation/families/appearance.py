@@ -1,19 +1,21 @@
-"""What the tissue looks like, whatever the anatomy: levels and histogram, noise, sharpness.
+"""Measure what the tissue looks like, whatever the anatomy: levels and histogram, noise, sharpness.
 
-These see blur, noise and shifted HU, so their names and their bounds are fidelity's.
+Blur, noise and shifted HU show in these figures, so they belong to the family fidelity.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
-from scipy.stats import wasserstein_distance
 
+from medaug.core.modality import CT, Modality
 from medaug.data.feed.tissues import BLUR_PIXELS
-from medaug.evaluation.figures import Bound, Curve, Figure
-from medaug.evaluation.metrics.intervals import Weights, interval, mean
+from medaug.evaluation.families.common import Comparison, compared
+from medaug.evaluation.figures import Bound, Curve, Figure, intensities
+from medaug.evaluation.metrics.distances import histogram_distance
+from medaug.evaluation.metrics.intervals import Weights, mean
 from medaug.evaluation.metrics.mask_shapes import Masks, Values
 from medaug.evaluation.metrics.noise_spectrum import Spectra, log_distance, sharpness, spectra
 from medaug.evaluation.slices.evidence import Evidence, SliceSet
@@ -24,6 +26,10 @@ BOUNDS: Mapping[str, Bound] = {
     "fidelity.noise": Bound(most=1.5, of="difference"),
     "fidelity.sharpness": Bound(least=0.8, most=1.25, of="ratio"),
 }
+"""In HU, as are those for MR before they are scaled; its levels are of dark and medium tissue."""
+
+MR_BOUNDS = {"fidelity.histogram": Bound(most=24.0, of="difference")}
+"""For MR as well: the levels of its bands, which are no tissues, hardly move when all values do."""
 
 FEWEST = 20
 """Pixels of a tissue whose median is taken."""
@@ -31,38 +37,35 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Looks:
-    """What a set of slices looks like.
+    """What a set of slices looks like within the body.
 
     Attributes:
-        histogram: pixels of the body at each HU of the window (n, levels).
-        fat: median of each slice's fat (n,), by the bands of its modality; of MR, of what is dark.
-        soft: of its soft tissue; of MR, of what is neither dark nor bright.
-        sharpness: see ``medaug.evaluation.metrics.noise_spectrum``.
-        spectra: see ``medaug.evaluation.metrics.noise_spectrum``.
+        histogram: pixels at each value of the window (n, levels).
+        levels: median of each slice's fat and soft tissue (2, n); for MR, of what is dark but no
+            void, and of what is neither dark nor bright.
+        sharpness: gradient at the steeper edges (n,), HU per mm.
+        spectra: noise power spectra of flat tissue.
         cases: of each slice.
     """
 
     histogram: Values
-    fat: Values
-    soft: Values
+    levels: Values
     sharpness: Values
     spectra: Spectra
     cases: list[str]
 
 
 def looks(slices: SliceSet, window_hu: tuple[float, float]) -> Looks:
-    """Measure a set, within the body."""
+    """Measure a set, whose values are clipped to the window."""
     inside = slices.bodies
     low, levels = int(window_hu[0]), int(window_hu[1]) - int(window_hu[0]) + 1
     histogram = [
         np.bincount(image[within] - low, minlength=levels)[:levels]
         for image, within in zip(slices.images, inside, strict=True)
     ]
-    fat, soft = _levels(slices, inside)
     return Looks(
         np.array(histogram, np.float64),
-        fat,
-        soft,
+        _levels(slices, inside),
         sharpness(slices, inside),
         spectra(slices, inside),
         list(slices.cases),
@@ -85,88 +88,79 @@ def _levels(slices: SliceSet, inside: Masks) -> Values:
 def figures(
     evidence: Evidence, bounds: Mapping[str, Bound] = BOUNDS
 ) -> tuple[list[Figure], list[Curve], list[str]]:
-    """Figures, curves and what was skipped, for the family fidelity.
+    """Measure figures, curves and what was skipped, for the family fidelity.
 
     Args:
         evidence: labels are not needed.
-        bounds: by name of the figure.
+        bounds: by name of the figure, in HU.
     """
+    modality = evidence.modality
+    bounds = bounds if modality is CT else {**bounds, **MR_BOUNDS}
     n = min(len(evidence.synthetic), len(evidence.train))
-    synthetic, train, heldout = (
-        looks(part, evidence.window_hu)
-        for part in (
-            evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
-        )
-    )  # fmt: skip
+    parts = evidence.synthetic, evidence.train.some(n, evidence.seed), evidence.heldout
+    synthetic, train, heldout = (looks(part, evidence.window_hu) for part in parts)
     made, skipped = [], []
-    for name, unit, of, sentence in _FIGURES:
-        value = of(synthetic, heldout)
-        if not np.isfinite(value):
+    for key, unit, of, sentence in _FIGURES:
+        value, real = compared(of, (synthetic, train, heldout), evidence.seed, key)
+        name = _name(key, modality)
+        if not np.isfinite(value.value):
             skipped.append(f"{name}: the slices show too little of it to measure.")
             continue
-        resampled = _resampled(of, synthetic, heldout)
-        low, high = interval(
-            value, resampled, (synthetic.cases, heldout.cases), evidence.seed, name
-        )
-        real = of(train, heldout)
+        bound = bounds.get(key)
         made.append(
             Figure(
-                name, value, real if np.isfinite(real) else None, sentence,
-                len(evidence.synthetic), len(evidence.heldout), evidence.seed,
-                low=low, high=high, unit=unit, bound=bounds.get(name),
+                name,
+                value.value,
+                real,
+                _MR_SENTENCES.get(name, sentence).format(values=intensities(modality)),
+                len(evidence.synthetic),
+                len(evidence.heldout),
+                evidence.seed,
+                low=value.low,
+                high=value.high,
+                unit=unit.format(unit=modality.unit),
+                bound=bound.for_unit(modality) if bound is not None and unit == "{unit}" else bound,
             )
-        )  # fmt: skip
-    return made, _curves(synthetic, train, heldout), skipped
+        )
+    return made, _curves(synthetic, train, heldout, modality.unit), skipped
 
 
-Of = Callable[..., float]
+def _name(key: str, modality: Modality) -> str:
+    """A figure's name: a level has the name of its tissue, that of CT in ``_FIGURES``."""
+    family, _, tissue = key.rpartition(".")
+    if tissue not in CT.tissues:
+        return key
+    return f"{family}.{dict(zip(CT.tissues, modality.tissues, strict=True))[tissue]}"
 
 
-def _resampled(of: Of, synthetic: Looks, heldout: Looks) -> Of:
-    def statistic(a: Weights, b: Weights) -> float:
-        return of(synthetic, heldout, a, b)
-
-    return statistic
+Of = Comparison[Looks]
 
 
-def _histogram(a: Looks, b: Looks, wa: Weights | None = None, wb: Weights | None = None) -> float:
-    """1-Wasserstein distance of the HU in the body, all slices pooled."""
-    one, other = _total(a, wa), _total(b, wb)
-    if not one.sum() or not other.sum():
-        return float("nan")
-    levels = np.arange(len(one))
-    return float(wasserstein_distance(levels, levels, one, other))
+def _histogram(a: Looks, b: Looks, wa: Weights, wb: Weights) -> float:
+    """1-Wasserstein distance of the values in the body, all slices pooled."""
+    return histogram_distance(wa @ a.histogram, wb @ b.histogram)
 
 
-def _total(part: Looks, weight: Weights | None) -> Values:
-    total: Values = part.histogram.sum(0) if weight is None else weight @ part.histogram
-    return total
+def _gap(tissue: int) -> Of:
+    """Difference of the means over slices of the levels of a tissue."""
+    return lambda a, b, wa, wb: mean(a.levels[tissue], wa) - mean(b.levels[tissue], wb)
 
 
-def _gap(name: str) -> Of:
-    """Difference of the means over slices of one attribute."""
-
-    def gap(a: Looks, b: Looks, wa: Weights | None = None, wb: Weights | None = None) -> float:
-        return mean(getattr(a, name), wa) - mean(getattr(b, name), wb)
-
-    return gap
-
-
-def _sharp(a: Looks, b: Looks, wa: Weights | None = None, wb: Weights | None = None) -> float:
+def _sharp(a: Looks, b: Looks, wa: Weights, wb: Weights) -> float:
     return mean(a.sharpness, wa)
 
 
-def _noise(a: Looks, b: Looks, wa: Weights | None = None, wb: Weights | None = None) -> float:
+def _noise(a: Looks, b: Looks, wa: Weights, wb: Weights) -> float:
     one, other = average(a.spectra, wa), average(b.spectra, wb)
     if one is None or other is None or not (one > 0).all() or not (other > 0).all():
         return float("nan")
     return log_distance(one, other)
 
 
-def average(found: Spectra, weight: Weights | None = None) -> Values | None:
+def average(found: Spectra, weight: Weights) -> Values | None:
     """Mean spectrum (rings,) of the slices that have one, or None where none has."""
     kept = np.isfinite(found.power[:, 0])
-    share = (np.ones(len(kept)) if weight is None else weight)[kept]
+    share = weight[kept]
     if not share.sum():
         return None
     power: Values = share @ found.power[kept] / share.sum()
@@ -175,17 +169,18 @@ def average(found: Spectra, weight: Weights | None = None) -> Values | None:
 
 _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
     (
-        "fidelity.histogram", "HU", _histogram,
-        "How far, on average, the HU of the body would have to be moved to have the histogram of "
-        "the held-out patients; well above the real value means wrong densities or too much fat.",
+        "fidelity.histogram", "{unit}", _histogram,
+        "How far, on average, the {values} of the body would have to be moved to have the "
+        "histogram of the held-out patients; well above the real value means wrong densities or "
+        "too much fat.",
     ),
     (
-        "fidelity.level.fat", "HU", _gap("fat"),
+        "fidelity.level.fat", "{unit}", _gap(0),
         "How much brighter fat is than in held-out patients; it hardly differs between real "
         "people, so that more than a few HU either way means that HU are wrong.",
     ),
     (
-        "fidelity.level.soft", "HU", _gap("soft"),
+        "fidelity.level.soft", "{unit}", _gap(1),
         "How much brighter soft tissue is than in held-out patients; far from 0 means wrong HU or "
         "another contrast phase.",
     ),
@@ -195,17 +190,26 @@ _FIGURES: tuple[tuple[str, str, Of, str], ...] = (
         "dB is a doubling or halving, and much above the real value means too smooth or too noisy.",
     ),
     (
-        "fidelity.sharpness", "HU/mm", _sharp,
+        "fidelity.sharpness", "{unit}/mm", _sharp,
         "How steep the edges of organs are; well below the real value pictures are blurred, well "
         "above it sharpened or full of seams.",
     ),
 )  # fmt: skip
 
+_MR_LEVEL = (
+    "How much brighter {tissue} is than in held-out patients; far from the real value means wrong "
+    "intensities, or scans of another sequence."
+)
+_MR_SENTENCES = {
+    "fidelity.level.dark": _MR_LEVEL.format(tissue="what is dark but no void"),
+    "fidelity.level.medium": _MR_LEVEL.format(tissue="what is neither dark nor bright"),
+}
 
-def _curves(synthetic: Looks, train: Looks, heldout: Looks) -> list[Curve]:
+
+def _curves(synthetic: Looks, train: Looks, heldout: Looks, unit: str) -> list[Curve]:
     lines = {}
     for name, part in (("synthetic", synthetic), ("training", train), ("held-out", heldout)):
-        power = average(part.spectra)
+        power = average(part.spectra, np.ones(len(part.cases)))
         if power is not None:
             lines[name] = part.spectra.frequency.tolist(), power.tolist()
     if not lines:
@@ -216,7 +220,7 @@ def _curves(synthetic: Looks, train: Looks, heldout: Looks) -> list[Curve]:
             "Of the flattest tissue in the body. Below the real lines at the right end: fine noise "
             "is missing, as in blurred pictures.",
             "cycles per mm",
-            "HU^2 mm^2",
+            f"{unit}^2 mm^2",
             lines,
         )
     ]

@@ -1,13 +1,12 @@
-"""Diversity: are synthetic slices as varied as slices of patients, whatever their picture quality.
+"""Measure diversity: are synthetic slices as varied as slices of patients, however they look?
 
 Blur, noise and a shift of HU are no lack of variety.  So the bounds are on coarse anatomy (a grid
 of mean HU, in which noise averages out), each set about its own mean (which takes out what was done
-to all slices alike).  The feature spaces are told beside it, as they are.
+to all slices alike).  The other feature spaces are reported without bounds.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,25 +14,15 @@ from torch import Tensor
 
 from medaug.core.errors import ConfigError
 from medaug.core.seeds import generator
-from medaug.core.types import HU
-from medaug.evaluation.families.common import LEAST, FigureBuilder, too_few
+from medaug.evaluation.families.common import FigureBuilder, K, too_few
 from medaug.evaluation.features.extractor import Extractor, windowed
 from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.figures import Bound, Family, Figure
 from medaug.evaluation.metrics.intervals import Estimate
 from medaug.evaluation.metrics.ms_ssim import layout, similarities
-from medaug.evaluation.metrics.neighbours import (
-    Held,
-    held,
-    integrated,
-    radii,
-    scans_of,
-    typical,
-    weighted,
-)
+from medaug.evaluation.metrics.neighbours import held, integrated, radii
 from medaug.evaluation.slices.evidence import Evidence, SliceSet
 
-K = 5
 PAIRS = 500
 TWIN = 0.01
 """Share of unseen real slices that are each other's twins, by which a twin is defined."""
@@ -42,54 +31,51 @@ BOUNDS: Mapping[str, Bound] = {
     "diversity.beta_recall.coarse": Bound(least=0.6, of="ratio"),
     "diversity.twins.coarse": Bound(most=0.25, of="difference"),
 }
-"""What passes by default: see ``docs/evaluation.md`` for why these."""
+"""What passes by default; docs/evaluation.md says why."""
 
 
 def measure(
-    evidence: Evidence,
-    spaces: Spaces | None = None,
-    *,
-    bounds: Mapping[str, Bound] | None = None,
+    evidence: Evidence, spaces: Spaces | None = None, *, bounds: Mapping[str, Bound] = BOUNDS
 ) -> Family:
-    """The diversity figures.
+    """Measure the figures of the family diversity.
 
     Args:
-        evidence: what is judged, and against what.
-        spaces: its feature spaces, where they are at hand; made by ``spaces_of`` otherwise.
-        bounds: by figure name, in the place of ``BOUNDS``.
+        evidence: the slices.
+        spaces: their feature spaces; by default made here.
+        bounds: by figure name.
     """
-    few = too_few(evidence, LEAST)
-    if few:
+    if few := too_few(evidence):
         return Family("diversity", [], skipped=[few])
-    spaces = spaces or spaces_of(evidence)
-    teller = FigureBuilder(spaces, BOUNDS if bounds is None else bounds)
-    figures, skipped = _pairs(teller, evidence.window_hu)
-    for space in (spaces.coarse, *spaces.learned):
-        found = tuple(x.double() for x in teller.features(space))
-        if space is spaces.coarse:
-            found = tuple(x - x.mean(0) for x in found)
-            figures.append(_twins(teller, space, found))
-        figures += _reach(teller, space, found)
+    builder = FigureBuilder(spaces or spaces_of(evidence), bounds)
+    figures, skipped = _pairs(builder, evidence.window_hu)
+    for space in (builder.spaces.coarse, *builder.spaces.learned):
+        synthetic, train, heldout = (x.double() for x in builder.features(space))
+        if space is builder.spaces.coarse:
+            synthetic, train, heldout = (x - x.mean(0) for x in (synthetic, train, heldout))
+            figures.append(_twins(builder, space, synthetic, train, heldout))
+        figures += _reach(builder, space, synthetic, train, heldout)
     return Family("diversity", figures, skipped=skipped)
 
 
-def _pairs(teller: FigureBuilder, window_hu: tuple[float, float]) -> tuple[list[Figure], list[str]]:
+def _pairs(
+    builder: FigureBuilder, window_hu: tuple[float, float]
+) -> tuple[list[Figure], list[str]]:
     """MS-SSIM between pairs of slices of different cases."""
+    spaces = builder.spaces
     try:
-        layout(min(teller.spaces.synthetic.images.shape[1:]))
+        layout(min(spaces.synthetic.images.shape[1:]))
     except ConfigError as error:
         return [], [str(error)]
-    seed = teller.spaces.seed
     value, real = (
-        _similarity(part, window_hu, seed)
-        for part in (teller.spaces.synthetic, teller.spaces.train)
+        _similarity(part, window_hu, spaces.seed) for part in (spaces.synthetic, spaces.train)
     )
     if math.isnan(value.value) or math.isnan(real.value):
         return [], ["structural similarity needs slices of two cases and more"]
-    figure = teller.distance(
+    figure = builder.figure(
         "diversity.ms_ssim",
-        teller.spaces.pixels,
-        (value, real),
+        spaces.pixels,
+        value,
+        real.value,
         "How alike two slices of different cases are (MS-SSIM, 1 is the same picture), in the "
         "mean; bad where it is far above that of real slices. Blur raises and noise lowers it, "
         "and ten pictures repeated hardly move it.",
@@ -106,82 +92,65 @@ def _similarity(part: SliceSet, window_hu: tuple[float, float], seed: int) -> Es
     apart = torch.where((number[first] != number[second]) | copies)[0][:PAIRS]
     if len(apart) < 2:
         return Estimate(math.nan)
-    found = similarities(_Pictures(part.images, window_hu), first[apart], second[apart])
+
+    def pictures(index: Tensor) -> Tensor:
+        return windowed(part.images[index.numpy()], window_hu)[:, 0]
+
+    found = similarities(pictures, first[apart], second[apart])
     error = found.std().item() / math.sqrt(len(found))
     return Estimate(found.mean().item(), error, 0.0)
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Slices that become pictures in [0, 1] where they are asked for."""
-
-    images: HU
-    window_hu: tuple[float, float]
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return windowed(self.images[index.numpy()], self.window_hu)[:, 0]
-
-
-def _twins(teller: FigureBuilder, space: Extractor, found: Sequence[Tensor]) -> Figure:
+def _twins(
+    builder: FigureBuilder, space: Extractor, synthetic: Tensor, train: Tensor, heldout: Tensor
+) -> Figure:
     """Share of slices with another one that is all but the same."""
-    synthetic, train, heldout = found
     limit = torch.quantile(radii(heldout, 1), TWIN)
     twins, real = ((radii(x, 1) < limit).double().numpy() for x in (synthetic, train))
-    return teller.figure(
+    return builder.of_slices(
         "diversity.twins",
         space,
-        twins.mean(),
-        real.mean(),
+        (twins, real),
         "Share of synthetic slices that all but repeat another synthetic one: closer to it in "
         "coarse anatomy than neighbouring slices of a patient are. Bad from a quarter on: the "
         "generator says the same again and again.",
-        teller.resampled("diversity.twins", space, twins),
     )
 
 
-def _reach(teller: FigureBuilder, space: Extractor, found: Sequence[Tensor]) -> list[Figure]:
+def _reach(
+    builder: FigureBuilder, space: Extractor, synthetic: Tensor, train: Tensor, heldout: Tensor
+) -> list[Figure]:
     """What of the unseen real slices is reached: recall, coverage and beta-recall."""
-    synthetic, train, heldout = found
-    part = teller.spaces.heldout
-    scans = scans_of(part.cases, part.heights, K)
-    radius, nearest = (radii(heldout, k, scans) for k in (K, 1))
-    covered, covered_real = (
-        held(heldout, radius, x).holds.double().numpy() for x in (synthetic, train)
+    ours, theirs = builder.lying(synthetic, train, heldout)
+    inside, inside_real = (
+        (held(x, radii(x, K), heldout).around > 0).double().numpy() for x in (synthetic, train)
     )
-    recalled, recalled_real = (held(x, radii(x, K), heldout) for x in (synthetic, train))
-    reached, reached_real = (typical(heldout, x, nearest) for x in (synthetic, train))
     what = f"in {space.name} features"
     return [
-        teller.figure(
+        builder.of_slices(
             "diversity.recall",
             space,
-            _inside(recalled).mean(),
-            _inside(recalled_real).mean(),
+            (inside, inside_real),
             f"Share of unseen real slices that lie among the synthetic ones {what}; bad where it "
             "is far below that of training slices.",
-            teller.resampled("diversity.recall", space, _inside(recalled), role="heldout"),
+            role="heldout",
         ),
-        teller.figure(
+        builder.of_slices(
             "diversity.coverage",
             space,
-            covered.mean(),
-            covered_real.mean(),
+            (ours.near.holds.double().numpy(), theirs.near.holds.double().numpy()),
             f"Share of unseen real slices with a synthetic one in their neighbourhood {what}; bad "
             "where it is far below that of training slices.",
-            teller.resampled("diversity.coverage", space, covered, role="heldout"),
+            role="heldout",
         ),
-        teller.figure(
+        builder.of_slices(
             "diversity.beta_recall",
             space,
-            integrated(reached.recall()),
-            integrated(reached_real.recall()),
+            (ours.typical.reached, theirs.typical.reached),
             f"Whether common and rare synthetic slices alike come near unseen real ones {what}; 1 "
             "is best, bad where it is far below that of training slices: kinds of patients are "
             "missing.",
-            teller.resampled("diversity.beta_recall", space, reached.reached, weighted, "heldout"),
+            integrated,
+            "heldout",
         ),
     ]
-
-
-def _inside(found: Held) -> np.ndarray:
-    return (found.around > 0).double().numpy()

@@ -1,22 +1,22 @@
-"""Fidelity: do synthetic slices look like slices of patients that the generator has not seen.
+"""Measure fidelity: do synthetic slices look like those of patients the generator has not seen?
 
-Distances between sets (MMD, Frechet, kernel) are told without a bound: they answer to a lack of
-variety as well, which is the diversity part's verdict.  The bounds are on what each slice is by
-itself: the share of slices that lie among real ones, and the shift of the typical slice.
+Distances between sets (MMD, Frechet, kernel) have no bound: they grow with a lack of variety as
+well, which is diversity's verdict.  The bounds are on what single slices are like: the share of
+slices that lie among real ones, and the shift of the typical slice.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medaug.evaluation.families.common import LEAST, FigureBuilder, Pair, too_few
+from medaug.evaluation.families.common import FigureBuilder, K, Values, too_few
 from medaug.evaluation.features.extractor import Extractor
 from medaug.evaluation.features.spaces import Spaces, spaces_of
 from medaug.evaluation.features.texture import NAMES
-from medaug.evaluation.figures import Bound, Curve, Family, Figure
+from medaug.evaluation.figures import Bound, Curve, Family, Figure, intensities
 from medaug.evaluation.metrics.distances import (
     Mmd,
     bandwidths,
@@ -26,45 +26,206 @@ from medaug.evaluation.metrics.distances import (
     linear_floor,
     linear_gaps,
 )
-from medaug.evaluation.metrics.intervals import Estimate
-from medaug.evaluation.metrics.neighbours import (
-    Held,
-    held,
-    integrated,
-    radii,
-    scans_of,
-    typical,
-    weighted,
-)
+from medaug.evaluation.metrics.intervals import Estimate, mean
+from medaug.evaluation.metrics.neighbours import integrated
 from medaug.evaluation.slices.evidence import Evidence
 
-# Maps of a feature space: where synthetic slices lie beside real ones, to be looked at.
+BATCH = 64
+"""Mini-batch of the papers' linear MMD."""
 
-
-MOST = 300
-"""Points of each kind, so that the page stays small and the dots apart."""
-
+DOTS = 300
+"""Dots of each kind in a feature map, so that the page stays small and the dots apart."""
 
 MAP_NAMES = ("synthetic", "training", "held out")
 
+BOUNDS: Mapping[str, Bound] = {
+    "fidelity.shift.texture": Bound(most=2.0, of="difference"),
+    "fidelity.precision.texture": Bound(least=0.5, of="ratio"),
+    "fidelity.precision.encoder": Bound(least=0.5, of="ratio"),
+}
+"""What passes by default; docs/evaluation.md says why."""
 
-def feature_map(teller: FigureBuilder, space: Extractor) -> Curve:
-    """Slices along the two directions in which the real ones differ most.
+
+def measure(
+    evidence: Evidence, spaces: Spaces | None = None, *, bounds: Mapping[str, Bound] = BOUNDS
+) -> Family:
+    """Measure the figures of the family fidelity.
+
+    Args:
+        evidence: the slices.
+        spaces: their feature spaces; by default made here.
+        bounds: by figure name.
+    """
+    if few := too_few(evidence):
+        return Family("fidelity", [], skipped=[few])
+    builder = FigureBuilder(spaces or spaces_of(evidence), bounds)
+    figures, details, skipped = _pixels(builder)
+    for space in builder.spaces.learned:
+        figures += _distances(builder, space) + _realism(builder, space)
+        if space.name == "texture":
+            figures.append(_shift(builder, space, intensities(evidence.modality)))
+    maps = [feature_map(builder, space) for space in builder.spaces.learned]
+    return Family("fidelity", figures, curves=maps, details=details, skipped=skipped)
+
+
+def _gaussian_mmd(builder: FigureBuilder, space: Extractor) -> tuple[Mmd, list[float]]:
+    """The MMD from held-out features under Gaussian kernels, and their widths."""
+    heldout = builder.features(space)[2]
+    widths = [width for width in bandwidths(heldout, builder.spaces.seed) if width > 0]
+    kernel, middle = gaussian(widths or [1.0]), heldout.double().mean(0)
+    return Mmd(heldout, kernel, builder.groups("heldout"), middle), widths
+
+
+def _pixels(builder: FigureBuilder) -> tuple[list[Figure], dict[str, object], list[str]]:
+    """Unbiased and linear MMD of the pictures themselves."""
+    spaces, space = builder.spaces, builder.spaces.pixels
+    mmd, widths = _gaussian_mmd(builder, space)
+    figures = [
+        builder.of_sets(
+            "fidelity.mmd",
+            space,
+            mmd.of,
+            "Distance between synthetic and unseen real slices, pixel by pixel (unbiased MMD, "
+            f"Gaussian kernels of widths {', '.join(f'{width:.3g}' for width in widths)}); 0 where "
+            "they agree, bad where it is many times that of real slices.",
+        )
+    ]
+    details: dict[str, object] = {"mmd_widths": {space.name: widths}}
+    few = min(spaces.n, spaces.n_real)
+    if few < BATCH:
+        return figures, details, [f"the linear MMD needs batches of {BATCH}, and there are {few}"]
+    synthetic, train, heldout = (
+        x[torch.from_numpy(np.random.default_rng(spaces.seed).permutation(len(x)))]
+        for x in builder.features(space)
+    )
+    value, real = (np.array(linear_gaps(x, heldout, BATCH)) for x in (synthetic, train))
+    floor = linear_floor(builder.features(space)[2], BATCH)
+    figures += [
+        builder.figure(
+            "fidelity.mmd_linear",
+            space,
+            Estimate(float(value.mean()), _error_of_mean(value)),
+            float(real.mean()),
+            f"The MMD of the GVAE papers (batches of {BATCH}, linear kernel): it sees the mean "
+            f"picture alone, and a perfect generator scores {floor:.3g}, not 0.",
+        ),
+        builder.figure(
+            "fidelity.mmd_linear_floor",
+            space,
+            Estimate(floor),
+            None,
+            "What the papers' linear MMD is for a perfect generator, from the spread of the "
+            "unseen real slices; a linear MMD near it says nothing more.",
+        ),
+    ]
+    return figures, details, []
+
+
+def _error_of_mean(values: Values) -> float:
+    return math.nan if len(values) < 2 else float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _distances(builder: FigureBuilder, space: Extractor) -> list[Figure]:
+    """Frechet distance, kernel distance and MMD in a feature space."""
+    heldout, groups = builder.features(space)[2], builder.groups("heldout")
+    what = f"in the {space.name} features"
+    return [
+        builder.of_sets(
+            "fidelity.frechet",
+            space,
+            lambda x, own: frechet_estimate(x, heldout, own, groups),
+            f"Distance of mean and spread {what} (as FID); bad where it is many times that of "
+            "real slices. Few slices and little variety raise it too.",
+        ),
+        builder.of_sets(
+            "fidelity.kernel",
+            space,
+            Mmd(heldout, cubic, groups).of,
+            f"Distance of mean, spread and skew {what} (as KID, unbiased); 0 where they agree, "
+            "bad where it is many times that of real slices.",
+        ),
+        builder.of_sets(
+            "fidelity.mmd",
+            space,
+            _gaussian_mmd(builder, space)[0].of,
+            f"Distance of the whole distribution {what} (unbiased MMD, Gaussian kernels); 0 where "
+            "they agree, bad where it is many times that of real slices.",
+        ),
+    ]
+
+
+def _realism(builder: FigureBuilder, space: Extractor) -> list[Figure]:
+    """What single slices are like: precision, density and alpha-precision."""
+    ours, theirs = builder.lying(*builder.features(space))
+    around, around_real = (side.near.around.double().numpy() for side in (ours, theirs))
+    what = f"in the {space.name} features"
+    return [
+        builder.of_slices(
+            "fidelity.precision",
+            space,
+            (around, around_real),
+            "Share of synthetic slices that lie among unseen real ones "
+            f"{what}; bad where it is far below that of real slices.",
+            lambda balls, weights: mean((balls > 0).astype(np.float64), weights),
+        ),
+        builder.of_slices(
+            "fidelity.density",
+            space,
+            (around / K, around_real / K),
+            "How thickly unseen real slices lie about the synthetic ones "
+            f"{what}; about 1 is good, near 0 is bad.",
+        ),
+        builder.of_slices(
+            "fidelity.alpha_precision",
+            space,
+            (ours.typical.rank, theirs.typical.rank),
+            f"Whether synthetic slices are as typical {what} as real ones, neither odder nor "
+            "more ordinary; 1 is best, bad where it is far below that of real slices.",
+            integrated,
+        ),
+    ]
+
+
+def _shift(builder: FigureBuilder, space: Extractor, values: str) -> Figure:
+    """How far the typical slice is off, in the texture feature that is off the most."""
+    synthetic, train, heldout = (x.double().numpy() for x in builder.features(space))
+    spread = np.concatenate([train, heldout]).std(0)
+    used = spread > 0
+    unit = np.where(used, spread, 1)
+
+    def shifts(x: Values, weights: Values) -> Values:
+        middle = np.median(np.repeat(x, weights.astype(int), 0), 0)
+        return np.abs(middle - np.median(heldout, 0)) / unit * used
+
+    worst = NAMES[int(shifts(synthetic, np.ones(len(synthetic))).argmax())]
+    return builder.of_slices(
+        "fidelity.shift",
+        space,
+        (synthetic, train),
+        "How far the typical synthetic slice is from the typical unseen real one, in standard "
+        f"deviations of real slices, where it is farthest off: here {worst}. Bad above the real "
+        f"one by 2 and more: too smooth, too noisy, or of other {values}.",
+        lambda x, weights: float(shifts(x, weights).max()),
+    )
+
+
+def feature_map(builder: FigureBuilder, space: Extractor) -> Curve:
+    """Draw slices along the two directions in which the real ones differ most.
 
     The directions are the first principal components of training and held-out features, each
     feature in standard deviations; synthetic slices do not turn them.
     """
-    sets = [part.double() for part in teller.features(space)]
+    sets = [part.double() for part in builder.features(space)]
     axes, middle, spread = components(torch.cat(sets[1:]))
     lines = {}
     for place, (name, part) in enumerate(zip(MAP_NAMES, sets, strict=True)):
-        order = np.random.default_rng((teller.spaces.seed, place)).permutation(len(part))[:MOST]
+        order = np.random.default_rng((builder.spaces.seed, place)).permutation(len(part))[:DOTS]
         x, y = (((part[order] - middle) / spread) @ axes).T.tolist()
         lines[name] = (x, y)
     return Curve(
         f"Feature map, {space.name}",
         f"Each dot is a slice, in the {space.name} features along the two directions in which "
-        f"real slices differ most (up to {MOST} dots of each kind). Synthetic dots apart from the "
+        f"real slices differ most (up to {DOTS} dots of each kind). Synthetic dots apart from the "
         "real ones look unlike any patient; regions of real dots without synthetic ones are "
         "missing from what is drawn.",
         "first component",
@@ -85,220 +246,3 @@ def components(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     axes = axes[:2].T
     largest = axes.abs().argmax(0)
     return axes * axes[largest, torch.arange(axes.shape[1])].sign(), middle, spread
-
-
-K = 5
-
-
-BATCH = 64
-"""Mini-batch of the papers' linear MMD."""
-
-
-BOUNDS: Mapping[str, Bound] = {
-    "fidelity.shift.texture": Bound(most=2.0, of="difference"),
-    "fidelity.precision.texture": Bound(least=0.5, of="ratio"),
-    "fidelity.precision.encoder": Bound(least=0.5, of="ratio"),
-}
-"""What passes by default: see ``docs/evaluation.md`` for why these."""
-
-
-def measure(
-    evidence: Evidence,
-    spaces: Spaces | None = None,
-    *,
-    bounds: Mapping[str, Bound] | None = None,
-) -> Family:
-    """The fidelity figures.
-
-    Args:
-        evidence: what is judged, and against what.
-        spaces: its feature spaces, where they are at hand; made by ``spaces_of`` otherwise.
-        bounds: by figure name, in the place of ``BOUNDS``.
-    """
-    few = too_few(evidence, LEAST)
-    if few:
-        return Family("fidelity", [], skipped=[few])
-    spaces = spaces or spaces_of(evidence)
-    teller = FigureBuilder(spaces, BOUNDS if bounds is None else bounds)
-    figures, details, skipped = _pixels(teller)
-    for space in spaces.learned:
-        figures += _distances(teller, space) + _realism(teller, space)
-        if space.name == "texture":
-            figures.append(_shift(teller, space))
-    maps = [feature_map(teller, space) for space in spaces.learned]
-    return Family("fidelity", figures, curves=maps, details=details, skipped=skipped)
-
-
-def compared(
-    measure: Callable[[Tensor, np.ndarray], Estimate], teller: FigureBuilder, space: Extractor
-) -> Pair:
-    """An estimate of the synthetic slices, and of the training slices in their place."""
-    synthetic, train, _ = teller.features(space)
-    groups = teller.groups
-    return measure(synthetic, groups["synthetic"]), measure(train, groups["train"])
-
-
-def _mmd(teller: FigureBuilder, space: Extractor) -> tuple[Pair, list[float]]:
-    heldout = teller.features(space)[2]
-    widths = [width for width in bandwidths(heldout, teller.spaces.seed) if width > 0]
-    middle = heldout.double().mean(0)
-    other = Mmd(heldout, gaussian(widths or [1.0]), teller.groups["heldout"], middle)
-    return compared(other.of, teller, space), widths
-
-
-def _pixels(teller: FigureBuilder) -> tuple[list[Figure], dict[str, object], list[str]]:
-    """Unbiased and linear MMD of the pictures themselves."""
-    space = teller.spaces.pixels
-    pair, widths = _mmd(teller, space)
-    told = ", ".join(f"{width:.3g}" for width in widths)
-    figures = [
-        teller.distance(
-            "fidelity.mmd",
-            space,
-            pair,
-            "Distance between synthetic and unseen real slices, pixel by pixel (unbiased MMD, "
-            f"Gaussian kernels of widths {told}); 0 where they agree, bad where it is many times "
-            "that of real slices.",
-        )
-    ]
-    details: dict[str, object] = {"mmd_widths": {space.name: widths}}
-    synthetic, train, heldout = teller.features(space)
-    if min(teller.spaces.n, teller.spaces.n_real) < BATCH:
-        few = min(teller.spaces.n, teller.spaces.n_real)
-        return figures, details, [f"the linear MMD needs batches of {BATCH}, and there are {few}"]
-    shuffled = [
-        x[torch.from_numpy(np.random.default_rng(teller.spaces.seed).permutation(len(x)))]
-        for x in (synthetic, train, heldout)
-    ]
-    gaps = [np.array(linear_gaps(x, shuffled[2], BATCH)) for x in shuffled[:2]]
-    floor = linear_floor(heldout, BATCH)
-    value, real = (Estimate(float(gap.mean()), _error_of_mean(gap)) for gap in gaps)
-    figures += [
-        teller.distance(
-            "fidelity.mmd_linear",
-            space,
-            (value, real),
-            f"The MMD of the GVAE papers (batches of {BATCH}, linear kernel): it sees the mean "
-            f"picture alone, and a perfect generator scores {floor:.3g}, not 0.",
-        ),
-        teller.figure(
-            "fidelity.mmd_linear_floor",
-            space,
-            floor,
-            None,
-            "What the papers' linear MMD is for a perfect generator, from the spread of the "
-            "unseen real slices; a linear MMD near it says nothing more.",
-        ),
-    ]
-    return figures, details, []
-
-
-def _error_of_mean(values: np.ndarray) -> float:
-    if len(values) < 2:
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _distances(teller: FigureBuilder, space: Extractor) -> list[Figure]:
-    """Frechet distance, kernel distance and MMD in a feature space."""
-    heldout, groups = teller.features(space)[2], teller.groups["heldout"]
-    what = f"in the {space.name} features"
-    other = Mmd(heldout, cubic, groups)
-    return [
-        teller.distance(
-            "fidelity.frechet",
-            space,
-            compared(lambda x, g: frechet_estimate(x, heldout, g, groups), teller, space),
-            f"Distance of mean and spread {what} (as FID); bad where it is many times that of "
-            "real slices. Few slices and little variety raise it too.",
-        ),
-        teller.distance(
-            "fidelity.kernel",
-            space,
-            compared(other.of, teller, space),
-            f"Distance of mean, spread and skew {what} (as KID, unbiased); 0 where they agree, "
-            "bad where it is many times that of real slices.",
-        ),
-        teller.distance(
-            "fidelity.mmd",
-            space,
-            _mmd(teller, space)[0],
-            f"Distance of the whole distribution {what} (unbiased MMD, Gaussian kernels); 0 where "
-            "they agree, bad where it is many times that of real slices.",
-        ),
-    ]
-
-
-def _realism(teller: FigureBuilder, space: Extractor) -> list[Figure]:
-    """What each slice is by itself: precision, density and alpha-precision."""
-    synthetic, train, heldout = teller.features(space)
-    part = teller.spaces.heldout
-    scans = scans_of(part.cases, part.heights, K)
-    radius, nearest = (radii(heldout, k, scans) for k in (K, 1))
-    inside, inside_real = (held(heldout, radius, x) for x in (synthetic, train))
-    typical_fakes, typical_train = (typical(heldout, x, nearest) for x in (synthetic, train))
-    shares, densities = (inside.around > 0).double().numpy(), inside.around.numpy() / K
-    what = f"in the {space.name} features"
-    return [
-        teller.figure(
-            "fidelity.precision",
-            space,
-            shares.mean(),
-            _share(inside_real),
-            "Share of synthetic slices that lie among unseen real ones "
-            f"{what}; bad where it is far below that of real slices.",
-            teller.resampled("fidelity.precision", space, shares),
-        ),
-        teller.figure(
-            "fidelity.density",
-            space,
-            densities.mean(),
-            inside_real.around.double().mean().item() / K,
-            "How thickly unseen real slices lie about the synthetic ones "
-            f"{what}; about 1 is good, near 0 is bad.",
-            teller.resampled("fidelity.density", space, densities),
-        ),
-        teller.figure(
-            "fidelity.alpha_precision",
-            space,
-            integrated(typical_fakes.precision()),
-            integrated(typical_train.precision()),
-            f"Whether synthetic slices are as typical {what} as real ones, neither odder nor "
-            "more ordinary; 1 is best, bad where it is far below that of real slices.",
-            teller.resampled("fidelity.alpha_precision", space, typical_fakes.rank, weighted),
-        ),
-    ]
-
-
-def _share(found: Held) -> float:
-    return (found.around > 0).double().mean().item()
-
-
-def _shift(teller: FigureBuilder, space: Extractor) -> Figure:
-    """How far the typical slice is off, in the texture feature that is off the most."""
-    synthetic, train, heldout = (x.double().numpy() for x in teller.features(space))
-    spread = np.concatenate([train, heldout]).std(0)
-    used = spread > 0
-    unit = np.where(used, spread, 1)
-
-    def shifts(x: np.ndarray) -> np.ndarray:
-        return np.abs(np.median(x, 0) - np.median(heldout, 0)) / unit * used
-
-    found = shifts(synthetic)
-    ends = teller.resampled(
-        "fidelity.shift",
-        space,
-        synthetic,
-        lambda rows, weights: shifts(np.repeat(rows, weights.astype(int), 0)).max(),
-    )
-    return teller.figure(
-        "fidelity.shift",
-        space,
-        found.max(),
-        shifts(train).max(),
-        "How far the typical synthetic slice is from the typical unseen real one, in standard "
-        "deviations of real slices, where it is farthest off: "
-        f"here {NAMES[int(found.argmax())]}. Bad above the real one by 2 and more: "
-        "too smooth, too noisy, or of other HU.",
-        ends,
-    )

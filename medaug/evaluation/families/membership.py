@@ -1,9 +1,9 @@
-"""Membership inference: can an attacker who sees the output tell whose slices were trained on?
+"""Measure membership inference: can an attacker tell whose slices were trained on?
 
-The attacker scores every real slice, and calls those with the lowest score members.  The score is
-the distance to the nearest synthetic slice (Chen et al. 2020, the attack on the output alone;
-Hilprecht et al. 2019), or, with the weights in hand, what the model pays for the slice: its bound
-on -log p(x), or its reconstruction error (Hayes et al. 2019; Carlini et al. 2022 for why the true
+The attacker scores every real slice and calls those with the lowest scores members.  The score is
+the distance to the nearest synthetic slice, which needs the output alone (Chen et al. 2020;
+Hilprecht et al. 2019), or the model's loss on the slice, which needs the weights: its bound on
+-log p(x), or its reconstruction error (Hayes et al. 2019; Carlini et al. 2022 for why the true
 positive rate at few false ones is the figure to read).
 """
 
@@ -37,13 +37,13 @@ LOSS_AUC = (
     "trained on, from how well the model explains it: 0.5 is a coin toss, and values towards 1 "
     "mean that the weights themselves give patients away and should not be passed on."
 )
-LOSS_TPR = (
+TPR = (
     "Share of training slices that such an attacker would name while wrongly naming at most 1 % of "
     "unseen slices; about 0.01 is a guess, and more means that some patients can be recognised."
 )
 BLOCK = 16
 DRAWS = 4
-"""Of q(z | x), for each slice."""
+"""Draws of q(z | x) for each slice."""
 
 
 def auc(members: Array, others: Array) -> float:
@@ -68,11 +68,11 @@ def tpr(members: Array, others: Array, rate: float = FALSE_POSITIVES) -> float:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a model pays for slices.
+    """The loss of a model on slices.
 
     Attributes:
         what: in words, such as ``bound on -log p(x)``.
-        of: slices to their loss (n,); lower for what the model knows better.
+        of: takes slices to their loss (n,); lower for what the model explains better.
     """
 
     what: str
@@ -80,7 +80,7 @@ class Loss:
 
 
 def loss_of(trained: Trained, some: SliceSet, seed: int = 0) -> Loss:
-    """The loss of a trained model: its ELBO where it has one, else its reconstruction error.
+    """Take the negative ELBO of a trained model where it has one, else its reconstruction error.
 
     A model has an ELBO here where its encoder gives a distribution and its prior is N(0, I); pixels
     are then Gaussian around their reconstruction, with the deviation that suits ``some``.  The
@@ -92,12 +92,12 @@ def loss_of(trained: Trained, some: SliceSet, seed: int = 0) -> Loss:
         seed: of the draws of q(z | x).
 
     Raises:
-        ConfigError: no encoder, or a model that is told classes or attributes.
+        ConfigError: no encoder, or a model conditioned on classes or attributes.
     """
     trained.need_encoder()
     if trained.condition.dim:
         raise ConfigError(
-            "membership by loss needs a model that is told nothing but masks, and this one is told "
+            "membership by loss needs a model conditioned on nothing but masks, and this one takes "
             + ", ".join((*trained.condition.classes, *trained.condition.names))
         )
     model = trained.model
@@ -117,7 +117,7 @@ def loss_of(trained: Trained, some: SliceSet, seed: int = 0) -> Loss:
 
 
 def _blocks(slices: SliceSet, cost: Callable[[SliceSet, int], Tensor]) -> Array:
-    """What ``cost`` says of each slice (n,), of a few at a time."""
+    """``cost`` of each slice (n,), a few slices at a time."""
     found = []
     for number, start in enumerate(range(0, len(slices), BLOCK)):
         part = slices.pick(np.arange(start, min(start + BLOCK, len(slices))))
@@ -133,7 +133,7 @@ def _error(trained: Trained, part: SliceSet, number: int) -> Tensor:
 
 
 def _seen(trained: Trained, slices: SliceSet) -> tuple[Tensor, Tensor | None]:
-    """Slices (n, y, x) as the model takes them, with the layout that it is told."""
+    """Slices (n, y, x) as the model takes them, with the layout that it is conditioned on."""
     codec = trained.codec
     assert isinstance(codec, CTCodec)
     marks = slices.labels
@@ -160,7 +160,7 @@ def interval(
     seed: int,
     draws: int = 200,
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of ``auc`` or ``tpr``, patients of both sides drawn anew."""
+    """The 95 % bootstrap interval of ``auc`` or ``tpr``, resampling patients of both sides."""
     rng = np.random.default_rng(seed)
     sides = [
         [scores[np.array(owner) == name] for name in sorted(set(owner))]
@@ -168,33 +168,55 @@ def interval(
     ]
     values = []
     for _ in range(draws):
-        drawn = [
+        ours, theirs = (
             np.concatenate([side[i] for i in rng.integers(len(side), size=len(side))])
             for side in sides
-        ]
-        values.append(figure(drawn[0], drawn[1]))
+        )
+        values.append(figure(ours, theirs))
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
-def by_loss(evidence: Evidence, loss: Loss) -> list[Figure]:
-    """The attack by the model's own loss, as figures without a real value: no other model is."""
-    members, others = loss.of(evidence.train), loss.of(evidence.heldout)
+def attack(
+    name: str,
+    scores: tuple[Array, Array],
+    real: tuple[Array, Array] | None,
+    sentence: str,
+    evidence: Evidence,
+    n: int,
+    extractor: str,
+) -> list[Figure]:
+    """Make the figures of an attack: the area under its ROC curve and its true positive rate.
+
+    Args:
+        name: of the score.
+        scores: of training slices (n,) and of held-out ones (m,).
+        real: the same, scored by training slices in the place of the synthetic ones, or None.
+        sentence: what the area means.
+        evidence: the slices.
+        n: synthetic slices that the scores were taken from.
+        extractor: what the scores are.
+    """
     owners = evidence.train.cases, evidence.heldout.cases
     return [
         Figure(
-            f"privacy.{what}.loss",
-            statistic(members, others),
-            None,
-            sentence,
-            0,
-            len(members) + len(others),
+            f"privacy.{what}.{name}",
+            statistic(*scores),
+            None if real is None else statistic(*real),
+            text,
+            n,
+            sum(map(len, scores)),
             evidence.seed,
-            loss.what,
-            *interval(statistic, members, others, owners, evidence.seed),
+            extractor,
+            *interval(statistic, *scores, owners, evidence.seed),
         )
-        for what, statistic, sentence in (
-            ("membership_auc", auc, LOSS_AUC),
-            ("membership_tpr", tpr, LOSS_TPR),
+        for what, statistic, text in (
+            ("membership_auc", auc, sentence), ("membership_tpr", tpr, TPR)
         )
-    ]
+    ]  # fmt: skip
+
+
+def by_loss(evidence: Evidence, loss: Loss) -> list[Figure]:
+    """Attack by the model's own loss; without real values, which would need another model."""
+    scores = loss.of(evidence.train), loss.of(evidence.heldout)
+    return attack("loss", scores, None, LOSS_AUC, evidence, 0, loss.what)

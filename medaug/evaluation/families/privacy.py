@@ -1,9 +1,10 @@
-"""Is a synthetic slice somebody's scan?  Distances, authenticity, membership, suspected copies.
+"""Measure privacy: is a synthetic slice somebody's scan?
 
-Distances are measured in ``pixels`` (slices averaged to at most 64 a side), in ``cells`` (16 x 16
-thumbnails), and in whatever feature spaces are given.  The real value of a figure is that of
-training slices in the place of the synthetic ones, the patient of each left out of the training
-slices it is held against: what slices of a patient outside the training set would give.
+Figures are distances, authenticity, membership and suspected copies.  Distances are measured in
+``pixels`` (slices averaged to at most 64 a side), in ``cells`` (16 x 16 thumbnails), and in the
+feature spaces given.  The real value of a figure is that of training slices in the place of the
+synthetic ones, each compared with the training slices of other patients: what slices of a patient
+outside the training set would give.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from medaug.core.types import HU
 from medaug.evaluation.families.membership import Loss, by_loss
 from medaug.evaluation.families.proximity import Space, proximity
 from medaug.evaluation.figures import Bound, Family, Figure
-from medaug.evaluation.metrics.copies import Bar, Match, Search, aligned, bar, planted
+from medaug.evaluation.metrics.copies import Match, Search, Threshold, aligned, planted, threshold
 from medaug.evaluation.metrics.copies import reduced as pixels
 from medaug.evaluation.slices.evidence import Evidence
 from medaug.evaluation.slices.seen import Seen
@@ -31,8 +32,8 @@ BOUNDS: Mapping[str, Bound] = {
     "privacy.copies_found": Bound(least=0.8),
     "privacy.membership_auc.pixels": Bound(most=0.9),
 }
-"""A share of copies of 1 % is what real slices may give; the rest allows for small numbers.  With
-few held-out patients the attack's area is far from 0.5 by chance, so only what is plain fails."""
+"""Real slices may give a share of copies of 1 %; the rest allows for small numbers.  With few
+held-out patients the attack's area is far from 0.5 by chance, so only a large one fails."""
 
 REAL = 1000
 """Real slices, of each kind, that the threshold of copies and its check are taken from."""
@@ -41,6 +42,7 @@ PLANTED = 200
 """Training slices that are copied on purpose."""
 
 PAIRS = 8
+"""Pairs of slices shown."""
 
 
 def measure(
@@ -51,15 +53,14 @@ def measure(
     loss: Loss | str | None = None,
     bounds: Mapping[str, Bound] | None = None,
 ) -> Family:
-    """The privacy part of a report.
+    """Measure the figures of the family privacy.
 
     Args:
-        evidence: what is judged and against what.
-        seen: what copies are sought among; the training slices of ``evidence`` by default.
+        evidence: the slices.
+        seen: slices among which copies are sought; by default the training slices.
         spaces: feature spaces beside pixels and cells, by name.
-        loss: of the generator, see ``membership.loss_of``; None where its weights are not at hand,
-            or why it has none.
-        bounds: in the place of ``BOUNDS``, by the name of the figure.
+        loss: of the generator; None without its weights, or a sentence that says why it has none.
+        bounds: by name of the figure, in addition to ``BOUNDS``.
     """
     allowed = {**BOUNDS, **(bounds or {})}
     patients = len(set(evidence.train.cases))
@@ -83,12 +84,8 @@ def measure(
     else:
         figures += by_loss(evidence, loss)
     copies, pictures, details = _copies(evidence, seen)
-    figures = [_bounded(figure, allowed.get(figure.name)) for figure in (*copies, *figures)]
+    figures = [replace(figure, bound=allowed.get(figure.name)) for figure in (*copies, *figures)]
     return Family("privacy", figures, pictures, details=details, skipped=skipped)
-
-
-def _bounded(figure: Figure, bound: Bound | None) -> Figure:
-    return figure if bound is None else replace(figure, bound=bound)
 
 
 def _flat(images: HU) -> Tensor:
@@ -106,7 +103,7 @@ def _copies(evidence: Evidence, seen: Seen) -> tuple[list[Figure], list[Picture]
     heldout = evidence.heldout.some(REAL, evidence.seed)
     some = train.some(PLANTED, evidence.seed).images
     copied = planted(some, evidence.window_hu, evidence.seed, evidence.modality.per_hu)
-    line = bar(search.scores(heldout.images), search.scores(copied))
+    line = threshold(search.scores(heldout.images), search.scores(copied))
     matches = search.match(synthetic.images)
     scores = np.array([m.score for m in matches])
     real = None
@@ -167,7 +164,7 @@ def exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def _pair(evidence: Evidence, seen: Seen, index: int, match: Match) -> dict[str, Any]:
-    """One suspect as JSON values; ``rms_hu`` is after the training slice was moved onto it."""
+    """One suspect as JSON values; its distance is to the training slice moved onto it."""
     synthetic = evidence.synthetic
     moved = aligned(seen.image(match.index), match, evidence.window_hu[0])
     apart = synthetic.images[index].astype(float) - moved
@@ -178,12 +175,12 @@ def _pair(evidence: Evidence, seen: Seen, index: int, match: Match) -> dict[str,
         "training_slice": int(seen.heights[match.index]),
         "correlation": match.score,
         "mirrored": match.mirrored,
-        "rms_hu": float(np.sqrt(np.square(apart).mean())),
+        f"rms_{evidence.modality.unit.lower()}": float(np.sqrt(np.square(apart).mean())),
     }
 
 
 def _pictures(
-    evidence: Evidence, seen: Seen, shown: list[tuple[int, Match, bool]], line: Bar
+    evidence: Evidence, seen: Seen, shown: list[tuple[int, Match, bool]], line: Threshold
 ) -> Picture:
     """Rows of synthetic slice, training slice moved onto it, and their difference."""
     low, high = evidence.window_hu
@@ -200,9 +197,9 @@ def _pictures(
                 upright(grey(apart, (-half, half))),
             ]
         )
-        told = "suspected copy" if suspect else "no copy"
+        verdict = "suspected copy" if suspect else "no copy"
         case = seen.cases[match.index]
-        names.append(f"{told}: correlation {match.score:.3f} with a slice of {case}")
+        names.append(f"{verdict}: correlation {match.score:.3f} with a slice of {case}")
     return Picture(
         "The synthetic slices most like a training slice",
         "Each synthetic slice, the training slice it is most like, shifted and mirrored onto it, "

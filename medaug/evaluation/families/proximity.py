@@ -1,4 +1,4 @@
-"""Figures of how near synthetic slices lie to training and to held-out ones, in one space."""
+"""Measure how near synthetic slices lie to training and to held-out ones in a feature space."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from medaug.core.types import HU
-from medaug.evaluation.families.membership import auc, interval, tpr
+from medaug.evaluation.families.membership import attack
 from medaug.evaluation.figures import Figure
 from medaug.evaluation.metrics.nearest import alone, authentic, by_case, closer, expected
 from medaug.evaluation.slices.evidence import Evidence, SliceSet
@@ -44,14 +44,10 @@ AUC = (
     "How well someone who sees only the synthetic slices could tell whether a patient's slice was "
     "trained on: 0.5 is a coin toss and safe, 1 gives every member away."
 )
-TPR = (
-    "Share of training slices that such an attacker would name while wrongly naming at most 1 % of "
-    "unseen slices; about 0.01 is a guess, and more means that some patients can be recognised."
-)
 
 
 def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
-    """All figures of one space: what is nearest, authenticity, membership by distance."""
+    """Measure one space: the nearest slices, authenticity, membership by distance."""
     synthetic, train, heldout = evidence.synthetic, evidence.train, evidence.heldout
     features = {id(part): space(part.images) for part in (synthetic, train, heldout)}
     ours, theirs, unseen = (features[id(part)] for part in (synthetic, train, heldout))
@@ -76,7 +72,7 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
             closer(again, opposite),
             float(authentic(other, theirs, train.cases, between, stand_in.cases).mean()),
         ]
-    unit = "HU" if name in ("pixels", "cells") else ""
+    unit = evidence.modality.unit if name in ("pixels", "cells") else ""
     statistics: list[tuple[str, str, str, Statistic]] = [
         ("nearest_train", TO_TRAIN, unit, lambda rows, *_: float(np.median(sides[0][rows]))),
         ("nearest_heldout", TO_HELDOUT, unit, lambda rows, *_: float(np.median(sides[1][rows]))),
@@ -92,7 +88,7 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
     draws = _draws(synthetic, p, q, evidence.seed)
     figures = []
     for (what, sentence, unit, statistic), beside in zip(statistics, real, strict=True):
-        low, high = np.quantile([statistic(*drawn) for drawn in draws], [0.025, 0.975])
+        low, high = np.quantile([statistic(*draw) for draw in draws], [0.025, 0.975])
         figures.append(
             Figure(
                 f"privacy.{what}.{name}",
@@ -112,7 +108,7 @@ def proximity(evidence: Evidence, name: str, space: Space) -> list[Figure]:
 
 
 def _draws(synthetic: SliceSet, p: int, q: int, seed: int) -> list[tuple[Index, Index, Index]]:
-    """Synthetic cases, as indices of slices, and both sides' patients, drawn with replacement."""
+    """Resamples: slices of synthetic cases, training patients, held-out patients, by index."""
     names, number = np.unique(np.array(synthetic.cases), return_inverse=True)
     groups = [np.flatnonzero(number == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
@@ -131,33 +127,15 @@ def _membership(
     stand_in: SliceSet | None,
     other: Tensor | None,
 ) -> list[Figure]:
-    """The attack by the distance of real slices to the nearest synthetic one."""
+    """Attack by the distance of real slices to the nearest synthetic one."""
     synthetic, train, heldout = evidence.synthetic, evidence.train, evidence.heldout
     ours, theirs, unseen = (features[id(part)] for part in (synthetic, train, heldout))
     one = ["synthetic"] * len(synthetic)
-    members, others = by_case(theirs, ours, one)[:, 0], by_case(unseen, ours, one)[:, 0]
-    real: list[float | None] = [None, None]
+    scores = by_case(theirs, ours, one)[:, 0], by_case(unseen, ours, one)[:, 0]
+    real = None
     if stand_in is not None and other is not None:
         known = by_case(theirs, other, stand_in.cases, train.cases)
         new = by_case(unseen, other, stand_in.cases)
         if count := new.shape[1] - 1:
-            rest = expected(known, count), expected(new, count)
-            real = [auc(*rest), tpr(*rest)]
-    owners = train.cases, heldout.cases
-    return [
-        Figure(
-            f"privacy.{what}.{name}",
-            statistic(members, others),
-            beside,
-            sentence,
-            len(synthetic),
-            len(train) + len(heldout),
-            evidence.seed,
-            name,
-            *interval(statistic, members, others, owners, evidence.seed),
-        )
-        for what, statistic, beside, sentence in (
-            ("membership_auc", auc, real[0], AUC),
-            ("membership_tpr", tpr, real[1], TPR),
-        )
-    ]
+            real = expected(known, count), expected(new, count)
+    return attack(name, scores, real, AUC, evidence, len(synthetic), name)

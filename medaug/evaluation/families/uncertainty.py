@@ -1,10 +1,10 @@
-"""Whether the spread of alternatives says where a model is wrong, and by how much.
+"""Measure uncertainty: does the spread of alternatives say where a model is wrong, and how much?
 
-Measured on held-out slices: the alternatives that the model draws for them, against what was
-scanned.  Only pixels of the body count.
+The alternatives that the model draws for held-out slices are compared with what was scanned.  Only
+pixels of the body count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from medaug.evaluation.metrics.calibration import (
     remaining,
     sparsification_error,
 )
-from medaug.evaluation.metrics.intervals import Weights, interval, mean
+from medaug.evaluation.metrics.intervals import Statistic, Weights, bootstrap, mean
 from medaug.evaluation.metrics.mask_shapes import Masks, Values
 from medaug.evaluation.page.overlays import heated, plain
 from medaug.evaluation.slices.alternatives import Alternatives
@@ -32,7 +32,7 @@ BOUNDS: Mapping[str, Bound] = {
     "uncertainty.sparsification": Bound(most=0.95),
     "uncertainty.coverage.90": Bound(least=0.6),
 }
-"""It must point to the error better than chance does, and not be sure where it is wrong."""
+"""The spread must point to the error better than chance does, and not be far too small."""
 
 LEVELS = (50, 90)
 SHOWN = 4
@@ -53,11 +53,11 @@ def measure(
     alternatives: Alternatives | str,
     bounds: Mapping[str, Bound] = BOUNDS,
 ) -> Family:
-    """The figures of the family uncertainty.
+    """Measure the figures of the family uncertainty.
 
     Args:
-        evidence: of which the window and the seed are used.
-        alternatives: see ``medaug.evaluation.slices.alternatives``, or why there are none.
+        evidence: gives the window and the seed.
+        alternatives: of held-out slices, or a sentence that says why there are none.
         bounds: by name of the figure.
     """
     if isinstance(alternatives, str):
@@ -71,13 +71,16 @@ def measure(
     if alternatives.labels is None:
         skipped.append("Masks: the model draws none for held-out slices, so none are calibrated.")
     figures = []
-    values = {**found.values, **_energies(alternatives)}
-    for name, of_slices in values.items():
-        figure = _figure(name, of_slices, alternatives, evidence.seed, bounds)
-        if figure is None:
+    for name, values in {**found.values, **_energies(alternatives)}.items():
+
+        def statistic(weights: Weights, values: Values = values) -> float:
+            return mean(values, weights)
+
+        n = int(np.isfinite(values).sum())
+        made = _figure(name, statistic, n, alternatives, evidence.seed, bounds)
+        if not made:
             skipped.append(f"{name}: no held-out slice shows anything to compare.")
-        else:
-            figures.append(figure)
+        figures += made
     figures += _calibrated(alternatives, evidence.seed, bounds)
     details = {
         "how": alternatives.how,
@@ -85,7 +88,7 @@ def measure(
         "masks_seen": alternatives.masks_seen,
     }
     curves = [_curve(found)] if np.isfinite(found.by_std).any() else []
-    pictures = [_picture(alternatives, inside, evidence.window_hu)]
+    pictures = [_picture(alternatives, inside, evidence)]
     return Family("uncertainty", figures, pictures, curves, details, skipped)
 
 
@@ -154,47 +157,35 @@ def _calibrated(part: Alternatives, seed: int, bounds: Mapping[str, Bound]) -> l
             gap[i] = gaps(votes[:, near].mean(0), real[near])
             count[i] = near.sum()
 
-        def error(weight: Weights, gap: Values = gap, count: Values = count) -> float:
-            total = float(weight @ count)
-            return float(np.abs(weight @ gap).sum()) / total if total else float("nan")
+        def error(weights: Weights, gap: Values = gap, count: Values = count) -> float:
+            total = float(weights @ count)
+            return float(np.abs(weights @ gap).sum()) / total if total else float("nan")
 
-        found = _told(
-            f"uncertainty.calibration.{name}", error(np.ones(len(count))), error,
-            int((count > 0).sum()), part, seed, bounds,
-        )  # fmt: skip
-        made += [] if found is None else [found]
+        name, n = f"uncertainty.calibration.{name}", int((count > 0).sum())
+        made += _figure(name, error, n, part, seed, bounds)
     return made
 
 
 def _figure(
-    name: str, values: Values, part: Alternatives, seed: int, bounds: Mapping[str, Bound]
-) -> Figure | None:
-    """The mean over slices."""
-
-    def again(weight: Weights) -> float:
-        return mean(values, weight)
-
-    measured = int(np.isfinite(values).sum())
-    return _told(name, mean(values), again, measured, part, seed, bounds)
-
-
-def _told(
     name: str,
-    value: float,
-    again: Callable[[Weights], float],
+    statistic: Statistic,
     n: int,
     part: Alternatives,
     seed: int,
     bounds: Mapping[str, Bound],
-) -> Figure | None:
-    if not np.isfinite(value):
-        return None
-    low, high = interval(value, again, (part.real.cases,), seed, name)
+) -> list[Figure]:
+    """The figure of a statistic of weighted slices; none where it is not a number."""
+    value = bootstrap(statistic, (part.real.cases,), seed, name)
+    if not np.isfinite(value.value):
+        return []
     kind = name.removeprefix("uncertainty.")
     sentence = next(text for key, text in _SENTENCES if kind.startswith(key))
-    return Figure(
-        name, value, None, sentence, n, n, part.seed, low=low, high=high, bound=bounds.get(name)
-    )
+    return [
+        Figure(
+            name, value.value, None, sentence, n, n, part.seed,
+            low=value.low, high=value.high, bound=bounds.get(name),
+        )
+    ]  # fmt: skip
 
 
 _SENTENCES = (
@@ -226,13 +217,13 @@ _SENTENCES = (
     ),
     (
         "coverage.50",
-        "Share of pixels whose real HU lies in the 50 % interval of the alternatives; should be "
-        "0.5, and much less means that the model is too sure of itself.",
+        "Share of pixels whose scanned value lies in the 50 % interval of the alternatives; should "
+        "be 0.5, and much less means that the model is too sure of itself.",
     ),
     (
         "coverage.90",
-        "Share of pixels whose real HU lies in the 90 % interval of the alternatives; should be "
-        "0.9, and much less means that the model is too sure of itself.",
+        "Share of pixels whose scanned value lies in the 90 % interval of the alternatives; should "
+        "be 0.9, and much less means that the model is too sure of itself.",
     ),
     (
         "calibration",
@@ -270,9 +261,9 @@ def _curve(found: Measured) -> Curve:
     )
 
 
-def _picture(part: Alternatives, inside: Masks, window_hu: tuple[float, float]) -> Picture:
+def _picture(part: Alternatives, inside: Masks, evidence: Evidence) -> Picture:
     chosen = np.unique(np.linspace(0, len(part.real) - 1, SHOWN).round().astype(int))
-    low, high = window_hu
+    low, high = window = evidence.window_hu
     std, error = [], []
     for i in chosen:
         draws = np.clip(part.images[i], low, high).astype(np.float64)
@@ -284,14 +275,15 @@ def _picture(part: Alternatives, inside: Masks, window_hu: tuple[float, float]) 
     for i, spread, wrong in zip(chosen, std, error, strict=True):
         shown = part.real.images[i]
         rows.append([
-            plain(shown, window_hu),
-            heated(shown, window_hu, spread, most),
-            heated(shown, window_hu, wrong, most),
+            plain(shown, window),
+            heated(shown, window, spread, most),
+            heated(shown, window, wrong, most),
         ])  # fmt: skip
     return Picture(
         "Uncertainty and error on held-out slices",
         f"The slice, the spread of its alternatives, and how far their mean is from the slice; "
-        f"both maps from 0 to {most:.0f} HU. They should be bright in the same places.",
+        f"both maps from 0 to {most:.0f} {evidence.modality.unit}. They should be bright in the "
+        "same places.",
         rows,
         [part.real.cases[i] for i in chosen],
     )

@@ -1,6 +1,6 @@
-"""An encoder trained here, on the real training slices: what these scans vary in.
+"""Train an encoder on the real training slices, as a feature space of what these scans vary in.
 
-The encoder of a small autoencoder (Hinton and Salakhutdinov 2006) of slices averaged to 64 x 64
+It is that of a small autoencoder (Hinton and Salakhutdinov 2006) of slices averaged to 64 x 64
 pixels.  It needs no masks and no download; it knows the anatomy of this collection and no other.
 """
 
@@ -63,9 +63,9 @@ class Encoder:
 
     Args:
         network: trained on the real training slices.
-        window_hu: what is seen.
+        window_hu: (low, high), mapped to -1 and 1.
         mean: of each number over the training slices, (64,).
-        deviation: likewise.
+        deviation: standard deviation of each number over the training slices, (64,).
     """
 
     name = "encoder"
@@ -78,7 +78,7 @@ class Encoder:
         self.version = f"{VERSION}.{digest(self.tensors(), str(window_hu))[:12]}"
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that makes it what it is."""
+        """Weights and standardisation."""
         return {**self.network.state_dict(), "mean": self.mean, "deviation": self.deviation}
 
     @torch.inference_mode()
@@ -104,14 +104,14 @@ def train_encoder(
     seed: int = 0,
     bar: Progress | None = None,
 ) -> Encoder:
-    """An encoder that has seen ``count`` slices; the same for the same arguments on the CPU.
+    """Train an encoder on ``count`` slices; the same for the same arguments on the CPU.
 
     Args:
         images: real training slices in HU (n, y, x).
-        window_hu: what it sees.
+        window_hu: (low, high), mapped to -1 and 1.
         count: slices seen, in batches of 16 drawn with small warps.
         seed: of weights, order and warps.
-        bar: told of every batch.
+        bar: progress, advanced with every batch.
 
     Raises:
         ConfigError: fewer than two slices, or a count below 1.
@@ -152,11 +152,19 @@ def encoder_of(
     seed: int = 0,
     bar: Progress | None = None,
 ) -> Encoder:
-    """``train_encoder``, or what it gave before, kept in ``folder`` by a fingerprint of all it saw.
+    """Train an encoder, or read the one trained before from ``folder``.
+
+    Args:
+        images: real training slices in HU (n, y, x).
+        window_hu: (low, high), mapped to -1 and 1.
+        folder: where it is kept, under a fingerprint of the other arguments; None keeps nothing.
+        count: slices seen in training.
+        seed: of weights, order and warps.
+        bar: progress, advanced with every batch.
 
     Raises:
-        ConfigError: as ``train_encoder``.
-        OutputError: the folder cannot take it.
+        ConfigError: fewer than two slices, or a count below 1.
+        OutputError: the folder cannot be written to.
     """
     if folder is None:
         return train_encoder(images, window_hu, count=count, seed=seed, bar=bar)

@@ -1,4 +1,4 @@
-"""What a feature space is: a named, versioned function from CT slices to rows of numbers."""
+"""Define feature spaces: named, versioned functions from slices to rows of numbers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Extractor(Protocol):
     """A feature space.
 
     Attributes:
-        name: as figures name it.
+        name: in the names of figures.
         version: changes with everything that changes a feature.
     """
 
@@ -29,12 +29,12 @@ class Extractor(Protocol):
     def version(self) -> str: ...
 
     def __call__(self, images: HU) -> Tensor:
-        """Features float32 (n, d) of slices in HU (n, y, x); a slice's depend on it alone."""
+        """Features float32 (n, d) of slices (n, y, x); each row depends on its slice alone."""
         ...
 
 
 def called(extractor: Extractor) -> str:
-    """Name and version in one word, as a figure carries them."""
+    """Name and version in one word, as in ``Figure.extractor``."""
     return f"{extractor.name}-{extractor.version}"
 
 

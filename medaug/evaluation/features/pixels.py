@@ -1,4 +1,9 @@
-"""The slices themselves: fine, as papers compare them, and coarse, where only anatomy is left."""
+"""Take features that nothing is trained for: pixels, fine and coarse, and random convolutions.
+
+Random filters keep what distinguishes natural textures (Saxe et al. 2011); they stand for Inception
+where nothing may be downloaded.  Their weights are raw 64-bit words of numpy's PCG64, whose stream
+is fixed by its definition, and not draws of a library's sampler, which may change.
+"""
 
 import hashlib
 import math
@@ -15,6 +20,11 @@ from medaug.evaluation.features.extractor import blocks, windowed
 
 FINE, COARSE = 64, 16
 
+SEED = 20240229
+CHANNELS = (1, 16, 16, 16)
+STRIDES = (1, 2, 2)
+SLOPE = 0.2
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -24,8 +34,8 @@ class Pixels:
     noise averages out, and a blur or a change of contrast moves every slice alike.
 
     Args:
-        name: as figures name it.
-        window_hu: what is seen.
+        name: in the names of figures.
+        window_hu: (low, high), mapped to 0 and 1.
         side: areas along a side; smaller slices are taken as they are.
     """
 
@@ -43,26 +53,6 @@ class Pixels:
         h, w = (min(self.side, length) for length in images.shape[1:])
         parts = (F.adaptive_avg_pool2d(windowed(x, self.window_hu), (h, w)) for x in blocks(images))
         return torch.cat([part.flatten(1) for part in parts])
-
-
-# Fixed random convolutions: a feature space that nothing was trained for and nothing changes.
-#
-# Random filters keep what distinguishes natural textures (Saxe et al. 2011); they stand for
-# Inception
-# where nothing may be downloaded.  The weights are raw 64-bit words of numpy's PCG64, whose stream
-# is fixed by its definition, and not draws of a library's sampler, which may change.
-
-
-SEED = 20240229
-
-
-CHANNELS = (1, 16, 16, 16)
-
-
-STRIDES = (1, 2, 2)
-
-
-SLOPE = 0.2
 
 
 def weights() -> list[Tensor]:
@@ -84,7 +74,7 @@ class RandomConvolutions:
     """Mean and deviation over the slice of each channel of three random layers: 96 numbers.
 
     Args:
-        window_hu: what is seen.
+        window_hu: (low, high), mapped to -1 and 1.
     """
 
     name = "random"

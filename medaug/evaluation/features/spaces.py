@@ -1,7 +1,7 @@
-"""The feature spaces of one evaluation, and each slice's features, taken once.
+"""Set up the feature spaces of one report, and take each slice's features once.
 
-The synthetic and the training slices are cut to one number, so that every figure and its yardstick
-are of the same n.
+As many training slices as synthetic ones are taken, so that a figure and its real value are of the
+same n.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MOST = 5000
 
 @dataclass
 class Spaces:
-    """Slices in their three roles, and what they are in each feature space.
+    """Slices in their three roles, and their features in each feature space.
 
     Attributes:
         synthetic: n of the synthetic slices.
@@ -35,9 +35,9 @@ class Spaces:
         heldout: held-out slices.
         pixels: the pictures, for the metrics on pixels.
         coarse: anatomy without appearance, for diversity.
-        learned: the feature spaces proper: random, encoder, texture, and the user's.
+        learned: the other feature spaces: random, encoder, texture, and the user's.
         folder: where features are kept between calls, or None.
-        seed: of every draw.
+        seed: of all random draws.
     """
 
     synthetic: SliceSet
@@ -62,7 +62,7 @@ class Spaces:
         return len(self.heldout)
 
     def features(self, extractor: Extractor, role: Role) -> Tensor:
-        """Features float32 (n, d), from memory, from the folder, or taken now."""
+        """Features float32 (n, d), from memory, from the folder, or computed."""
         key = called(extractor), role
         if key not in self._known:
             self._known[key] = self._features(extractor, role)
@@ -94,19 +94,19 @@ def spaces_of(
     most: int = MOST,
     encoder_images: int = IMAGES,
 ) -> Spaces:
-    """The feature spaces of an evaluation; the encoder is trained here, on the training slices.
+    """Set up the feature spaces of a report; the encoder is trained here, on the training slices.
 
     Args:
-        evidence: what is compared.
+        evidence: the slices.
         folder: where the encoder and the features are kept, or None.
-        scripts: TorchScript files of the user's own feature spaces; see ``Script``.
-        most: slices of each kind that are looked at, drawn with the evidence's seed.
+        scripts: TorchScript files of the user's own feature spaces.
+        most: slices of each kind that are measured, drawn with the evidence's seed.
         encoder_images: slices that the encoder sees while it trains.
 
     Raises:
         ConfigError: slices of different sizes, or two spaces of one name.
         WeightsError: a script that cannot be read.
-        OutputError: the folder cannot take the features.
+        OutputError: the folder cannot be written to.
     """
     sides = {part.images.shape[1:] for part in (evidence.train, evidence.heldout)}
     if sides != {evidence.synthetic.images.shape[1:]}:

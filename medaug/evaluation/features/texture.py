@@ -1,4 +1,4 @@
-"""Radiomics-like features: what the grey values of a slice are, and how they lie beside each other.
+"""Take radiomics features: the grey values of a slice and how they neighbour each other.
 
 First-order statistics, grey-level co-occurrence (Haralick et al. 1973) and rotation-invariant
 local binary patterns (Ojala et al. 2002) after the definitions of the Image Biomarker
@@ -28,7 +28,7 @@ MIDDLES = {"CT": ((-150, -30), (0, 150)), "MR": ((100, 400), (400, 700))}
 OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 STEPS = 2048
-"""Largest jump from pixel to pixel that is told apart, HU."""
+"""Jumps from pixel to pixel are counted up to this, HU."""
 VERSION = 1
 
 FIRST_ORDER = (
@@ -52,7 +52,8 @@ class Texture:
     Args:
         window_hu: HU outside it are clipped.
         mean: of each feature over the training slices, (features,).
-        deviation: likewise; where a feature is the same for all, 1.
+        deviation: standard deviation of each feature over the training slices, (features,); 1
+            where it is the same for all.
         modality: of the slices.
     """
 
@@ -67,13 +68,13 @@ class Texture:
     ) -> None:
         self.window_hu, self.mean, self.deviation = window_hu, mean, deviation
         self.modality = modality
-        told = f"{VERSION} {window_hu} {mean.round(9).tolist()} {deviation.round(9).tolist()}"
-        told += "" if modality is CT else f" {modality.name}"
-        self.version = f"{VERSION}.{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        facts = f"{VERSION} {window_hu} {mean.round(9).tolist()} {deviation.round(9).tolist()}"
+        facts += "" if modality is CT else f" {modality.name}"
+        self.version = f"{VERSION}.{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
     @classmethod
     def fit(cls, images: HU, window_hu: tuple[float, float], modality: Modality = CT) -> "Texture":
-        """Standardised by the training slices (n, y, x)."""
+        """Make the feature space, standardised by training slices (n, y, x)."""
         raw = measured(images, window_hu, modality)
         deviation = raw.std(0)
         flat = deviation <= 1e-9 + 1e-9 * np.abs(raw.mean(0))

@@ -81,7 +81,7 @@ def interpolate(
         b: codes where they end.
         steps: slices on a walk, both ends included.
         conds: rows (n, dim) of both ends; conditions go along in a straight line.
-        spherical: see ``walk``.
+        spherical: whether to walk on great circles, as between two noises, not on lines.
         noise: whether ``a`` and ``b`` are noise, which the prior makes codes of.
 
     Returns:

@@ -33,8 +33,8 @@ class Likelihoods:
         reconstruction: E_q log p(x | z).
         kl: KL(q || p).
         elbo: the evidence lower bound, reconstruction minus KL.
-        iwae: the importance-weighted bound with ``k`` draws.
-        k: see ``iwae``.
+        iwae: the importance-weighted bound.
+        k: draws of the importance-weighted bound.
         ais: log p(x) by annealed importance sampling from the prior, a stochastic lower bound.
         ais_error: standard error of its mean over pictures.
         acceptance: of its moves; near 0 the walk got stuck, and its bound is loose.

@@ -114,7 +114,7 @@ def explore(
         cache: real slices; held-out ones are shown, training ones give an attribute's vector.
         attribute: a label whose presence is meant, a picture's attribute, or a class's name.
         rows: slices or pairs to show.
-        steps: see above.
+        steps: slices along a walk, or multiples of the attribute's vector.
         seed: of the choice of slices.
 
     Raises:

@@ -1,4 +1,8 @@
-"""Whether intervals hold as often as they say, and masks are as sure as they are right."""
+"""Measure whether stated uncertainty is right: intervals, mask votes, and where the spread lies.
+
+Rank correlation and sparsification are those of Ilg et al. 2018, "Uncertainty Estimates and
+Multi-Hypotheses Networks for Optical Flow".
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,12 +10,11 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 Values = npt.NDArray[np.float64]
-
-
 Flags = npt.NDArray[np.bool_]
 
-
 BINS = 10
+STEPS = 50
+"""Shares of the pixels that are left out: 0, 1/50 ... 49/50."""
 
 
 def covered(draws: Values, real: Values, level: float) -> Flags:
@@ -25,7 +28,7 @@ def covered(draws: Values, real: Values, level: float) -> Flags:
     Args:
         draws: (k, m), k of 2 and more.
         real: (m,).
-        level: share that is to hold, such as 0.9.
+        level: share of intervals that should hold, such as 0.9.
     """
     k = len(draws)
     half = student.ppf((1 + level) / 2, k - 1) * np.sqrt(1 + 1 / k) * draws.std(0, ddof=1)
@@ -34,19 +37,14 @@ def covered(draws: Values, real: Values, level: float) -> Flags:
 
 
 def gaps(probability: Values, true: Flags, bins: int = BINS) -> Values:
-    """Sum of probability less truth (bins,) over what falls into each of equal bins of [0, 1]."""
+    """Sum of probability less truth (bins,) over what falls into each of equal bins of [0, 1].
+
+    The absolute values, summed and divided by how many there are, are the expected calibration
+    error (Naeini, Cooper and Hauskrecht 2015).
+    """
     place = np.minimum((probability * bins).astype(np.int64), bins - 1)
     said, was = (np.bincount(place, part, bins) for part in (probability, true))
     return np.asarray(said - was, np.float64)
-
-
-def calibration_error(probability: Values, true: Flags, bins: int = BINS) -> float:
-    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) of probabilities (m,).
-
-    The mean gap between the probability and how often it is right, over equal bins of [0, 1],
-    weighted by what falls into each; not a number where there is nothing.
-    """
-    return float(np.abs(gaps(probability, true, bins)).sum() / len(true)) if len(true) else np.nan
 
 
 def energy_distance(drawn: Flags, real: Flags) -> float:
@@ -69,15 +67,6 @@ def _apart(a: Flags, b: Flags) -> Values:
     return np.asarray(1 - share)
 
 
-# Whether the largest spread lies where the largest error does: rank correlation, sparsification.
-#
-# Ilg et al. 2018, "Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow".
-
-
-STEPS = 50
-"""Shares of the pixels that are left out: 0, 1/50 ... 49/50."""
-
-
 def rank_correlation(spread: Values, error: Values) -> float:
     """Spearman's coefficient of two arrays (m,); not a number where either is constant."""
     a, b = rankdata(spread), rankdata(error)
@@ -87,8 +76,9 @@ def rank_correlation(spread: Values, error: Values) -> float:
 
 
 def remaining(error: Values, order_by: Values, steps: int = STEPS) -> Values:
-    """Mean error (steps,) once the pixels with the largest ``order_by`` are left out, over that
-    of all pixels; the expected value where the order leaves ties open.
+    """Mean error left (steps,) without the pixels of the largest ``order_by``, over that of all.
+
+    Where the order leaves ties open, it is the expected value.
 
     Args:
         error: at least 0 and not 0 throughout, (m,).
@@ -104,16 +94,16 @@ def remaining(error: Values, order_by: Values, steps: int = STEPS) -> Values:
 
 
 def sparsification_error(error: Values, spread: Values, steps: int = STEPS) -> tuple[float, float]:
-    """Area between the curve by ``spread`` and the one by the error itself, and the same of a
-    random order: 0 is a perfect order.
+    """Areas above the sparsification curve of the error itself: 0 is a perfect order.
 
     Args:
         error: at least 0, (m,).
         spread: (m,).
-        steps: see ``remaining``.
+        steps: of the curves.
 
     Returns:
-        Both areas; not a number twice where there is no error.
+        The area up to the curve of ``spread``, and up to that of a random order; not a number
+        twice where there is no error.
     """
     if not error.any():
         return float("nan"), float("nan")

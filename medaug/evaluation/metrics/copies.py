@@ -1,11 +1,11 @@
-"""Synthetic slices that are training slices: found when shifted, mirrored, noised or bent a little.
+"""Find synthetic slices that are training slices, even if shifted, mirrored, noised or bent.
 
-A slice is sought among the training slices by its thumbnail, as the filter does it, and compared
-with the likeliest ones by normalised cross-correlation at the best shift, both ways round.  What is
-correlated is a band of detail: a Gaussian of one 64th of the side minus one of four, which takes
-the outline that all bodies share, and most of the pixel noise, out of the comparison.  A copy lies
-above what at most 1 % of held-out slices reach, half way up to what copies reach that were planted
-on purpose: a few held-out patients say little of the next one.
+A slice is looked up among the training slices by its thumbnail, as in the filter, and compared with
+the likeliest ones by normalised cross-correlation at the best shift, as it is and mirrored.  What
+is correlated is a band of detail: a Gaussian of one 64th of the side minus one of four, which takes
+the outline that all bodies share, and most of the pixel noise, out of the comparison.  The
+threshold lies between what at most 1 % of held-out slices reach and what copies reach that were
+planted on purpose, since a few held-out patients say little of the next one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,28 +27,26 @@ from medaug.synthesis.filter.measures import descriptor, distance
 SIDE = 64
 """Slices are compared at no more than so many pixels a side."""
 
-
 FINE, COARSE = 1 / 64, 4 / 64
 """Widths of the two Gaussians, shares of the side."""
 
-
 REACH = 4 / 64
-"""Largest shift that is sought, share of the side."""
-
+"""Largest shift that is tried, share of the side."""
 
 CANDIDATES = 8
 """Training slices by thumbnail that a slice is compared with in detail."""
 
-
 FALSE_POSITIVES = 0.01
-
-
 CONFIDENCE = 0.95
-
 
 LARGEST = 0.9999
 """Correlations are clipped to it before they are put on Fisher's scale."""
 
+BEND = {"rotate": 0.03, "scale": 0.03, "shift": 2 / 64, "elastic": 0.004}
+"""Largest warp of a planted copy: radians, and shares of the side."""
+
+NOISE_HU = 30.0
+"""Noise of a planted copy."""
 
 Scores = npt.NDArray[np.float64]
 
@@ -71,7 +69,7 @@ class Match:
 
 
 def reduced(images: HU) -> npt.NDArray[np.float32]:
-    """Slices (n, y, x) averaged to at most 64 pixels a side, in HU."""
+    """Average slices (n, y, x) to at most 64 pixels a side, in HU."""
     sides = min(SIDE, images.shape[1]), min(SIDE, images.shape[2])
     parts = torch.from_numpy(np.asarray(images)).split(256)
     small = [F.adaptive_avg_pool2d(part.float()[:, None], sides)[:, 0] for part in parts]
@@ -79,7 +77,7 @@ def reduced(images: HU) -> npt.NDArray[np.float32]:
 
 
 def detail(images: npt.NDArray[np.float32]) -> Tensor:
-    """The band of detail of slices (n, y, x), float32, of mean 0 and norm 1."""
+    """The band of detail (n, y, x) of slices float32 (n, y, x), of mean 0 and norm 1."""
     side = max(images.shape[1:])
     fine, coarse = (gaussian_filter(images, (0, s * side, s * side)) for s in (FINE, COARSE))
     band = torch.from_numpy(fine - coarse)
@@ -88,12 +86,12 @@ def detail(images: npt.NDArray[np.float32]) -> Tensor:
 
 
 class Search:
-    """Training slices, ready to be compared with.
+    """An index of training slices.
 
     Args:
-        parts: HU (m, y, x) of each part, clipped to the window; taken in one after the other, so
+        parts: slices (m, y, x) of each part, clipped to the window; read one after the other, so
             that they need not be in memory together.
-        cases: whose each slice is.
+        cases: case of each slice.
         low: lower end of the window.
     """
 
@@ -109,7 +107,7 @@ class Search:
         self.thumbnails, self.spectra = torch.cat(thumbnails), torch.cat(spectra)
 
     def _spectrum(self, band: Tensor) -> Tensor:
-        """Padded with zeros, so that what is shifted out does not come in opposite."""
+        """Spectra padded with zeros, so that what is shifted out does not come in opposite."""
         return torch.fft.rfft2(band, s=self._padded)
 
     @property
@@ -117,11 +115,11 @@ class Search:
         return self.shape[0] + self.reach, self.shape[1] + self.reach
 
     def match(self, images: HU, own: Sequence[str] | None = None) -> list[Match]:
-        """The best match of each of ``images`` (n, y, x), as large as the training slices.
+        """Find the training slice most like each slice.
 
         Args:
-            images: HU, clipped to the window.
-            own: whose each is; slices of its own case are not looked at.
+            images: (n, y, x), clipped to the window, as large as the training slices.
+            own: case of each, whose training slices are left out; None to leave out none.
         """
         small = reduced(images)
         bands = detail(small)
@@ -139,7 +137,7 @@ class Search:
         return np.array([match.score for match in self.match(images, own)])
 
     def _compare(self, band: Tensor, likely: Tensor) -> Match:
-        """The best of the candidates, over both ways round and all shifts within reach."""
+        """The best of the candidates, as they are or mirrored, over all shifts within reach."""
         both = self._spectrum(torch.stack([band, band.flip(1)]))
         product = both[:, None] * self.spectra[likely].conj()
         surface = torch.fft.irfft2(product, s=self._padded)
@@ -156,11 +154,11 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """Where copies begin.
+class Threshold:
+    """The score above which a slice is a suspected copy.
 
     Attributes:
-        value: the score above which a slice is suspected.
+        value: the score.
         unseen: the score that at most 1 % of slices of unseen patients lie above.
         planted: the score that 95 % of planted copies lie above.
         found: share of the planted copies above ``value``.
@@ -172,8 +170,10 @@ class Bar:
     found: float
 
 
-def bar(unseen: Scores, planted: Scores) -> Bar:
-    """Half way between the two, on Fisher's scale; at ``unseen`` where copies reach no higher.
+def threshold(unseen: Scores, planted: Scores) -> Threshold:
+    """Set the threshold half way between what held-out slices and what planted copies reach.
+
+    Half way on Fisher's scale; at that of the held-out slices where copies reach no higher.
 
     Args:
         unseen: scores of held-out slices.
@@ -184,14 +184,13 @@ def bar(unseen: Scores, planted: Scores) -> Bar:
     if high > low:
         ends = np.arctanh(np.clip([low, high], -LARGEST, LARGEST))
         value = max(low, float(np.tanh(ends.mean())))
-    return Bar(value, low, high, float((planted > value).mean()))
+    return Threshold(value, low, high, float((planted > value).mean()))
 
 
 def highest(scores: Scores) -> float:
-    """The lowest of ``scores`` that at most 1 % of new slices will lie above.
+    """The lowest of ``scores`` that at most 1 % of new slices will exceed, at 95 % confidence.
 
-    By how few of these lie above it, at 95 % confidence (Clopper and Pearson 1934); the highest of
-    all where they are fewer than 299.
+    By how few of these exceed it (Clopper and Pearson 1934); the highest of fewer than 299.
     """
     ordered, n = np.sort(scores)[::-1], len(scores)
     above = 0
@@ -201,7 +200,7 @@ def highest(scores: Scores) -> float:
 
 
 def aligned(train: HU, match: Match, low: float) -> HU:
-    """The training slice (y, x) mirrored and moved onto what it matches."""
+    """Mirror and move a training slice (y, x) onto what it matches; ``low`` fills what is left."""
     image = train[:, ::-1] if match.mirrored else train
     scale = max(train.shape) / min(SIDE, max(train.shape))
     down, across = (round(step * scale) for step in match.shift)
@@ -213,21 +212,14 @@ def aligned(train: HU, match: Match, low: float) -> HU:
     return moved
 
 
-# Copies planted on purpose, to know how copies score: mirrored, shifted, bent, noised.
-
-
-BEND = {"rotate": 0.03, "scale": 0.03, "shift": 2 / 64, "elastic": 0.004}
-"""See ``medaug.data.feed.warp.field``."""
-
-
-NOISE_HU = 30.0
-
-
 def planted(images: HU, window_hu: tuple[float, float], seed: int, per_hu: float = 1.0) -> HU:
-    """Near-copies of slices (n, y, x): every second mirrored, all bent, shifted and noised.
+    """Make near-copies of slices (n, y, x): every other one mirrored, all bent, shifted and noised.
 
-    Up to 2 pixels of 64 and 0.03 rad, 3 % in size, noise of 30 HU times ``per_hu``, that of
-    ``medaug.core.modality``; clipped to the window.
+    Args:
+        images: clipped to the window.
+        window_hu: the window, to which the copies are clipped as well.
+        seed: of warps and noise.
+        per_hu: stored units that weigh as one HU of CT; scales the noise of 30 HU.
     """
     low, high = window_hu
     x = torch.from_numpy(np.array(images)).float()

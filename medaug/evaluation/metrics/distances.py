@@ -1,4 +1,4 @@
-"""Distances between two sets of features (n, d), computed in float64, in blocks of rows.
+"""Compute distances between two sets of features (n, d), in float64 and in blocks of rows.
 
 MONAI has two of them.  Its Frechet distance calls ``scipy.linalg.sqrtm`` with an argument that
 SciPy 1.18 drops, so the trace of the root is taken here from eigenvalues; its MMD has the linear
@@ -7,9 +7,11 @@ kernel alone and whole kernel matrices in memory.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from medaug.core.seeds import generator
@@ -20,7 +22,7 @@ BLOCK = 500
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 Groups = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Which group (n,) each row is of, from 0; groups are left out in turn for the standard error."""
+"""Group (n,) of each row, from 0; groups are left out in turn for the standard error."""
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -93,51 +95,56 @@ class Mmd:
 
     Args:
         b: features (m, d) that all are compared with.
-        kernel: of two blocks of rows, (i, d) and (j, d), to (i, j).
-        groups: of ``b``.
-        middle: what is subtracted first, which a kernel of distances allows; None for nothing.
+        kernel: takes two blocks of rows (i, d) and (j, d) to (i, j).
+        groups: of ``b``, (m,); None for one group.
+        middle: what is subtracted first (d,), which a kernel of distances allows; None for nothing.
     """
 
     def __init__(
         self, b: Tensor, kernel: Kernel, groups: Groups | None = None, middle: Tensor | None = None
     ) -> None:
         self.kernel, self.middle = kernel, middle
-        self.b, self.groups = self._placed(b), _grouped(len(b), groups)
-        self.within, self.each = self._inside(self.b, self.groups)
+        self.b, self.groups = self._prepared(b, groups)
+        self.within = self._within(self.b, self.groups)
 
     def of(self, a: Tensor, groups: Groups | None = None) -> Estimate:
-        """Of features (n, d), with its standard error; it may be negative where the two agree."""
-        rows, groups = self._placed(a), _grouped(len(a), groups)
-        within, each = self._inside(rows, groups)
-        across = self._sums(rows, self.b, groups, self.groups)
-        mine, theirs = _Set(within, each, groups), _Set(self.within, self.each, self.groups)
-        cross = across.sum().item() / (mine.size * theirs.size)
+        """Compare features (n, d) of ``groups`` (n,); the value may be negative where sets agree.
+
+        Its standard error is from leaving out one group of either set at a time.
+        """
+        rows, groups = self._prepared(a, groups)
+        ours, theirs = self._within(rows, groups), self.within
+        across = self._between(rows, self.b, groups, self.groups)
+        counts_a, counts_b = (
+            torch.from_numpy(np.bincount(g)).double() for g in (groups, self.groups)
+        )
+
+        def value(kept_a: Tensor, kept_b: Tensor) -> float:
+            n, m = kept_a @ counts_a, kept_b @ counts_b
+            inside = kept_a @ ours @ kept_a / (n * (n - 1))
+            inside_b = kept_b @ theirs @ kept_b / (m * (m - 1))
+            return (inside + inside_b - 2 * (kept_a @ across @ kept_b) / (n * m)).item()
+
+        every_a, every_b = (torch.ones_like(counts) for counts in (counts_a, counts_b))
         errors = [
-            jackknife(
-                [
-                    mine.mean(g) + theirs.mean() - 2 * _mean_without(across, mine, theirs, g)
-                    for g in mine.removable
-                ]
-            ),
-            jackknife(
-                [
-                    mine.mean() + theirs.mean(g) - 2 * _mean_without(across.T, theirs, mine, g)
-                    for g in theirs.removable
-                ]
-            ),
+            jackknife([value(kept, every_b) for kept in _leaving_out(counts_a)]),
+            jackknife([value(every_a, kept) for kept in _leaving_out(counts_b)]),
         ]
-        return Estimate(mine.mean() + theirs.mean() - 2 * cross, math.hypot(*errors))
+        return Estimate(value(every_a, every_b), math.hypot(*errors))
 
-    def _placed(self, x: Tensor) -> Tensor:
-        return x.double() if self.middle is None else x.double() - self.middle
+    def _prepared(self, x: Tensor, groups: Groups | None) -> tuple[Tensor, Groups]:
+        x = x.double() if self.middle is None else x.double() - self.middle
+        return x, np.zeros(len(x), np.int64) if groups is None else groups
 
-    def _inside(self, x: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:
-        """Kernel sums between groups, and of each group's rows with themselves."""
+    def _within(self, x: Tensor, groups: Groups) -> Tensor:
+        """Kernel sums (g, g) over pairs of different rows of one set."""
         own = torch.cat([self.kernel(rows, rows).diagonal() for rows in x.split(BLOCK)])
-        each = torch.zeros(int(groups.max()) + 1, dtype=torch.float64)
-        return self._sums(x, x, groups, groups), each.index_add(0, torch.from_numpy(groups), own)
+        total = self._between(x, x, groups, groups)
+        total.diagonal().index_add_(0, torch.from_numpy(groups), -own)
+        return total
 
-    def _sums(self, a: Tensor, b: Tensor, groups_a: Groups, groups_b: Groups) -> Tensor:
+    def _between(self, a: Tensor, b: Tensor, groups_a: Groups, groups_b: Groups) -> Tensor:
+        """Kernel sums (g, h) over the pairs of rows of two groups."""
         columns = torch.nn.functional.one_hot(torch.from_numpy(groups_b)).double()
         total = torch.zeros(int(groups_a.max()) + 1, columns.shape[1], dtype=torch.float64)
         for start in range(0, len(a), BLOCK):
@@ -146,67 +153,32 @@ class Mmd:
         return total
 
 
-class _Set:
-    """Mean of the kernel over pairs of different rows, whole or with a group left out."""
-
-    def __init__(self, within: Tensor, each: Tensor, groups: Groups) -> None:
-        self.within, self.each = within, each
-        self.counts = np.bincount(groups, minlength=len(each))
-        self.size = len(groups)
-
-    @property
-    def removable(self) -> list[int]:
-        """Groups without which two rows and more are left."""
-        return [g for g, count in enumerate(self.counts) if count and self.size - count > 1]
-
-    def mean(self, left_out: int | None = None) -> float:
-        total, n = (self.within.sum() - self.each.sum()).item(), self.size
-        if left_out is not None:
-            row, column = self.within[left_out].sum(), self.within[:, left_out].sum()
-            gone = row + column - self.within[left_out, left_out] - self.each[left_out]
-            total, n = total - gone.item(), n - int(self.counts[left_out])
-        return total / (n * (n - 1))
-
-
-def _mean_without(across: Tensor, mine: _Set, theirs: _Set, group: int) -> float:
-    left = (across.sum() - across[group].sum()).item()
-    return left / ((mine.size - int(mine.counts[group])) * theirs.size)
-
-
-def _grouped(n: int, groups: Groups | None) -> Groups:
-    return np.zeros(n, np.int64) if groups is None else groups
-
-
-def mmd_rbf(a: Tensor, b: Tensor, widths: Sequence[float]) -> float:
-    """Unbiased squared MMD under the mean of Gaussian kernels exp(-d^2 / 2 width^2).
-
-    Gretton et al. 2012, Eq. 3; it may be negative where the two agree.
-    """
-    return Mmd(b, gaussian(widths), middle=b.double().mean(0)).of(a).value
-
-
-def kid(a: Tensor, b: Tensor) -> float:
-    """Kernel inception distance (Binkowski et al. 2018): unbiased squared MMD, ``cubic`` kernel.
-
-    Over all rows at once: its mean over random subsets has the same expectation and more scatter.
-    """
-    return Mmd(b, cubic).of(a).value
-
-
-def mmd_linear(a: Tensor, b: Tensor, batch: int) -> float:
-    """The squared distance of mini-batch means, averaged over batches: GVAE's lineage's "MMD".
-
-    Linear kernel, biased: a perfect generator scores ``linear_floor``, not 0.
-    """
-    return torch.stack(linear_gaps(a, b, batch)).mean().item()
+def _leaving_out(counts: Tensor) -> list[Tensor]:
+    """Weights (g,) of the groups without one of them, where two rows and more are left."""
+    rest = 1 - torch.eye(len(counts), dtype=torch.float64)
+    return [kept for kept, n in zip(rest, counts, strict=True) if n and kept @ counts > 1]
 
 
 def linear_gaps(a: Tensor, b: Tensor, batch: int) -> list[Tensor]:
-    """The squared distance of the means of each pair of whole mini-batches."""
+    """The squared distance of the means of each pair of whole mini-batches.
+
+    Its mean over the batches is the "MMD" of the GVAE papers: of a linear kernel and biased, so a
+    perfect generator scores ``linear_floor``, not 0.
+    """
     pairs = list(zip(a.double().split(batch), b.double().split(batch), strict=False))
     return [(x.mean(0) - y.mean(0)).square().sum() for x, y in pairs if len(x) == len(y) == batch]
 
 
+def histogram_distance(
+    a: np.ndarray[Any, np.dtype[np.float64]], b: np.ndarray[Any, np.dtype[np.float64]]
+) -> float:
+    """1-Wasserstein distance, in bins, of counts (bins,); not a number where one is empty."""
+    if not a.sum() or not b.sum():
+        return math.nan
+    bins = np.arange(len(a))
+    return float(wasserstein_distance(bins, bins, a, b))
+
+
 def linear_floor(real: Tensor, batch: int) -> float:
-    """What ``mmd_linear`` is on average for a perfect generator: 2 trace(covariance) / batch."""
+    """What ``linear_gaps`` are on average for a perfect generator: 2 trace(covariance) / batch."""
     return 2 * real.double().var(0).sum().item() / batch

@@ -1,17 +1,16 @@
-"""Multi-scale structural similarity (Wang et al. 2003) between pairs, as a measure of diversity.
+"""Compute multi-scale structural similarity (Wang et al. 2003) of pairs of pictures.
 
 Pictures too small for the standard five scales of an 11-pixel window take fewer and smaller ones;
 the weights are the first of the standard ones, scaled to sum to 1.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from medaug.core.errors import ConfigError
-from medaug.core.seeds import generator
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SIGMA = 1.5
@@ -21,7 +20,7 @@ LAYOUTS = ((161, 5, 11), (81, 4, 11), (41, 3, 11), (25, 3, 7))
 
 
 def layout(side: int) -> tuple[int, int]:
-    """How many scales of which window fit into a side: side > (window - 1) 2^(scales - 1).
+    """Choose how many scales and which window fit a side: side > (window - 1) 2^(scales - 1).
 
     Raises:
         ConfigError: the pictures are too small for any.
@@ -65,22 +64,13 @@ def _ssim(x: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return full.flatten(1).mean(1), contrast.flatten(1).mean(1)
 
 
-class Pictures(Protocol):
-    """Pictures (n, s, s) in [0, 1] by their numbers (b,), such as a tensor of them."""
+def similarities(pictures: Callable[[Tensor], Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """Similarity (p,) of pairs of pictures.
 
-    def __getitem__(self, index: Tensor, /) -> Tensor: ...
-
-
-def similarities(images: Pictures, first: Tensor, second: Tensor) -> Tensor:
-    """Similarity (p,) of the pictures numbered ``first`` and ``second``."""
+    Args:
+        pictures: takes numbers (b,) to pictures (b, s, s) in [0, 1].
+        first: numbers (p,).
+        second: numbers (p,) of the pictures that they are compared with.
+    """
     parts = zip(first.split(BLOCK), second.split(BLOCK), strict=True)
-    return torch.cat([ms_ssim(images[i][:, None], images[j][:, None]) for i, j in parts])
-
-
-def pair_similarity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
-    """Mean similarity of ``pairs`` random pairs of different pictures (n, s, s) in [0, 1]."""
-    draws = generator(seed, "pairs")
-    first = torch.randint(len(images), (pairs,), generator=draws)
-    step = torch.randint(1, len(images), (pairs,), generator=draws)
-    second = (first + step) % len(images)
-    return similarities(images, first, second).mean().item()
+    return torch.cat([ms_ssim(pictures(i)[:, None], pictures(j)[:, None]) for i, j in parts])

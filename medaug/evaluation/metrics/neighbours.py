@@ -1,4 +1,11 @@
-"""Precision, recall, density and coverage from nearest neighbours in a feature space."""
+"""Find which slices lie near others in a feature space, and how typical they are of them.
+
+``radii`` and ``held`` give precision and recall (Kynkaanniemi et al. 2019) and density and coverage
+(Naeem et al. 2020).  ``typical`` gives alpha-precision and beta-recall (Alaa et al. 2022): the
+alpha-support of a set is the ball about its mean that holds the share alpha of it.  Their paper
+first maps features onto a sphere by a trained network; here the mean of the given features is the
+centre, the "naive" form of its authors, so that nothing has to be trained and repeated.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,27 +16,12 @@ import torch
 from torch import Tensor
 
 BLOCK = 500
-
-
 ROUNDING = 1e-13
 """Squared distances below this share of the rows' squared lengths are rounding."""
 
+SHARES = np.linspace(0, 1, 30)
 
-@dataclass(frozen=True)
-class Cover:
-    """How two sets of features lie in each other.
-
-    Attributes:
-        precision: share of fakes inside the ball of some real one (Kynkaanniemi et al. 2019).
-        recall: share of reals inside the ball of some fake.
-        density: real balls around a fake, over k; may exceed 1 (Naeem et al. 2020).
-        coverage: share of reals whose ball holds a fake.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+Row = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,27 +37,29 @@ class Held:
     holds: Tensor
 
 
-def cover(real: Tensor, fake: Tensor, k: int = 5) -> Cover:
-    """Compare features (n, d) and (m, d); a ball reaches to the k-th neighbour, itself excluded."""
-    by_real = held(real, radii(real, k), fake)
-    by_fake = held(fake, radii(fake, k), real)
-    return Cover(
-        precision=(by_real.around > 0).double().mean().item(),
-        recall=(by_fake.around > 0).double().mean().item(),
-        density=by_real.around.double().mean().item() / k,
-        coverage=by_real.holds.double().mean().item(),
-    )
+@dataclass(frozen=True)
+class Typical:
+    """How far out fakes lie among reals, and reals among fakes.
+
+    Attributes:
+        rank: share of the reals that lie farther in than each fake, (m,); 1 beyond all of them.
+        reached: share of the fakes that lie farther in than the one that reaches each real slice,
+            (n,); above 1 where none does.
+    """
+
+    rank: Row
+    reached: Row
 
 
 def radii(x: Tensor, k: int, scans: Tensor | None = None) -> Tensor:
-    """Distance of each of ``x`` (n, d) to its k-th nearest other, (n,) float64.
+    """Distance (n,) float64 of each row of features to its k-th nearest other row.
 
     Args:
-        x: features.
-        k: which neighbour.
-        scans: rows (n, 2) of scan and place in it, from ``scans_of``: other places of the same
-            scan are no neighbours, since a slice's own scan says nothing of other patients; the
-            same place again is a copy, and counts.
+        x: features (n, d).
+        k: which neighbour, from 1.
+        scans: scan and place in it (n, 2), or None.  Other places of the same scan are then no
+            neighbours, since a slice's own scan says nothing of other patients; the same place
+            again is a copy, and counts.
     """
     middle, found = x.double().mean(0), []
     rows = x.double() - middle
@@ -100,63 +94,15 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scans_of(cases: Sequence[str], heights: np.ndarray, k: int) -> Tensor | None:
-    """Scan and place (n, 2) of slices, for ``radii``.
-
-    None where some slice has fewer than ``k`` others outside its scan: then its own scan counts.
-    """
+    """Scan and place (n, 2) of slices for ``radii``; None unless each has ``k`` in other scans."""
     _, number, sizes = np.unique(np.asarray(cases), return_inverse=True, return_counts=True)
     if len(sizes) < 3 or len(number) - sizes.max() < k:
         return None
     return torch.from_numpy(np.stack([number, np.asarray(heights)], 1))
 
 
-# Alpha-precision and beta-recall (Alaa et al. 2022): how typical, and how much of the typical.
-#
-# The alpha-support of a set is the ball about its mean that holds the share alpha of it.  The paper
-# first maps features onto a sphere by a trained network; here the mean of the given features is the
-# centre, the "naive" form of its authors, so that nothing has to be trained and repeated.
-
-
-SHARES = np.linspace(0, 1, 30)
-
-
-Row = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Typical:
-    """How far out each slice lies, from which both curves follow.
-
-    Attributes:
-        rank: share of the reals that lie farther in than each fake, (m,); 1 beyond all of them.
-        reached: share of the fakes that lie farther in than the one that reaches each real slice,
-            (n,); above 1 where none does.
-    """
-
-    rank: Row
-    reached: Row
-
-    def precision(self) -> Row:
-        """Share of fakes in the real alpha-support, for each of ``SHARES``."""
-        return (self.rank[:, None] <= SHARES).mean(0)
-
-    def recall(self) -> Row:
-        """Share of reals reached by the fakes' beta-support, for each of ``SHARES``."""
-        return (self.reached[:, None] <= SHARES).mean(0)
-
-
-def integrated(curve: Row) -> float:
-    """1 - 2 times the mean distance of a curve (30,) from the diagonal; 1 at best, 0 at worst."""
-    return float(1 - np.abs(SHARES - curve).sum() / SHARES.sum())
-
-
-def weighted(places: Row, weights: Row) -> float:
-    """``integrated`` of the curve of ``rank`` or ``reached`` (n,), each counted so many times."""
-    return integrated(weights @ (places[:, None] <= SHARES) / weights.sum())
-
-
 def typical(real: Tensor, fake: Tensor, radius: Tensor) -> Typical:
-    """Compare features (n, d) and (m, d).
+    """Place fake features (m, d) about the middle of real ones (n, d), and the other way round.
 
     A real slice is reached where its nearest fake lies within its ``radius`` (n,), the distance to
     the nearest other real one.
@@ -172,3 +118,16 @@ def typical(real: Tensor, fake: Tensor, radius: Tensor) -> Typical:
         out = order[nearest.indices]
         reached.append(torch.where(nearest.values <= radius[start : start + BLOCK], out, 2.0))
     return Typical(rank.double().numpy(), torch.cat(reached).double().numpy())
+
+
+def curve(places: Row, weights: Row) -> Row:
+    """Weighted share of ``rank`` or ``reached`` (n,) up to each of ``SHARES``.
+
+    Of ranks that is the alpha-precision, of ``reached`` the beta-recall.
+    """
+    return np.asarray(weights @ (places[:, None] <= SHARES) / weights.sum())
+
+
+def integrated(places: Row, weights: Row) -> float:
+    """1 - 2 times the mean distance of their ``curve`` from the diagonal; 1 at best, 0 at worst."""
+    return float(1 - np.abs(SHARES - curve(places, weights)).sum() / SHARES.sum())

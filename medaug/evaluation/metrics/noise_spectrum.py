@@ -1,6 +1,6 @@
-"""Noise power spectra of flat tissue, and how far apart two of them are.
+"""Measure the noise power spectrum of flat tissue and how steep the edges of organs are.
 
-Siewerdsen, Cunningham and Jaffray 2002; ICRU Report 87 for CT:
+The spectrum is that of Siewerdsen, Cunningham and Jaffray 2002; ICRU Report 87 for CT:
 
     NPS(fx, fy) = pixel^2 / (nx ny sum(w^2) / (nx ny)) < |DFT[w (HU - plane)]|^2 >     HU^2 mm^2
 
@@ -14,15 +14,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from medaug.core.types import HU
 from medaug.evaluation.metrics.mask_shapes import Masks, Values
 from medaug.evaluation.slices.evidence import SliceSet
 
 LEAST_SIDE, SIDES = 12, 8
 """A patch is an eighth of the slice, and at least so many pixels."""
 
-
 FLATTEST = 0.25
 """Share of a slice's patches that counts, one at least."""
+
+SKIN_PIXELS = 2
+"""The outline of the body is left out: how much of it a pixel takes is a matter of chance."""
+
+EDGES = 95.0
+"""Percentile of the gradients in the body that is reported: edges, which noise hardly raises."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def rings(side: int, pixel_mm: float) -> tuple[npt.NDArray[np.int64], Values]:
     return ring, (np.arange(1, last + 1) + 1) / (side * pixel_mm)
 
 
-def _patches(image: npt.NDArray[np.int16], within: npt.NDArray[np.bool_], side: int) -> Values:
+def _patches(image: HU, within: Masks, side: int) -> Values:
     """The flattest patches (m, s, s) of those, half over each other, that lie in the body."""
     step = side // 2
     view = np.lib.stride_tricks.sliding_window_view(image, (side, side))[::step, ::step]
@@ -116,26 +122,15 @@ def log_distance(a: Values, b: Values) -> float:
     return float(np.sqrt(np.square(10 * np.log10(a / b)).mean()))
 
 
-# How steep the edges of organs are.
-
-
-SKIN_PIXELS = 2
-"""The outline of the body is left out: how much of it a pixel takes is a matter of chance."""
-
-
-EDGES = 95.0
-"""Percentile of the gradients in the body that is told: edges, which noise hardly raises."""
-
-
 def sharpness(slices: SliceSet, inside: Masks) -> Values:
-    """Gradient at the steeper edges in each slice's body, HU per mm (n,); see ``steepness``."""
+    """Gradient at the steeper edges in each slice's body, HU per mm (n,)."""
     return np.array([
         steepness(image, within) / slices.pixel_mm
         for image, within in zip(slices.images, inside, strict=True)
     ])  # fmt: skip
 
 
-def steepness(image: npt.NDArray[np.int16], within: npt.NDArray[np.bool_]) -> float:
+def steepness(image: HU, within: Masks) -> float:
     """95th percentile of the gradient's length in the body without its skin, HU per pixel.
 
     By Sobel's differences, which are exact for a ramp; not a number where no body is left.

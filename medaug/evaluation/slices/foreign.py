@@ -22,7 +22,7 @@ from medaug.core.errors import DataError, reason
 from medaug.core.geometry import spacing
 from medaug.core.modality import CT, MR
 from medaug.core.types import Case, LabelFiles
-from medaug.data.formats.labels import reader_of
+from medaug.data.formats.readers import read_labels
 from medaug.data.formats.volumes import (
     DAMAGE,
     is_nifti,
@@ -162,10 +162,9 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
 
 def _mask(marks: LabelFiles, labels: Mapping[str, int]) -> npt.NDArray[np.uint8]:
     """A label map as (z, y, x) in RAS+ order; its grid was checked to be its image's."""
-    reader = reader_of(marks, labels.values())
     try:
-        values, meta = reader.get_data(reader.read(marks.files))
+        values, affine = read_labels(marks, labels.values())
     except DataError as error:
         raise DataError(f"{marks.files[0]}: {error}") from error
-    turned = nibabel.as_closest_canonical(SpatialImage(values, meta["affine"]))
+    turned = nibabel.as_closest_canonical(SpatialImage(values, affine))
     return np.ascontiguousarray(np.asarray(turned.dataobj, np.uint8).T)

@@ -30,13 +30,10 @@ from medaug.training.segmenter import Segmenter, restore, train_segmenter
 
 VERSION = 1
 
-
 QUERIES = 512
 """Real slices whose nearest other is looked up."""
 
-
 _FIGURES = tuple(field.name for field in fields(Figures))
-
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -281,13 +278,10 @@ def read(path: Path, device: torch.device) -> Reference:
 
 Values = npt.NDArray[np.floating[Any]]
 
-
 Groups = npt.NDArray[np.integer[Any]]
-
 
 ENOUGH = 60
 """Slices that a band of sizes needs."""
-
 
 BANDS = 4
 

@@ -42,8 +42,8 @@ def open_layouts(
     """The layouts that ``masks`` names for a run that is given them.
 
     Args:
-        codec: of the run, as ``data``.
-        data: see ``codec``.
+        codec: of the run.
+        data: the run's data settings.
         size: pixels a side of what it draws.
         run: its folder or weight file.
         masks: a slice cache, whose training masks are deformed; a run of masks alone; a folder of

@@ -17,7 +17,7 @@ from medaug.core.text import file_name
 from medaug.core.types import Case, LabelFiles, Problem
 from medaug.data.formats.dicom_series import Header, read_header, series_affine
 from medaug.data.formats.grids import check_geometry
-from medaug.data.formats.readers import LabelReader
+from medaug.data.formats.readers import read_label_map
 from medaug.data.formats.volumes import VolumeHeader, suffix, volume_header
 from medaug.data.sources.collections.labels import Label, checked, chosen, mapping, painted, plain
 from medaug.data.sources.collections.names import embedded
@@ -39,12 +39,11 @@ def discovered(files: Iterable[Path]) -> tuple[Label, ...]:
     seen: dict[int, str] = {}
     voxels = np.full(256, 0)
     named: set[int] = set()
-    reader = LabelReader(range(256))
     for file in files:
         inside = embedded(file)
         if not inside:
             try:
-                values, _meta = reader.get_data(file)
+                values, _affine = read_label_map(file, range(256))
             except DataError:
                 continue  # told where the scan is sliced
             counts = np.bincount(values.ravel(order="K"), minlength=256)

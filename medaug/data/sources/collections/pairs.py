@@ -12,23 +12,17 @@ from medaug.data.sources.collections.names import KNOWN, recognised, vocabulary
 
 CHANNEL = re.compile(r"_(\d{4})$")
 
-
 LABEL = re.compile(r"[_-](?:label|labels|mask|masks|seg|segmentation)$", re.IGNORECASE)
-
 
 _IMAGE = re.compile(r"[_-](?:image|img|ct|scan|volume)$", re.IGNORECASE)
 
-
 _LITS = re.compile(r"(volume|segmentation|labels)-(\d+)")
-
 
 _IMAGES = re.compile(
     r"images?|imgs?|scans?|volumes?|cts?|trainimages?|imagestr|.*[-_]imagepart\d*", re.IGNORECASE
 )
 
-
 _LABELS = re.compile(r"labels?|masks?|segs?|segmentations?|trainmasks?|labelstr", re.IGNORECASE)
-
 
 _BARE = re.compile(r"label|labels|mask|masks|seg|segmentation", re.IGNORECASE)
 
@@ -153,7 +147,6 @@ def named(
 
 
 _PLACES = ("", "Training", "RawData/Training", "Abdomen/RawData/Training")
-
 
 _BTCV_IMAGE, _BTCV_LABEL = re.compile(r"img(\d{4})"), re.compile(r"label(\d{4})")
 

@@ -17,16 +17,13 @@ import numpy.typing as npt
 
 from medaug.core.errors import ConfigError, DataError
 from medaug.core.types import PictureBatch, Problem
-from medaug.data.cache.split import split_patients
-from medaug.data.cache.store import COLOURS, CacheSettings
+from medaug.data.cache.store import COLOURS, CacheSettings, split_patients
 from medaug.data.sources.pictures.decoding import decode
 from medaug.data.sources.pictures.scaling import square
 
 BLOCK_BYTES = 64 * 2**20
 
-
 SIDES = ("train", "heldout", "validation")
-
 
 USUAL_SIZE = 64
 
@@ -40,7 +37,8 @@ class PhotoBlock:
         names: files below ``root``.
         classes: class ids (n,), or None.
         attributes: bool (n, attributes), or None.
-        crop: see ``scaling.square``.
+        crop: side in pixels of the square cut from the middle of each picture; None for the
+            short side.
     """
 
     side: str

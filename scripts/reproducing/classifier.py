@@ -1,8 +1,8 @@
-"""A classifier of small pictures trained here, for inception scores and features on them.
+"""Train a classifier of small grey pictures, for inception scores and features.
 
 conv5-32, pool, conv5-64, pool, 1024 units, classes, with batch norm; grey levels in [-0.5, 0.5].
-Pictures are grey; prepare those in colour with ``--colour grey`` to score them.
-Scores of two classifiers do not compare: the real test set's own score stands beside every one.
+Prepare pictures in colour with ``--colour grey`` to score them.  Scores of two classifiers do not
+compare, so every table gives the score of the real test set as well.
 """
 
 from pathlib import Path
@@ -65,13 +65,13 @@ def prepared(images: Tensor) -> Tensor:
 def train_classifier(
     images: Tensor, labels: Tensor, classes: int, *, count: int, seed: int = 0, device: str = "cpu"
 ) -> Classifier:
-    """A classifier that has seen ``count`` pictures; the same for the same arguments on the CPU.
+    """Train a classifier on ``count`` pictures; the same for the same arguments on the CPU.
 
     Args:
         images: grey levels uint8 (n, s, s).
         labels: class ids (n,).
         classes: how many there are.
-        count: pictures seen, in batches of 100 of a reshuffled walk.
+        count: pictures seen, in batches of 100, reshuffled every epoch.
         seed: of weights, order and dropout.
         device: where it trains and stays.
 

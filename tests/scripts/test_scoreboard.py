@@ -9,16 +9,19 @@ from torch import Tensor
 
 from medaug.core.errors import ConfigError, WeightsError
 from medaug.data.sources.idx import Idx
-from medaug.evaluation.metrics.classifier import (
-    Classifier,
-    accuracy,
-    inception_score,
-    load,
-    save,
-    train_classifier,
-)
-from medaug.evaluation.metrics.scoreboard import Reference, real_row, reconstruction_error, score
 from medaug.training.checkpoint import write_tensors
+from tests.support.script_modules import modules_of
+
+with modules_of("reproducing"):
+    from classifier import (
+        Classifier,
+        accuracy,
+        inception_score,
+        load,
+        save,
+        train_classifier,
+    )
+    from scoreboard import Reference, pair_similarity, real_row, reconstruction_error, score
 
 
 def test_inception_score_at_its_extremes() -> None:
@@ -43,6 +46,12 @@ def test_a_classifier_is_the_same_for_the_same_seed_and_survives_its_file(tmp_pa
     assert all(torch.equal(a, b) for a, b in zip(one.look(images), back.look(images), strict=True))
 
 
+def test_the_classifier_takes_grey_alone() -> None:
+    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match=r"^the classifier takes grey pictures \(n, s, s\), got "):
+        train_classifier(images, torch.zeros(4), 2, count=100)
+
+
 def test_weights_of_something_else_are_no_classifier(tmp_path: Path) -> None:
     write_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(2)}, {"kind": "image"})
     with pytest.raises(WeightsError, match=r"w\.safetensors: holds no classifier$"):
@@ -61,6 +70,13 @@ def test_reconstruction_error_is_in_units_of_minus_one_to_one() -> None:
     black = torch.zeros(3, 4, 4, dtype=torch.uint8)
     assert reconstruction_error(black, black) == 0
     assert reconstruction_error(black, black + 255) == pytest.approx(4)
+
+
+def test_pairs_are_of_different_pictures() -> None:
+    varied = torch.rand(30, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert pair_similarity(varied, 50) < 0.9
+    assert pair_similarity(varied[:1].repeat(30, 1, 1), 50) == pytest.approx(1)
+    assert pair_similarity(varied, 50) == pair_similarity(varied, 50)
 
 
 @pytest.fixture(scope="module")

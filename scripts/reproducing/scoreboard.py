@@ -1,23 +1,24 @@
-"""What a model of small pictures is worth: one row of figures, and one for real pictures."""
+"""Score pictures of a model of small pictures: a row of figures, and one for real pictures."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from classifier import Classifier, inception_score
 from torch import Tensor
 
 from medaug.core.errors import ConfigError
 from medaug.core.seeds import generator
-from medaug.evaluation.metrics.classifier import Classifier, inception_score
 from medaug.evaluation.metrics.distances import (
+    Mmd,
     bandwidths,
     frechet,
+    gaussian,
     linear_floor,
-    mmd_linear,
-    mmd_rbf,
+    linear_gaps,
 )
-from medaug.evaluation.metrics.ms_ssim import pair_similarity
-from medaug.evaluation.metrics.neighbours import cover
+from medaug.evaluation.metrics.ms_ssim import similarities
+from medaug.evaluation.metrics.neighbours import held, radii
 
 MMD_COUNT = 2000
 LINEAR_BATCH = 32
@@ -25,7 +26,7 @@ LINEAR_BATCH = 32
 
 @dataclass(frozen=True)
 class Reference:
-    """Real pictures and what the classifier sees in them, at the n that samples are scored at.
+    """Real pictures and their features, as many as the samples that are scored against them.
 
     Attributes:
         classifier: trained on ``train``.
@@ -42,7 +43,7 @@ class Reference:
 
     @classmethod
     def of(cls, classifier: Classifier, train: Tensor, test: Tensor, n: int) -> "Reference":
-        """Take ``n`` of each, the same at every call."""
+        """Draw ``n`` of each, the same at every call."""
         train, test = (some(pictures, n, part) for part, pictures in enumerate((train, test)))
         features, _ = classifier.look(test)
         floor = frechet(classifier.look(train)[0], features)
@@ -79,18 +80,18 @@ def score(drawn: Tensor, real: Reference) -> dict[str, Any]:
         "mmd_rbf_pixels": _mmd(pixels, real_pixels),
         "mmd_rbf_features": _mmd(features, real.test_features),
         "mmd_rbf_n": min(len(drawn), MMD_COUNT),
-        "mmd_linear": mmd_linear(_shuffled(pixels), real_pixels, LINEAR_BATCH),
+        "mmd_linear": _mmd_linear(_shuffled(pixels), real_pixels),
         "mmd_linear_floor": linear_floor(real_pixels, LINEAR_BATCH),
         "mmd_linear_batch": LINEAR_BATCH,
         "ms_ssim": similar,
         "ms_ssim_real": real_similar,
-        **asdict(cover(real.test_features, features)),
+        **cover(real.test_features, features),
         "class_kl": uneven,
     }
 
 
 def _shuffled(rows: Tensor) -> Tensor:
-    """In an addressed order: drawn class by class, batches would be more alike than by chance."""
+    """Rows in a fixed random order: samples come class by class, and batches must not."""
     return rows[torch.randperm(len(rows), generator=generator(0, "shuffled"))]
 
 
@@ -100,7 +101,7 @@ def real_row(real: Reference) -> dict[str, Any]:
 
 
 def some(images: Tensor, n: int, part: int) -> Tensor:
-    """``n`` of the pictures, chosen by an addressed draw."""
+    """``n`` of the pictures, the same for the same ``part``."""
     order = torch.randperm(len(images), generator=generator(0, "reference", part))
     return images[order[:n]]
 
@@ -118,7 +119,39 @@ def reconstruction_error(images: Tensor, rebuilt: Tensor) -> float:
     return (flat(images).double() - flat(rebuilt).double()).square().mean().item()
 
 
+@torch.inference_mode()
 def _mmd(a: Tensor, b: Tensor) -> float:
+    """Unbiased squared MMD under the mean of Gaussian kernels, of the first rows of each."""
     ours, theirs = a[:MMD_COUNT], b[:MMD_COUNT]
-    with torch.inference_mode():
-        return mmd_rbf(ours, theirs, bandwidths(theirs))
+    kernel = gaussian(bandwidths(theirs))
+    return Mmd(theirs, kernel, middle=theirs.double().mean(0)).of(ours).value
+
+
+def _mmd_linear(a: Tensor, b: Tensor) -> float:
+    """The "MMD" of the GVAE papers: squared distance of the means of mini-batches, averaged."""
+    return torch.stack(linear_gaps(a, b, LINEAR_BATCH)).mean().item()
+
+
+def cover(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
+    """How features (n, d) and (m, d) lie in each other's balls, which reach to neighbour ``k``.
+
+    Precision and recall (Kynkaanniemi et al. 2019): share of fakes in a real ball, of reals in a
+    fake one.  Density and coverage (Naeem et al. 2020): real balls around a fake, over k; share of
+    reals whose ball holds a fake.
+    """
+    by_real = held(real, radii(real, k), fake)
+    by_fake = held(fake, radii(fake, k), real)
+    return {
+        "precision": (by_real.around > 0).double().mean().item(),
+        "recall": (by_fake.around > 0).double().mean().item(),
+        "density": by_real.around.double().mean().item() / k,
+        "coverage": by_real.holds.double().mean().item(),
+    }
+
+
+def pair_similarity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
+    """Mean MS-SSIM of ``pairs`` random pairs of different pictures (n, s, s) in [0, 1]."""
+    draws = generator(seed, "pairs")
+    first = torch.randint(len(images), (pairs,), generator=draws)
+    step = torch.randint(1, len(images), (pairs,), generator=draws)
+    return similarities(images.__getitem__, first, (first + step) % len(images)).mean().item()
