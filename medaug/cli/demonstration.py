@@ -20,7 +20,7 @@ from medaug.synthesis.filter.settings import FilterConfig
 from medaug.synthesis.generator import Generator
 from medaug.synthesis.synthesize import synthesize
 from medaug.training.loop import TrainReport
-from medaug.training.workflow import train_on
+from medaug.training.workflow import train
 
 SHIPPED = Path(medaug.__file__).parent / "weights" / "phantom.safetensors"
 LABEL = "pancreas"
@@ -98,10 +98,10 @@ def run_demo(
     )
     # train on phantoms
     trained: TrainReport
-    _, trained = train_on(
-        Phantom(out / "phantom", PATIENTS),
+    _, trained = train(
         "phantom",
         SETTINGS if images is None else merge(SETTINGS, {"train": {"images": images}}),
+        source=Phantom(out / "phantom", PATIENTS),
         cache=out / "cache",
         run=out / "run",
         device=device,

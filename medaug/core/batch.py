@@ -1,6 +1,6 @@
-"""What travels between the data and the models, as tensors.
+"""Define a batch of tensors and the shape that data give to a model.
 
-One-letter names everywhere: b batch, c channels, h and w pixels, k conditions.
+Axes everywhere: b batch, c channels, h and w pixels, k conditions.
 """
 
 from dataclasses import dataclass
@@ -10,37 +10,44 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What a turn sees.
+    """The images that a turn is played on, and their condition.
 
     Attributes:
-        x: (b, c, h, w) in [-1, 1]; where a mask is not known its channels are 0.
-        cond: k numbers a sample (b, k), k planes (b, k, h, w) where a layout is among them, or
-            None without a condition.
-        known: (b, c, 1, 1), 0 for the channels of a sample that are not known, else 1; None where
-            all are.
+        x: (b, c, h, w) in [-1, 1]; mask channels of samples without a label are 0.
+        cond: numbers (b, k), or planes (b, k, h, w) if a layout is among them; None without a
+            condition.
+        known: (b, c, 1, 1), 0 for the mask channels of samples without a label, else 1; None where
+            all samples have one.
     """
 
     x: Tensor
     cond: Tensor | None = None
     known: Tensor | None = None
 
-    def seen(self, drawn: Tensor) -> Tensor:
-        """``drawn`` (b, c, h, w) with 0 where ``x`` is not known, so that no loss compares there.
+    def seen(self, images: Tensor) -> Tensor:
+        """Set ``images`` to 0 where ``x`` is not known, so that no loss compares there.
 
-        Several draws for each sample may be stacked, (n * b, c, h, w).
+        Args:
+            images: (n * b, c, h, w), n of them for each sample of ``x``, stacked.
         """
         if self.known is None:
-            return drawn
-        return drawn * self.known.repeat(len(drawn) // len(self.known), 1, 1, 1).to(drawn.dtype)
+            return images
+        return images * self.known.repeat(len(images) // len(self.known), 1, 1, 1).to(images.dtype)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the data dictate: channels in all, how many are intensities, pixels a side, condition.
+    """The sizes that the data give to a model.
 
-    Channels from ``images`` on are masks, -1 outside and +1 inside; where some slices lack theirs
-    (``unlabeled``) no encoder sees them.  A condition is ``cond_dim`` numbers, of which the first
-    ``classes`` are the class, one-hot, and the last ``layout`` are planes, not numbers.
+    Attributes:
+        channels: of an image in all; those from ``images`` on are masks, -1 outside and +1 inside.
+        images: channels that are intensities.
+        size: pixels along each side.
+        cond_dim: length of the condition.
+        classes: how many of its numbers, the first, are the class, one-hot.
+        spatial_dims: 2 for slices.
+        layout: how many of its entries, the last, are planes and not numbers.
+        unlabeled: whether some slices have no masks, so that encoders get only the intensities.
     """
 
     channels: int
@@ -54,5 +61,5 @@ class Shape:
 
     @property
     def encoded(self) -> int:
-        """How many channels an encoder sees."""
+        """How many channels an encoder gets."""
         return self.images if self.unlabeled else self.channels

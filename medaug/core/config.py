@@ -1,4 +1,4 @@
-"""What a run is asked to be: YAML validated by pydantic, presets, overrides, and the resolved dump.
+"""Define the settings of a run: sections checked by pydantic, read from YAML, presets and options.
 
 Later layers win: the defaults below, the preset ``configs/<model>-<preset>.yaml``, a file given by
 the user, options of the command line, ``--set key=value``.
@@ -26,79 +26,11 @@ from medaug.core.errors import LONGEST, ConfigError, shown
 from medaug.core.registry import MODELS
 from medaug.core.text import is_file_name, tell
 
-# YAML of plain values, from whoever wrote it: no Python objects, no aliases that explode.
-
-
-MOST_VALUES = 100_000
-"""In a text, aliases unfolded."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written as 3e-4, which YAML 1.1 takes for text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """The plain values in YAML text; tags that would make Python objects are refused.
-
-    Raises:
-        YAMLError: not YAML, or with such a tag.
-        ValueError: its aliases unfold to more than `MOST_VALUES`, or it is nested too deeply.
-    """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _unfolded(node, {}) > MOST_VALUES:
-            raise ValueError(f"its aliases unfold to more than {MOST_VALUES:,} values")
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise ValueError("nested too deeply, or in itself") from error
-    finally:
-        loader.dispose()
-
-
-def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values ``node`` holds once every alias stands for what it names."""
-    if id(node) not in known:
-        below: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            below = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            below = node.value
-        known[id(node)] = 1 + sum(_unfolded(part, known) for part in below)
-    return known[id(node)]
-
-
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
-
 DEFAULT_MODEL = "spatial_vaegan"
+MOST_VALUES = 100_000
+"""Most values of a YAML text, each alias counted as a copy of what it stands for."""
+
 Section = TypeVar("Section", bound=BaseModel)
-
-_SCALE = {None: 1, "Ki": 2**10, "Mi": 2**20, "k": 10**3, "M": 10**6}
-
-
-def parse_count(value: int | str, name: str = "count") -> int:
-    """A positive whole number, from ``64``, ``"64"``, ``"50Ki"`` or ``"2Mi"``.
-
-    Raises:
-        ConfigError: not such a number, zero or negative.
-    """
-    text = str(value).strip()
-    match = _COUNT.fullmatch(text) if len(text) <= LONGEST else None
-    if match is None and not re.fullmatch(r"-\s*\d+.*", text):
-        raise ConfigError(f"{name} must be a number such as 5000, 50Ki or 2Mi, got {shown(text)}")
-    number = int(float(match[1]) * _SCALE[match[2]]) if match else -1
-    if number < 1:
-        raise ConfigError(f"{name} must be at least 1, got {text}")
-    return number
 
 
 class _Section(BaseModel):
@@ -106,7 +38,7 @@ class _Section(BaseModel):
 
 
 def _plain_name(value: str) -> str:
-    """``value``, which becomes part of the name of a folder."""
+    """Check ``value``, which becomes part of the name of a folder."""
     if not is_file_name(value):
         raise ValueError(f"a plain name is wanted, no place or hidden character, got {value!r}")
     return value
@@ -118,37 +50,66 @@ _PlainName = Annotated[str, AfterValidator(_plain_name)]
 class Augment(_Section):
     """Random spatial warps of training slices; never flips, since left and right differ."""
 
-    rotate: float = Field(0.1, ge=0, description="largest rotation, radians")
-    scale: float = Field(0.1, ge=0, lt=1, description="largest relative change of size")
-    shift: float = Field(0.06, ge=0, lt=1, description="largest shift, share of the field of view")
-    elastic: float = Field(0.0, ge=0, description="standard deviation on a 6 x 6 grid, half fields")
+    rotate: float = Field(0.1, ge=0, description="largest rotation, in radians")
+    scale: float = Field(0.1, ge=0, lt=1, description="largest change of size, as a share of it")
+    shift: float = Field(
+        0.06, ge=0, lt=1, description="largest shift, as a share of the field of view"
+    )
+    elastic: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of random displacements on a 6 x 6 grid, in halves of the "
+        "field of view",
+    )
 
 
 class DataConfig(_Section):
-    """Which slices, how they are sampled, and what the network sees of them."""
+    """Choose the slices, how they are sampled, and what the network sees of them."""
 
-    name: _PlainName = "pancreas"
-    size: int | None = Field(128, ge=8, description="pixels a side; None: the pictures' own size")
-    fov_mm: float = Field(400.0, gt=0)
-    center: Literal["body", "label", "image"] = "body"
+    name: _PlainName = Field("pancreas", description="name of the data, used in names of folders")
+    size: int | None = Field(
+        128, ge=8, description="pixels along each side of a slice; None: the pictures' own size"
+    )
+    fov_mm: float = Field(
+        400.0, gt=0, description="length of each side of a slice (field of view), in mm"
+    )
+    center: Literal["body", "label", "image"] = Field(
+        "body", description="center of the slices: of the body, of the labels, or of the scan"
+    )
     masks: Literal["joint", "layout", "alone", "none"] = Field(
-        "joint", description="drawn with the image, given to it, drawn without it, or left out"
+        "joint",
+        description="joint: masks are generated with the image; layout: given to the model as a "
+        "condition; alone: generated without an image; none: left out",
     )
-    tissues: bool = Field(True, description="gas, fat, soft tissue and bone fill a layout")
-    unlabeled: bool = Field(True, description="slices of scans without a label join training")
-    window_hu: tuple[float, float] = (-160.0, 240.0)
-    labels: list[str] | None = Field(None, description="None: every label of the source")
+    tissues: bool = Field(
+        True, description="add gas, fat, soft tissue and bone to the labels of a layout"
+    )
+    unlabeled: bool = Field(True, description="train on slices of scans without a label as well")
+    window_hu: tuple[float, float] = Field(
+        (-160.0, 240.0),
+        description="intensities that become -1 and +1, in HU; of MR, in thousandths of the scan's "
+        "range",
+    )
+    labels: list[str] | None = Field(
+        None, description="names of the labels to use; None: all of the source"
+    )
     colour: Literal["grey", "rgb"] | None = Field(
-        None, description="of pictures; None: as they are"
+        None, description="colours of pictures; None: those of the files"
     )
-    require_label: bool = True
-    min_label_pixels: int = Field(5, ge=1)
-    classes: bool = Field(True, description="condition on the class where the source has one")
+    require_label: bool = Field(
+        True, description="of scans with labels, train only on slices that show one"
+    )
+    min_label_pixels: int = Field(
+        5, ge=1, description="fewest pixels of a label in a slice that shows it"
+    )
+    classes: bool = Field(True, description="condition on the class, where the source has classes")
     attributes: list[str] | None = Field(
         None, description="labels, or attributes of pictures, whose presence is a condition"
     )
-    height: bool = Field(False, description="condition on the height of a CT slice")
-    augment: Augment | None = Augment()
+    height: bool = Field(
+        False, description="condition on the height of a slice in its scan, -1 to 1"
+    )
+    augment: Augment | None = Field(Augment(), description="random warps; None: none")
 
     @field_validator("window_hu")
     @classmethod
@@ -159,11 +120,14 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """A registered model, a preset of it, and its own arguments, checked against its signature."""
+    """Name a registered model, a preset of it, and its own arguments.
+
+    The arguments are checked against the signature of the model.
+    """
 
     model_config = ConfigDict(extra="allow")
-    name: _PlainName = DEFAULT_MODEL
-    preset: _PlainName = "modern"
+    name: _PlainName = Field(DEFAULT_MODEL, description="a model of `medaug models`")
+    preset: _PlainName = Field("modern", description="which of the model's presets: modern, author")
 
     @model_validator(mode="before")
     @classmethod
@@ -220,27 +184,41 @@ def current_keys(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 class PrivacyConfig(_Section):
-    """Differentially private training, a slice at a time; see Privacy in ``docs/evaluation.md``."""
+    """Train with differential privacy, whose unit is a slice; see Privacy in docs/evaluation.md."""
 
-    noise: float = Field(1.0, gt=0, description="standard deviation of the noise, in clips")
-    clip: float = Field(1.0, gt=0, description="largest norm of a slice's gradient")
-    delta: float = Field(1e-5, gt=0, lt=1, description="at which epsilon is told")
+    noise: float = Field(
+        1.0, gt=0, description="standard deviation of the noise, as a multiple of clip"
+    )
+    clip: float = Field(1.0, gt=0, description="largest L2 norm of a slice's gradient")
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="the delta of the (epsilon, delta) guarantee"
+    )
 
 
 class TrainConfig(_Section):
-    """How long, how fast, and what is kept on the way; progress is counted in images."""
+    """Set how long and how fast to train, and what to keep; progress is counted in images."""
 
-    images: int = Field(2 * 2**20, ge=1)
-    batch: int = Field(64, ge=1)
-    seed: int = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    capture: Literal["auto", "on", "off"] = Field(
-        "auto", description="turns replayed as CUDA graphs; auto: where it is possible"
+    images: int = Field(2 * 2**20, ge=1, description="images to train on in all, such as 2Mi")
+    batch: int = Field(64, ge=1, description="images in a batch, of all processes together")
+    seed: int = Field(0, description="random seed of weights, order, warps and noise")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of computation; auto: bfloat16 where the device is faster with it"
     )
-    ema_half_life: int = Field(100 * 2**10, ge=1)
-    snapshot_every: int = Field(50 * 2**10, ge=1)
-    keep_snapshots: int = Field(0, ge=0, description="how many generators of late snapshots stay")
-    privacy: PrivacyConfig | None = Field(None, description="None: training as usual")
+    capture: Literal["auto", "on", "off"] = Field(
+        "auto", description="replay turns as CUDA graphs; auto: where it is possible"
+    )
+    ema_half_life: int = Field(
+        100 * 2**10, ge=1, description="half-life of the average of the weights, in images"
+    )
+    snapshot_every: int = Field(
+        50 * 2**10, ge=1, description="images between two checkpoints, with a picture of samples"
+    )
+    keep_snapshots: int = Field(
+        0, ge=0, description="how many generators of earlier snapshots to keep, the newest ones"
+    )
+    privacy: PrivacyConfig | None = Field(
+        None, description="differentially private training; None: as usual"
+    )
 
     @field_validator("images", "ema_half_life", "snapshot_every", mode="before")
     @classmethod
@@ -249,26 +227,99 @@ class TrainConfig(_Section):
 
 
 class Config(_Section):
-    """The whole of what defines a run."""
+    """Hold all settings of a run."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
 
     def dump(self) -> dict[str, Any]:
-        """Plain values that ``resolve`` maps back to an equal config."""
+        """Return plain values that ``resolve`` maps back to an equal config."""
         return self.model_dump(mode="json")
 
 
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|k|M)?")
+_SCALE = {None: 1, "Ki": 2**10, "Mi": 2**20, "k": 10**3, "M": 10**6}
+
+
+def parse_count(value: int | str, name: str = "count") -> int:
+    """Return a positive whole number, from ``64``, ``"64"``, ``"50Ki"`` or ``"2Mi"``.
+
+    Args:
+        value: a number, or text of one with a unit: k, M, or Ki = 1024, Mi = 1024 Ki.
+        name: of the setting, for messages.
+
+    Raises:
+        ConfigError: not such a number, zero or negative.
+    """
+    text = str(value).strip()
+    match = _COUNT.fullmatch(text) if len(text) <= LONGEST else None
+    if match is None and not re.fullmatch(r"-\s*\d+.*", text):
+        raise ConfigError(f"{name} must be a number such as 5000, 50Ki or 2Mi, got {shown(text)}")
+    number = int(float(match[1]) * _SCALE[match[2]]) if match else -1
+    if number < 1:
+        raise ConfigError(f"{name} must be at least 1, got {text}")
+    return number
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written as 3e-4, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain values in YAML text; tags that would make Python objects are refused.
+
+    Raises:
+        YAMLError: not YAML, or with such a tag.
+        ValueError: more than `MOST_VALUES` values, or nested too deeply.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count_values(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases unfold to more than {MOST_VALUES:,} values")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise ValueError("nested too deeply, or in itself") from error
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of ``node``, each alias as a copy of what it stands for.
+
+    Args:
+        node: as the loader parsed it.
+        known: the counts found so far, by the node's id.
+    """
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+    return known[id(node)]
+
+
 def preset_folder() -> Path:
-    """Where the shipped configs are: inside an installed package, or beside it in a checkout."""
+    """The folder of the shipped configs: in an installed package, or next to it in a checkout."""
     package = Path(medaug.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
         ConfigError: no such file, not YAML, or not a mapping.
@@ -291,7 +342,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``, section by section."""
+    """Return ``base`` with the values of ``over``, section by section."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -302,7 +353,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
-    """``["data.size=64"]`` as nested sections; values are read as YAML.
+    """Return ``["data.size=64"]`` as nested sections, with values read as YAML.
 
     Raises:
         ConfigError: an assignment without ``=``, or whose value is not YAML.
@@ -323,7 +374,7 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve(*layers: Mapping[str, Any]) -> Config:
-    """One config from layers, the preset below them all; an unknown key suggests the nearest known.
+    """Return one config from layers, the later ones winning, with the preset below them all.
 
     Raises:
         ConfigError: an unknown key, a value that is not accepted, or no such preset.
@@ -333,36 +384,41 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         if not isinstance(section, Mapping):
             raise ConfigError(f"config model: a mapping is wanted, got {shown(section)}")
     name = model_name = next((s["name"] for s in reversed(sections) if "name" in s), DEFAULT_MODEL)
-    asked: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     renamed: list[str] = []
     for layer, section in zip(layers, sections, strict=True):
         current, what = current_keys({**section, "name": model_name})
         renamed += what
         name = current["name"] if current["name"] != model_name else name
-        asked = merge(asked, {**layer, "model": {**current, "name": name}})
+        merged = merge(merged, {**layer, "model": {**current, "name": name}})
     if renamed:
         clauses = "; ".join(dict.fromkeys(renamed))
         tell(f"config: {clauses}; the old names are read until version 0.2")
-    preset = asked.get("model", {}).get("preset", default_preset(str(name)))
+    preset = merged.get("model", {}).get("preset", default_preset(str(name)))
     for key, value in (("name", name), ("preset", preset)):
         if not is_file_name(str(value)):
             raise ConfigError(
                 f"config model.{key}: a plain name is wanted, got {shown(str(value))}"
             )
     try:
-        return Config.model_validate(merge(_preset(str(name), str(preset)), asked))
+        return Config.model_validate(merge(_preset(str(name), str(preset)), merged))
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
 
 
-def validated(section: type[Section], asked: Mapping[str, Any], prefix: str) -> Section:
-    """A section of its own from plain values; ``prefix`` is what its keys are called with.
+def validated(section: type[Section], settings: Mapping[str, Any], prefix: str) -> Section:
+    """Return one section from plain values.
+
+    Args:
+        section: its class.
+        settings: of it.
+        prefix: what its keys start with in messages, such as ``filter.``.
 
     Raises:
         ConfigError: an unknown key, or a value that is not accepted.
     """
     try:
-        return section.model_validate(asked)
+        return section.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(_sentence(error, section, prefix)) from error
 
@@ -379,7 +435,7 @@ def default_preset(name: str) -> str:
 
 
 def _preset(name: str, preset: str) -> dict[str, Any]:
-    """The shipped settings of a model; those of other packages rest on their own defaults."""
+    """The shipped settings of a model; models of other packages have their own defaults."""
     files = {path.stem: path for path in preset_folder().glob("*.yaml")}
     if f"{name}-{preset}" in files:
         return read_yaml(files[f"{name}-{preset}"])

@@ -1,16 +1,16 @@
-"""What can go wrong, as one tree; messages name the thing, the value seen and what is accepted.
+"""Define all errors as one tree; messages name the subject, its value and what is accepted.
 
     MedaugError(ValueError)
       ConfigError      a setting, option or config file
       DataError        a folder, scan, label or image file that cannot be read as what it should be
-      DownloadError    a server that cannot be reached, or sends what was not asked for
+      DownloadError    a server that cannot be reached, or that sends another file
       CacheError       a slice cache: other version, half-written, other settings
       RunError         a run folder: missing, other settings, no usable checkpoint
       WeightsError     a weight file: not safetensors, damaged, of another version
       OutputError      an output folder or disk that cannot take the result
       TrainingError    a loss or gradient that stopped being a number
       RanksError       a process of a job of several that ended or does not answer
-      RefusedError     synthetic slices that the filter refuses time and again
+      RefusedError     synthetic slices that the filter refuses again and again
 
 The command line turns any of them into one line on standard error and exit status 2.
 """
@@ -18,22 +18,22 @@ The command line turns any of them into one line on standard error and exit stat
 from collections.abc import Sequence
 
 LONGEST = 80
-"""Characters of a value in a message."""
+"""Most characters of a value in a message."""
 
 
 def shown(value: object) -> str:
-    """``value`` as a message has it: cut where it is long."""
+    """Return the repr of ``value`` for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def called(name: str) -> str:
-    """``name`` as a message has it: as it is where that is short and can be printed."""
+    """Return ``name`` for a message: as it is if short and printable, else as ``shown``."""
     return name if name.isprintable() and len(name) <= LONGEST else shown(name)
 
 
 def reason(error: BaseException) -> str:
-    """What a library says is wrong, in one line."""
+    """Return the message of an error in one line, cut where it is long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}..."
 
@@ -51,7 +51,7 @@ class DataError(MedaugError):
 
 
 class DownloadError(MedaugError):
-    """A file cannot be had from where it was asked for."""
+    """A file cannot be downloaded."""
 
 
 class CacheError(MedaugError):
@@ -67,11 +67,11 @@ class WeightsError(MedaugError):
 
 
 class OutputError(MedaugError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to its place."""
 
 
 class TrainingError(MedaugError):
-    """Training met a value that is not finite."""
+    """A loss or gradient is not finite, or a turn cannot be trained."""
 
 
 class RanksError(MedaugError):
@@ -82,7 +82,7 @@ class RefusedError(MedaugError):
     """Hardly any synthetic slice passes the filter.
 
     Attributes:
-        reasons: why draws were refused, one for each.
+        reasons: why slices were refused, one for each.
     """
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:

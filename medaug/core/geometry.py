@@ -1,8 +1,7 @@
-"""Affines, spacings and in-plane resampling: numbers in, numbers out, no files.
+"""Compute affines, spacings and in-plane resampling, from arrays to arrays.
 
 Voxel coordinates follow the pixel-centre convention: index 0 is the centre of the first voxel.
-Arrays are ``[x, y, z]``; affines map voxel indices to millimetres, as stated in
-`medaug.core.types`.
+Arrays are ``[x, y, z]`` in RAS+ order; affines (4, 4) map voxel indices ``(x, y, z, 1)`` to mm.
 """
 
 from typing import Any
@@ -21,7 +20,7 @@ Weights = npt.NDArray[np.float32]
 
 
 def spacing(affine: Affine) -> tuple[float, float, float]:
-    """Voxel size in mm along x, y, z."""
+    """Return the voxel size in mm along x, y, z."""
     x, y, z = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
@@ -38,10 +37,14 @@ def _window(
 def window_affine(
     affine: Affine, center_xy: tuple[float, float], fov_mm: float, size: int
 ) -> Affine:
-    """The affine of a ``size`` x ``size`` in-plane window of ``fov_mm``, z untouched.
+    """Return the affine of a square in-plane window; z stays as it is.
 
-    ``center_xy`` is in voxel coordinates of ``affine`` and becomes the window's centre, that is,
-    the coordinate ``(size - 1) / 2`` of the new grid.
+    Args:
+        affine: of the volume.
+        center_xy: centre of the window in voxel coordinates of ``affine``, which becomes the
+            coordinate ``(size - 1) / 2`` of the new grid.
+        fov_mm: length of each side, in mm.
+        size: pixels along each side.
     """
     (start_x, start_y), (step_x, step_y) = _window(affine, center_xy, fov_mm, size)
     onto_input = np.diag([step_x, step_y, 1.0, 1.0])
@@ -52,10 +55,16 @@ def window_affine(
 def resampling_matrix(
     n_in: int, n_out: int, start: float, step: float
 ) -> tuple[Weights, npt.NDArray[np.float32]]:
-    """Antialiased linear resampling of one axis as a matrix.
+    """Return antialiased linear resampling of one axis as a matrix.
 
-    Output ``j`` lies at input coordinate ``start + j * step`` and averages the inputs under a
-    triangle of half-width ``max(step, 1)``: plain linear interpolation where it magnifies.
+    Output ``j`` is at input coordinate ``start + j * step`` and averages the inputs under a
+    triangle of half-width ``max(step, 1)``: linear interpolation where it magnifies.
+
+    Args:
+        n_in: voxels of the input.
+        n_out: pixels of the output.
+        start: input coordinate of the first output, in voxels.
+        step: distance of two outputs, in voxels of the input.
 
     Returns:
         ``weights`` (n_out, n_in) and ``outside`` (n_out,), the share of each output's weight that
@@ -77,10 +86,10 @@ def resampling_matrix(
 def _apply(
     volume: npt.NDArray[Any], along_x: Weights, along_y: Weights, limits: tuple[int, int] | None
 ) -> npt.NDArray[np.float32]:
-    """Weighted sums of ``volume`` (x, y, z) along x, then y, a block of rows at a time.
+    """Sum ``volume`` (x, y, z) by weights along x, then y, a block of rows at a time.
 
-    The weights are applied as sparse matrices: one pass over the voxels in a fixed order, so the
-    result has the same bytes however many threads there are, which a dense product leaves open.
+    The weights are applied as sparse matrices: one pass over the voxels in a fixed order, so that
+    the result has the same bytes for any number of threads, which a dense product does not promise.
     """
     n_x, n_y, n_z = volume.shape
     across, down = sparse.csr_matrix(along_x), sparse.csr_matrix(along_y)
@@ -104,7 +113,19 @@ def resample_image(
     size: int,
     modality: Modality = CT,
 ) -> HU:
-    """``volume`` (x, y, z) on the window of `window_affine`, as (z, y, x), air outside it."""
+    """Resample an image to a square in-plane window.
+
+    Args:
+        volume: stored values (x, y, z).
+        affine: of the volume.
+        center_xy: centre of the window in voxel coordinates.
+        fov_mm: length of each side of the window, in mm.
+        size: pixels along each side.
+        modality: gives the value outside the volume and the limits of the result.
+
+    Returns:
+        The slices (z, y, x), int16.
+    """
     starts, steps = _window(affine, center_xy, fov_mm, size)
     along_x, outside_x = resampling_matrix(volume.shape[0], size, starts[0], steps[0])
     along_y, outside_y = resampling_matrix(volume.shape[1], size, starts[1], steps[1])
@@ -118,10 +139,20 @@ def resample_image(
 def resample_labels(
     volume: LabelMap, affine: Affine, center_xy: tuple[float, float], fov_mm: float, size: int
 ) -> LabelMap:
-    """``volume`` (x, y, z) of label ids on the window of `window_affine`, as (z, y, x).
+    """Resample label ids to a square in-plane window.
 
-    Every id is resampled with the image's own weights and the largest share wins, so that masks
-    stay in register with the image; background wins ties.
+    Every id is resampled with the same weights as the image and the largest share wins, so that
+    masks stay in register with the image; background wins ties.
+
+    Args:
+        volume: label ids (x, y, z).
+        affine: of the volume.
+        center_xy: centre of the window in voxel coordinates.
+        fov_mm: length of each side of the window, in mm.
+        size: pixels along each side.
+
+    Returns:
+        The slices (z, y, x) of label ids.
     """
     starts, steps = _window(affine, center_xy, fov_mm, size)
     along = [
@@ -149,11 +180,11 @@ def resample_labels(
 
 
 def body_center(volume: HU, affine: Affine, modality: Modality = CT) -> tuple[float, float]:
-    """The in-plane centre of the body in voxel coordinates (x, y); the couch does not count.
+    """Return the in-plane centre (x, y) of the body, without the couch, in voxel coordinates.
 
-    The body is the largest connected piece above -300 HU (of MR: above 0) on a grid of about 4 mm,
-    after an opening that cuts thin couch shells loose; its centre is the median over slices of the
-    middle of its extent.  A volume with no body in it has its own middle as the centre.
+    The body is the largest connected component above -300 HU (of MR: above 0) on a grid of about
+    4 mm, after an opening that separates thin couch shells; its centre is the median over slices of
+    the middle of its extent.  Without a body it is the middle of the volume.
     """
     stride = [max(1, round(4.0 / pitch)) for pitch in spacing(affine)]
     coarse = volume[:: stride[0], :: stride[1], :: stride[2]] > modality.body
@@ -174,7 +205,7 @@ def body_center(volume: HU, affine: Affine, modality: Modality = CT) -> tuple[fl
 
 
 def bounding_box(labels: LabelMap) -> tuple[slice, slice, slice] | None:
-    """The smallest box around all labels, or None where there are none."""
+    """Return the smallest box around all labels (x, y, z), or None where there are none."""
     across = np.asarray(labels.any(axis=2))
     if not across.any():
         return None
@@ -188,7 +219,7 @@ def _extent(marked: npt.NDArray[Any], over: int | tuple[int, int]) -> slice:
 
 
 def label_center(labels: LabelMap) -> tuple[float, float] | None:
-    """The middle of the in-plane box around all labels (x, y), or None where there are none."""
+    """Return the middle (x, y) of the in-plane box around all labels, None without labels."""
     box = bounding_box(labels)
     if box is None:
         return None

@@ -1,8 +1,8 @@
-"""What the numbers of a scan mean: Hounsfield units, or thousandths of a scan's own range.
+"""Say what the values of a scan mean: Hounsfield units, or thousandths of the scan's own range.
 
-CT is stored as it is, in HU.  MR has no unit: its numbers depend on the sequence, the coil and the
-scanner.  Such scans are stored as thousandths of their own range, which `thousandths` states; so
-every MR scan of a cache is seen through the one window 0 to 1000.
+CT is stored as it is, in HU.  MR has no unit: its values depend on the sequence, the coil and the
+scanner.  Such scans are stored as `thousandths` of their own range, so that the window 0 to 1000
+fits every MR scan of a cache.
 """
 
 from collections.abc import Mapping
@@ -18,33 +18,36 @@ from medaug.core.types import AIR_HU
 Name = Literal["CT", "MR"]
 
 BACKGROUND = 0.1
+"""Voxels of MR below this share of its range are background."""
 PERCENTILES = (1.0, 99.0)
+"""Of the other voxels: what becomes 0 and 1000."""
 _NO_AIR_HU = -50
 _AIR_HU = -500
 
 
 def _named(*tissues: str) -> Mapping[str, int]:
-    """Tissues by name, with the ids 251, 252, ... of layout maps."""
+    """Return ids of tissues by name: 251, 252, ..., as layout maps have them."""
     return {name: 251 + place for place, name in enumerate(tissues)}
 
 
 @dataclass(frozen=True)
 class Modality:
-    """How values are stored and seen.
+    """How values are stored and shown; all values are in ``unit``.
 
     Attributes:
+        name: ``CT`` or ``MR``.
         unit: of the stored values.
-        limits: of the stored values.
-        outside: the value beyond the field of view.
-        body: the body is above it.
-        tissue: soft tissues lie between these.
-        window: becomes -1 and +1 unless told otherwise.
-        body_in_slice: the body is above it in a slice, whose noise is not averaged over a stack.
+        limits: lowest and highest stored value.
+        outside: the value outside the field of view.
+        body: the body is above this value, on a coarse grid.
+        tissue: soft tissues are between these values.
+        window: the values that become -1 and +1 by default.
+        body_in_slice: the body is above this value in a slice at full resolution, which is noisier.
         bands: where one of ``tissues`` ends and the next begins.
-        tissues: name to id in a layout map, from the darkest; labels keep their own ids below.
-        per_hu: so many stored units weigh as one HU of CT, by the widths of the windows.
-        margin_per_hu: the same for how far a patient's levels may lie from others': a range of
-            its own and a bias field set MR scans further apart.
+        tissues: name to id in a layout map, from the darkest; the ids of labels are lower.
+        per_hu: how many units correspond to one HU of CT, by the widths of the windows.
+        margin_per_hu: the same for differences between patients: since each scan has its own range
+            and bias field, MR scans differ more.
     """
 
     name: Name
@@ -73,7 +76,7 @@ MODALITIES: dict[str, Modality] = {"CT": CT, "MR": MR}
 
 
 def modality_of(name: str) -> Modality:
-    """The modality called ``name``.
+    """Return the modality called ``name``.
 
     Raises:
         ConfigError: another name than CT or MR.
@@ -84,12 +87,12 @@ def modality_of(name: str) -> Modality:
 
 
 def thousandths(values: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    """A scan without a unit as int16 thousandths of its own range, whatever its scale and offset.
+    """Return a scan as thousandths of its own range (int16), whatever its scale and offset.
 
     With the 1st percentile a and the 99th percentile b of the scan's non-background voxels, a
     value v becomes 1000 (v - a) / (b - a), rounded and clipped to 0 to 4000.  Non-background is
-    what lies above m + 0.1 (q - m), where m is the least value of the scan and q the 99th
-    percentile of all its voxels.  What is not finite counts as m.
+    what is above m + 0.1 (q - m), where m is the minimum of the scan and q the 99th
+    percentile of all its voxels.  Values that are not finite count as m.
 
     Args:
         values: of the scan, of any shape and type.
@@ -116,7 +119,7 @@ def thousandths(values: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
 
 
 def check_hu(values: npt.NDArray[Any]) -> None:
-    """Refuse a CT scan that is plainly not in HU: it shows neither air nor fat.
+    """Refuse a CT scan that is clearly not in HU, since it has neither air nor fat.
 
     Raises:
         DataError: no value below -50.
@@ -130,10 +133,10 @@ def check_hu(values: npt.NDArray[Any]) -> None:
 
 
 def check_unitless(values: npt.NDArray[Any]) -> None:
-    """Refuse what was said to be MR and has the air of a CT scan.
+    """Refuse a scan that is said to be MR and has the air of a CT scan.
 
     Raises:
-        DataError: a twentieth of the values lies below -500.
+        DataError: a twentieth of the values is below -500.
     """
     if np.count_nonzero(values < _AIR_HU) > 0.05 * values.size:
         raise DataError(

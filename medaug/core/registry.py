@@ -1,4 +1,4 @@
-"""What exists, by name, with one line each; importing this loads nothing heavy."""
+"""List sources, models and writers by name; importing this loads nothing heavy."""
 
 import difflib
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from medaug.core.errors import ConfigError, shown
 
 @dataclass(frozen=True)
 class Entry:
-    """A component by its public name: where it lives and what it is, in one line."""
+    """A component.
+
+    Attributes:
+        name: by which users call it.
+        target: ``module:attribute`` of its class or function.
+        summary: what it is, in one line.
+    """
 
     name: str
     target: str
@@ -56,13 +62,13 @@ MODELS = _table(
 WRITERS = _table(
     ("nifti", "medaug.synthesis.writers.nifti:Nifti", "NIfTI in the nnU-Net v2 layout: HU, label ids, true affine"),
     ("dicom", "medaug.synthesis.writers.dicom:Dicom", "DICOM: derived CT or MR and segmentation, marked as synthetic; needs medaug[dicom]"),
-    ("png",   "medaug.synthesis.writers.png:Png",     "8-bit PNG, for pictures and for looking"),
+    ("png",   "medaug.synthesis.writers.png:Png",     "8-bit PNG, for pictures and for viewing"),
 )
 # fmt: on
 
 
 def plugins() -> dict[str, Entry]:
-    """Models of other installed packages: their entry points in the group ``medaug.models``."""
+    """Return the models of other installed packages: entry points in the group ``medaug.models``."""
     found = {}
     for point in entry_points(group="medaug.models"):
         package = point.dist.name if point.dist is not None else "another package"
@@ -71,7 +77,7 @@ def plugins() -> dict[str, Entry]:
 
 
 def model(name: str) -> Entry:
-    """The model called ``name``, ours or another package's.
+    """Return the model called ``name``, of medaug or of another package.
 
     Raises:
         ConfigError: no such model; the message suggests the nearest one.
@@ -80,7 +86,12 @@ def model(name: str) -> Entry:
 
 
 def lookup(table: dict[str, Entry], name: str, kind: str) -> Entry:
-    """The entry called ``name``.
+    """Return the entry called ``name``.
+
+    Args:
+        table: of all entries.
+        name: as the user wrote it.
+        kind: what it is, for the message.
 
     Raises:
         ConfigError: no such name; the message suggests the nearest one.

@@ -1,7 +1,7 @@
-"""Words from elsewhere, made safe to show, to keep in a table and to call files by.
+"""Make foreign text safe to print, to put in a table, and to use in names of files.
 
-Patients, series, files and labels may be called anything: escape sequences that a terminal obeys,
-letters that turn the reading direction, formulas that a spreadsheet computes, bytes that are no
+Patients, series, files and labels may have any name: with escape sequences that a terminal obeys,
+letters that change the reading direction, formulas that a spreadsheet computes, bytes that are not
 text.  Plain names stay as they are.
 """
 
@@ -10,7 +10,7 @@ import sys
 import unicodedata
 
 LONGEST_NAME = 160
-"""Bytes of a name for files, to which prefixes and suffixes are added; file systems take 255."""
+"""Most bytes of a name, to which files add prefixes and suffixes; file systems take 255."""
 _FORMULA = ("=", "+", "-", "@", "|", "%")
 _CELL_ENDS = ',"\r\n'
 _ELSEWHERE = '/\\<>:"|?*'
@@ -24,10 +24,10 @@ _DEVICES = {
 
 
 def visible(text: str) -> str:
-    """``text`` with all that is not printed, but for line ends and tabs, as escapes like ``\\x1b``.
+    """Replace all that is not printable, except line ends and tabs, by escapes like ``\\x1b``.
 
-    Control characters, changes of the reading direction, characters without width, and the
-    stand-ins for bytes that are no text are not printed.
+    Not printable are control characters, changes of the reading direction, characters without
+    width, and what stands for bytes that are not text.
     """
     if text.isprintable():
         return text
@@ -45,15 +45,15 @@ def _escaped(char: str) -> str:
 
 
 def tell(text: str) -> None:
-    """A line for a reader, on standard error."""
+    """Print a line for the user on standard error."""
     print(visible(text), file=sys.stderr, flush=True)
 
 
 def cell(text: str) -> str:
-    """``text`` as a value of a CSV table: no comma, quote or line end, and never a formula.
+    """Return ``text`` as a value of a CSV table: no comma, quote or line end, never a formula.
 
     What a spreadsheet would compute (OWASP, CSV injection) gets a leading apostrophe, which marks
-    text there; numbers stay numbers.
+    it as text; numbers stay numbers.
     """
     plain = "".join("_" if c in _CELL_ENDS or not c.isprintable() else c for c in text)
     first = unicodedata.normalize("NFKC", plain.lstrip()[:1])
@@ -85,14 +85,14 @@ def is_file_name(name: object) -> bool:
 
 
 def file_name(name: str) -> str:
-    """``name``, or where it is none for a file (`is_file_name`), one that stands for it alone.
+    """Return ``name`` if `is_file_name`, else a substitute for it.
 
-    Names that differ stay different: a substitute ends in a hash of the name.
+    A substitute ends in a hash of the name, so that different names stay different.
     """
     if is_file_name(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     plain = "".join(c if c.isprintable() and c not in _ELSEWHERE else "-" for c in name)
     short = plain.encode()[: LONGEST_NAME // 2].decode(errors="ignore").strip(". -")
-    stands = f"{short}-{digest}" if short else f"scan-{digest}"
-    return stands if is_file_name(stands) else f"scan-{stands}"
+    substitute = f"{short}-{digest}" if short else f"scan-{digest}"
+    return substitute if is_file_name(substitute) else f"scan-{substitute}"

@@ -1,14 +1,14 @@
-"""The nouns that travel between layers, with axes and units stated once.
+"""Define the types that packages exchange, with their axes and units.
 
 Conventions, everywhere in medaug:
 
-- A *volume* array is indexed ``[x, y, z]`` in RAS+ order: x grows to the patient's Right, y to
+- A *volume* array is indexed ``[x, y, z]`` in RAS+ order: x increases to the patient's Right, y to
   Anterior, z to Superior.  ``affine`` (4, 4) maps voxel indices ``(x, y, z, 1)`` to RAS+ mm.
 - A *slice* array is indexed ``[y, x]``; a stack of slices ``[z, y, x]``.
-- Alternatives lead: ``[k, y, x]`` of a slice, ``[k, z, y, x]`` of a stack.
+- Alternatives are the first axis: ``[k, y, x]`` of a slice, ``[k, z, y, x]`` of a stack.
 - A picture is grey, ``[y, x]``, or RGB with its channels last, ``[y, x, 3]``; levels are uint8.
-- CT intensities are Hounsfield units (HU) as int16, MR ones the thousandths of
-  `medaug.core.modality`; label maps are uint8, 0 is background.
+- CT intensities are Hounsfield units (HU) as int16, MR ones thousandths of the scan's own range as
+  int16 (`medaug.core.modality`); label maps are uint8, 0 is background.
 - Lengths are millimetres.
 """
 
@@ -28,22 +28,22 @@ AIR_HU = -1024
 
 
 def is_rgb(array: npt.NDArray[Any]) -> bool:
-    """Whether an array [..., y, x] or [..., y, x, 3] is the latter; no picture is 3 pixels wide."""
+    """Whether an array is RGB [..., y, x, 3], not grey [..., y, x]; no picture is 3 pixels wide."""
     return array.dtype == np.uint8 and array.ndim > 2 and array.shape[-1] == 3
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Where the labels of one scan are kept, before any of them is read.
+    """The files with the labels of one scan, before any of them is read.
 
     Attributes:
-        files: what holds them.
-        ids: which value in the files becomes which id; others become background.  None keeps
-            every value as it is, and a value that is no label's id is an error.
-        strict: a value that ``ids`` does not name is an error too.
-        each: the value of each file, where every file is a binary mask of one label; a later file
+        files: of the labels.
+        ids: value in the files to label id; other values become background.  None: values are
+            ids, and one that is not a label's id is an error.
+        strict: whether a value that is not in ``ids`` is an error.
+        each: the id of each file, where every file is a binary mask of one label; a later file
             covers an earlier one where they overlap.  None: the one file is a label map.
-        scan: the files of the scan in slice order, where they are needed to place the labels.
+        scan: the files of the scan in slice order, where the labels are placed by them.
     """
 
     files: tuple[Path, ...]
@@ -57,7 +57,10 @@ class LabelFiles:
 class Case:
     """One scan as a source lists it, before any pixel is read.
 
-    ``image`` holds the files of a DICOM series in slice order, or a single volume file.
+    Attributes:
+        id: its name.
+        image: the files of a DICOM series in slice order, or a single volume file.
+        label: the files of its labels, or None.
     """
 
     id: str
@@ -73,7 +76,7 @@ class PictureBatch:
         images: levels (n, y, x), or RGB (n, y, x, 3).
         classes: class ids (n,), or None.
         attributes: bool (n, attributes), or None.
-        left_out: places, among all that were to be read, of those that could not be, and why.
+        left_out: index, among all that were to be read, of each that could not be, and why.
     """
 
     images: npt.NDArray[np.uint8]
@@ -84,7 +87,12 @@ class PictureBatch:
 
 @dataclass(frozen=True)
 class Problem:
-    """A scan that cannot be used, and why, in one sentence."""
+    """A scan that cannot be used.
+
+    Attributes:
+        case: its id.
+        reason: why, in one sentence.
+    """
 
     case: str
     reason: str
@@ -95,17 +103,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sample:
-    """One synthetic case, a slice or a stack of slices, in the units its readers expect.
+    """One synthetic case, a slice or a stack of slices.
 
-    ``image`` is HU int16 for CT, shape (y, x), or (z, y, x) for a stack, and uint8 levels for
-    pictures, shape (y, x) where they are grey and (y, x, 3) where they are RGB.  ``label`` is a
-    uint8 label map of the same shape, or None where the model draws no mask.  ``alternatives``
-    (K, *shape) and ``alternative_labels`` are further draws that share what defines the case.
-    ``std`` (*shape) is their voxel-wise standard deviation in the image's unit, ``entropy``
-    (*shape) the entropy in bits of the label votes.  ``affine`` maps (x, y, z) to RAS+ mm, with
-    z = 0 in a slice.
-    ``origin`` says where it came from: how it was drawn, and, when it goes to a writer, also the
-    ``seed``, the fingerprint of the ``weights`` and the ``labels``, name to id.
+    Attributes:
+        index: its number.
+        image: HU int16 (y, x), or (z, y, x) of a stack; of pictures uint8 levels, grey (y, x) or
+            RGB (y, x, 3).
+        label: label map of the same pixels, or None where the model draws no masks.
+        affine: maps (x, y, z) to RAS+ mm, with z = 0 in a slice.
+        alternatives: (k, *shape), further images for the same case.
+        alternative_labels: (k, *shape), their label maps, or None.
+        std: (*shape), standard deviation over the alternatives in the unit of the image.
+        entropy: (*shape), entropy of their labels in bits, or None.
+        origin: how it was drawn and, when it goes to a writer, the ``seed``, the fingerprint of the
+            ``weights`` and the ``labels``, name to id.
     """
 
     index: int
@@ -120,11 +131,11 @@ class Sample:
 
     @property
     def slices(self) -> int:
-        """How many slices the stack has, or 0 where the case is a slice."""
+        """How many slices the stack has; 0 where the case is a slice."""
         return len(self.image) if self.image.ndim == 3 and not is_rgb(self.image) else 0
 
     def at(self, z: int) -> "Sample":
-        """Slice ``z`` of a stack as a case of its own, where it lies."""
+        """Return slice ``z`` of a stack as a case of its own, at its place."""
 
         def cut(array: Any) -> Any:
             return None if array is None else array[..., z, :, :]

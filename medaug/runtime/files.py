@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a full disk is told as such."""
+"""Write files whole or not at all, explain a full disk, and lock files and folders."""
 
 import errno
 import fcntl
@@ -15,8 +15,11 @@ from typing import Any
 from medaug.core.errors import OutputError
 
 PART = ".part"
+"""Ending of the name of a file that is being written."""
 PATIENCE_S = 5.0
-"""How long a held folder is waited for: a killed process's workers keep its lock until they die."""
+"""Seconds to wait for a lock: a killed process's workers keep it until they end."""
+POLL_S = 0.02
+SEAL = "sha256"
 REASONS = {
     errno.ENOSPC: "no space left on the disk; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
@@ -32,7 +35,7 @@ def explaining(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write ``path`` into one sentence.
 
     Raises:
-        OutputError: the disk is full, read-only, over quota, or not ours to write.
+        OutputError: the disk is full, read-only, over quota, or writing is not permitted.
     """
     try:
         yield
@@ -45,7 +48,7 @@ def explaining(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, synced, if the block succeeds."""
+    """Yield a temporary path that replaces ``path``, synced to the disk, if the block succeeds."""
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
@@ -62,7 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left half-written below ``folder``, which this one holds."""
+    """Remove the half-written files that a killed process left below ``folder``; hold it first."""
     for part in folder.rglob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
@@ -74,15 +77,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON with stable key order, whole or not at all."""
+    """Write ``content`` as indented JSON with sorted keys, whole or not at all."""
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
-    """The content of JSON text.
+    """Return the content of JSON text.
 
     Raises:
-        ValueError: not JSON, not text, or nested too deeply to be anything of ours.
+        ValueError: not JSON, not text, or nested more deeply than any file of medaug.
     """
     try:
         return json.loads(text)
@@ -90,18 +93,15 @@ def parse_json(text: str | bytes | bytearray) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-SEAL = "sha256"
-
-
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content``, which goes to JSON, with a checksum over all of it."""
+    """Return ``content``, which goes to JSON, with a checksum over all of it."""
     bare = {key: value for key, value in content.items() if key != SEAL}
     canonical = json.dumps(json.loads(json.dumps(bare)), sort_keys=True)  # as it is read back
-    return {**bare, SEAL: _digest(canonical.encode())}
+    return {**bare, SEAL: hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def unsealed(content: Any) -> dict[str, Any]:
-    """What was sealed, without its checksum; content without one is taken as it is.
+    """Return what was sealed, without its checksum; content that has none is not checked.
 
     Raises:
         ValueError: not an object, or it does not match its checksum.
@@ -115,36 +115,31 @@ def unsealed(content: Any) -> dict[str, Any]:
 
 
 def write_checked(path: Path, data: bytes) -> None:
-    """Write ``data`` and a checksum after it, whole or not at all."""
+    """Write ``data`` and after it its sha256, whole or not at all."""
     write_bytes(path, data + hashlib.sha256(data).digest())
 
 
 def read_checked(path: Path) -> bytes:
-    """What ``write_checked`` wrote.
+    """Return the data that ``write_checked`` wrote.
 
     Raises:
         ValueError: it does not match its checksum.
     """
     content = path.read_bytes()
-    data, seal = content[:-32], content[-32:]
-    if hashlib.sha256(data).digest() != seal:
+    data, checksum = content[:-32], content[-32:]
+    if hashlib.sha256(data).digest() != checksum:
         raise ValueError(f"{path}: the content does not match its checksum")
     return data
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` for a while; other processes wait.
+    """Hold the lock file ``path`` for a moment; other processes wait as long as it takes.
 
-    The file is removed before it is let go, so whoever waited for it looks again.
+    The file is removed before the lock is released, so a process that waited for it opens it again.
     """
     while True:
-        with explaining(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = _open_lock(path, path)
         fcntl.flock(handle, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.fstat(handle).st_ino == path.stat().st_ino:
@@ -159,28 +154,58 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold ``folder``, made where needed, for this process; the lock dies with it.
+    """Hold ``folder``, made where needed, for this process; the lock ends with it.
 
     Raises:
-        OutputError: another process holds it, or the folder cannot be made.
+        OutputError: another process holds it for longer than `PATIENCE_S`, or the folder cannot be
+            made.
     """
     with explaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    with held(folder / ".lock"):
+        yield
+
+
+@contextmanager
+def held(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path``, which stays; `exclusive` does so with that of a folder.
+
+    Args:
+        path: the lock file, made where needed.
+        shared: whether others may hold it at the same time, if shared as well.
+
+    Raises:
+        OutputError: another process holds it for longer than `PATIENCE_S`.
+    """
+    handle = _open_lock(path, path.parent)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not _locked(handle):
+        while not _try_lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise OutputError(f"{folder}: another process is working in it; wait for it")
-            time.sleep(0.02)
+                raise OutputError(f"{path.parent}: another process is working in it; wait for it")
+            time.sleep(POLL_S)
         yield
     finally:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file ``path``, which is made where needed."""
+    handle = _open_lock(path, path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not _try_lock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: Path, subject: Path) -> int:
+    with explaining(subject):
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _try_lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Render the frame that all pages share, and pictures inside them."""
+"""Render pages: the frame that all of them share, and pictures inside them as data addresses."""
 
 import base64
 import io
@@ -6,16 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from medaug.core.text import visible
-from medaug.runtime.pictures import Picture, encode
+from medaug.runtime.pictures import Levels, Picture, encode
+
+MOST_PX = 256
+"""Longest side of a picture in a page; larger ones are shrunk."""
+MOST_ROWS, MOST_CELLS = 12, 12
+FEW = 3
+"""Rows of at most so many pictures, such as pairs, are placed side by side and never broken."""
 
 
 def framed(folder: Path, **content: Any) -> str:
-    """``page.html`` of ``folder`` with its ``style.css``, in the frame; all of it can be seen."""
+    """Render ``page.html`` of a folder in the frame, with control characters made visible.
+
+    Args:
+        folder: holds ``page.html`` and ``style.css``.
+        content: the variables of the template.
+    """
     env = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
@@ -27,36 +37,23 @@ def framed(folder: Path, **content: Any) -> str:
     return visible(env.get_template("page.html").render(style=style, **content))
 
 
-# Pictures of the page as PNG inside the file, each with words for those who do not see it.
-
-
-MOST_PX = 256
-"""Pictures that are larger are shrunk."""
-
-MOST_ROWS, MOST_CELLS = 12, 12
-
-FEW = 3
-"""Rows of at most so many pictures, such as pairs, lie side by side and are never broken."""
-
-
 def gallery(picture: Picture) -> dict[str, Any]:
-    """A picture's rows as data addresses with alternative texts."""
+    """Return a picture for the templates: rows of data addresses with alternative texts."""
     rows = []
-    for r, cells in enumerate(list(picture.rows)[:MOST_ROWS]):
+    for r, row in enumerate(list(picture.rows)[:MOST_ROWS]):
         name = picture.row_names[r] if r < len(picture.row_names) else ""
-        shown = list(cells)[:MOST_CELLS]
-        told = name or f"{picture.title}, row {r + 1}"
+        cells = list(row)[:MOST_CELLS]
         rows.append(
             {
                 "name": name,
                 "cells": [
                     {
                         "src": data_uri(cell),
-                        "alt": f"{told}: {c + 1} of {len(shown)}",
+                        "alt": f"{name or f'{picture.title}, row {r + 1}'}: {c} of {len(cells)}",
                         "height": cell.shape[0],
                         "width": cell.shape[1],
                     }
-                    for c, cell in enumerate(shown)
+                    for c, cell in enumerate(cells, 1)
                 ],
             }
         )
@@ -67,14 +64,12 @@ def gallery(picture: Picture) -> dict[str, Any]:
     return {"title": picture.title, "caption": caption, "rows": rows, "kind": kind}
 
 
-def data_uri(cell: npt.NDArray[np.uint8]) -> str:
-    """Grey (h, w) or colour (h, w, 3) as a PNG data address, with a palette where that is exact."""
-    cell = shrunk(cell)
-    return "data:image/png;base64," + base64.b64encode(_packed(cell)).decode()
+def data_uri(cell: Levels) -> str:
+    """Return grey (h, w) or RGB (h, w, 3) as a PNG data address, shrunk to ``MOST_PX``."""
+    return "data:image/png;base64," + base64.b64encode(_packed(_shrunk(cell))).decode()
 
 
-def shrunk(cell: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """At most ``MOST_PX`` a side."""
+def _shrunk(cell: Levels) -> Levels:
     factor = max(cell.shape[:2]) / MOST_PX
     if factor <= 1:
         return cell
@@ -83,7 +78,8 @@ def shrunk(cell: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(smaller)
 
 
-def _packed(cell: npt.NDArray[np.uint8]) -> bytes:
+def _packed(cell: Levels) -> bytes:
+    """The smallest PNG of the same pixels: with a palette where 256 colours suffice."""
     if cell.ndim == 2:
         return encode(cell, 9)
     colours, places = np.unique(cell.reshape(-1, 3), axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Encode slices as PNG pictures."""
+"""Draw slices as PNG pictures: levels, outlines of masks, sheets of many, a preview of samples."""
 
 import io
 import textwrap
@@ -14,66 +14,93 @@ from PIL import Image, ImageDraw, ImageFont
 from medaug.core.types import LabelMap, Sample, is_rgb
 from medaug.runtime.files import write_bytes
 
-WINDOW_HU = (-160.0, 240.0)
+Levels = npt.NDArray[np.uint8]
+"""Levels 0 to 255 of a picture, grey (y, x) or RGB (y, x, 3)."""
 
-Grey = npt.NDArray[np.uint8]
-"""Levels of a grey picture, or of RGB with its channels last."""
+WINDOW_HU = (-160.0, 240.0)
+CELL_PX = 160
+"""Least size of a cell of a sheet; slices are enlarged by a whole factor."""
+GAP_PX = 2
+OUTLINE = np.array([255, 196, 0], np.uint8)
+SHADES = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
+"""Five colours of matplotlib's magma at equal distances, for the lowest to the highest value."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Rows of equally large 8-bit pictures for a page.
+
+    Attributes:
+        title: above them.
+        caption: below them.
+        rows: pictures, grey (y, x) or RGB (y, x, 3).
+        row_names: of the first rows.
+    """
+
+    title: str
+    caption: str
+    rows: Sequence[Sequence[Levels]]
+    row_names: Sequence[str] = ()
 
 
 def upright(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """CT slices [..., y, x] as radiologists look at them: anterior up, patient's right on the left.
+    """Turn CT slices [..., y, x] as radiologists look at them: anterior up, patient's right left.
 
-    Both axes are reversed, since y grows to Anterior and x to Right; its own inverse.
+    Both axes are reversed, since y grows to Anterior and x to Right; it is its own inverse.
     """
     return array[..., ::-1, ::-1]
 
 
-def grey(array: npt.NDArray[Any], window: tuple[float, float] = WINDOW_HU) -> Grey:
-    """HU through ``window`` to 0 to 255; arrays of uint8 are grey levels already."""
+def grey(array: npt.NDArray[Any], window: tuple[float, float] = WINDOW_HU) -> Levels:
+    """Map HU through ``window`` to levels; arrays of uint8 are levels already."""
     if array.dtype == np.uint8:
         return array
     low, high = window
-    return _rounded((array.astype(np.float32) - low) * (255 / (high - low)))
+    return rounded((array.astype(np.float32) - low) * (255 / (high - low)))
 
 
-def strip(array: Grey) -> Grey:
-    """A stack [k, y, x] or [k, y, x, 3] as one picture, side by side; a slice stays as it is."""
+def rounded(values: npt.NDArray[Any]) -> Levels:
+    """Round ``values`` to levels and clip them to 0 to 255."""
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def shaded(levels: Levels) -> Levels:
+    """Colour grey levels (y, x) by ``SHADES``."""
+    stops = np.linspace(0, 255, len(SHADES))
+    table = [np.interp(np.arange(256), stops, channel) for channel in zip(*SHADES, strict=True)]
+    return np.stack(table, -1).round().astype(np.uint8)[levels]
+
+
+def strip(array: Levels) -> Levels:
+    """Put a stack (k, y, x) or (k, y, x, 3) side by side as one picture; a slice stays as it is."""
     return np.concatenate(list(array), axis=1) if array.ndim - is_rgb(array) == 3 else array
 
 
-def _rounded(array: npt.NDArray[Any]) -> Grey:
-    return np.rint(array).clip(0, 255).astype(np.uint8)
+def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The pixels of a mask (y, x) that touch its outside."""
+    wide = np.pad(mask, 1)
+    inside = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return mask & ~inside
 
 
-def encode(picture: Grey, level: int = 6) -> bytes:
-    """Grey (y, x) or RGB (y, x, 3) as PNG with nothing in it but pixels."""
+def encode(picture: Levels, level: int = 6) -> bytes:
+    """Encode a picture as PNG with nothing in it but pixels.
+
+    Args:
+        picture: grey (y, x) or RGB (y, x, 3).
+        level: of compression, 0 (none) to 9 (smallest).
+    """
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "png", compress_level=level)
     return buffer.getvalue()
 
 
-RGB = npt.NDArray[np.uint8]
-
-CELL_PX = 160
-"""Cells are at least this large, by a whole factor."""
-
-GAP_PX = 2
-
-OUTLINE = np.array([255, 196, 0], np.uint8)
-
-SHADES = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
-"""Five stops of matplotlib's magma, from nothing to most."""
-
-
-def preview(samples: Sequence[Sample], path: Path) -> None:
-    """Write ``preview_png(samples)`` to ``path``."""
-    write_bytes(path, preview_png(samples))
-
-
 def preview_png(samples: Sequence[Sample], across: int = 4) -> bytes:
-    """Each sample beside its standard deviation, on one scale for all, ``across`` pairs a row.
+    """Draw each sample next to its standard deviation, on one scale for all, as a PNG.
 
-    A stack is shown by its middle slice.
+    Args:
+        samples: slices; of a stack the middle slice is shown.
+        across: samples in a row.
     """
     samples = [s.at(s.slices // 2) if s.slices else s for s in samples]
     ct = samples[0].image.dtype != np.uint8
@@ -100,14 +127,14 @@ def grid(
     window: tuple[float, float] = WINDOW_HU,
     across: int = 8,
 ) -> None:
-    """Write slices (n, y, x) with the outlines of their masks (n, y, x), ``across`` a row.
+    """Write slices with the outlines of their masks as one PNG.
 
     Args:
-        images: HU, or levels where the type is uint8: grey, or RGB (n, y, x, 3).
-        masks: label maps, anything above 0 is outlined; None where there are none.
+        images: HU (n, y, x), or levels where the type is uint8: grey, or RGB (n, y, x, 3).
+        masks: label maps (n, y, x), outlined where above 0; None where there are none.
         path: the PNG to write.
         window: the HU that become black and white.
-        across: slices a row.
+        across: slices in a row.
     """
     labels = [None] * len(images) if masks is None else list(masks)
     cells = [_cell(image, label, window) for image, label in zip(images, labels, strict=True)]
@@ -118,7 +145,7 @@ def _cell(
     image: npt.NDArray[Any],
     label: LabelMap | None,
     window: tuple[float, float] = WINDOW_HU,
-) -> RGB:
+) -> Levels:
     ct = image.dtype != np.uint8
     picture = grey(image, window)
     enlarged = _enlarge(upright(picture) if ct else picture, smooth=ct)
@@ -129,7 +156,7 @@ def _cell(
     return cell
 
 
-def _enlarge(picture: npt.NDArray[np.uint8], smooth: bool) -> npt.NDArray[np.uint8]:
+def _enlarge(picture: Levels, smooth: bool) -> Levels:
     height, width = picture.shape[:2]
     factor = -(-CELL_PX // max(height, width))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
@@ -139,21 +166,7 @@ def _enlarge(picture: npt.NDArray[np.uint8], smooth: bool) -> npt.NDArray[np.uin
     return np.asarray(enlarged)
 
 
-def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The pixels of a mask (y, x) that touch its outside."""
-    wide = np.pad(mask, 1)
-    inside = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
-    return mask & ~inside
-
-
-def shaded(values: npt.NDArray[np.uint8]) -> RGB:
-    """Grey levels (y, x) in ``SHADES``."""
-    stops = np.linspace(0, 255, len(SHADES))
-    table = [np.interp(np.arange(256), stops, channel) for channel in zip(*SHADES, strict=True)]
-    return np.stack(table, -1).round().astype(np.uint8)[values]
-
-
-def _tiled(cells: Sequence[RGB], across: int) -> RGB:
+def _tiled(cells: Sequence[Levels], across: int) -> Levels:
     height, width, _ = cells[0].shape
     down = -(-len(cells) // across)
     sheet = np.full(
@@ -166,7 +179,7 @@ def _tiled(cells: Sequence[RGB], across: int) -> RGB:
     return sheet
 
 
-def _captioned(sheet: RGB, caption: str) -> RGB:
+def _captioned(sheet: Levels, caption: str) -> Levels:
     width = sheet.shape[1]
     lines = textwrap.wrap(caption, max(20, width // 7))
     band = Image.new("RGB", (width, 16 * len(lines) + 4), (32, 32, 32))
@@ -174,13 +187,3 @@ def _captioned(sheet: RGB, caption: str) -> RGB:
     for number, line in enumerate(lines):
         draw.text((4, 16 * number + 2), line, fill=(220, 220, 220), font=font)
     return np.concatenate([sheet, np.asarray(band)])
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Rows of equally large 8-bit pictures, grey (h, w) or colour (h, w, 3)."""
-
-    title: str
-    caption: str
-    rows: Sequence[Sequence[npt.NDArray[np.uint8]]]
-    row_names: Sequence[str] = ()

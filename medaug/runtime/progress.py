@@ -1,4 +1,4 @@
-"""Progress of a long task: a bar on a terminal, a plain line now and then elsewhere."""
+"""Report the progress of a long task: a bar on a terminal, elsewhere a line now and then."""
 
 import sys
 import time
@@ -9,16 +9,18 @@ from typing import Protocol
 from medaug.core.text import tell, visible
 
 PLAIN_EVERY_S = 10.0
+"""Least seconds between two lines."""
 
 
 class Progress(Protocol):
     """What a long task reports to."""
 
-    def advance(self, amount: int = 1, note: str = "") -> None: ...
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Report that ``amount`` more units are done; ``note`` is shown with them."""
 
 
 class Plain:
-    """Lines on standard error, at most one every ten seconds, and one at the end."""
+    """Print lines on standard error, at most one every ten seconds, and one at the end."""
 
     def __init__(self, task: str, total: int, done: int, unit: str) -> None:
         self.task, self.total, self.done, self.unit = task, total, done, unit
@@ -45,17 +47,25 @@ class Plain:
 
 
 class Silent:
-    """Tells nothing, since another process does."""
+    """Print nothing, since another process reports."""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @contextmanager
 def progress(
     task: str, total: int, unit: str, done: int = 0, silent: bool = False
 ) -> Iterator[Progress]:
-    """Report on ``task``, of which ``done`` of ``total`` ``unit`` are finished already."""
+    """Report on a task while the block runs.
+
+    Args:
+        task: its name.
+        total: units of the whole task.
+        unit: their name, such as ``images``.
+        done: units that were finished before.
+        silent: whether to print nothing.
+    """
     if silent:
         yield Silent()
         return

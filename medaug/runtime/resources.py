@@ -1,4 +1,4 @@
-"""What the system refuses a process, in one sentence: memory, files, threads, room."""
+"""Say in one sentence what the system refused a process: memory, files, threads, disk space."""
 
 import errno
 from collections.abc import Iterator
@@ -20,22 +20,23 @@ _WORDS = {
     "can't start new thread": errno.EAGAIN,
     "too many open files": errno.EMFILE,
 }
-"""What libraries say in errors of other kinds."""
+"""Words by which errors of other types are recognised."""
 _UNMADE = "could not create a primitive", "could not get source code"
-"""All that oneDNN says where memory for the code it writes is refused, and Python where there is
-none to read a file of its library; longer words are others."""
+"""Whole messages of oneDNN, where it gets no memory for the code it generates, and of Python, where
+it gets none to read a file of its library; a message that only contains them is another one."""
 
 
 def set_aside() -> list[bytes]:
-    """Half a megabyte to give back where nothing else is left, or no sentence could be said.
+    """Allocate half a megabyte to free when memory has run out, so that an error can be reported.
 
-    In pieces that lie on the heap, not in pages of their own that nobody could map again.
+    It is in small blocks, which are on the heap: large ones have pages of their own, which could
+    not be mapped again.
     """
     return [bytes(1000) for _ in range(512)]
 
 
 def lacking(error: BaseException) -> str:
-    """Which of memory, files and threads ran out, or an empty string where none did."""
+    """Say which of memory, files and threads ran out; an empty string where none did."""
     for cause in _causes(error):
         if isinstance(cause, MemoryError):
             return _LACKING[errno.ENOMEM]
@@ -52,7 +53,7 @@ def lacking(error: BaseException) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """The same, or why the disk does not take it; empty where ``error`` is something else."""
+    """Say what ran out, or why the disk refuses a file; empty where ``error`` is something else."""
     if found := lacking(error):
         return found
     for cause in _causes(error):
@@ -64,7 +65,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it came of."""
+    """Yield ``error`` and the errors that it came from."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:

@@ -71,11 +71,11 @@ class Trained:
         self.fingerprint = fingerprint
         self.uncertainty_source = model.uncertainty
         self.masks = codec.masks if isinstance(codec, CTCodec) else "none"
-        self.drawn = codec.drawn if isinstance(codec, CTCodec) else {}
+        self.drawn = codec.mask_labels if isinstance(codec, CTCodec) else {}
         self.told_dim = int(header["shape"].get("cond_dim", self.condition.dim))
         layout = int(header["shape"].get("layout", 0))
         self.partial = bool(header["shape"].get("unlabeled")) or bool(
-            layout and isinstance(codec, CTCodec) and layout > len(codec.told)
+            layout and isinstance(codec, CTCodec) and layout > len(codec.layout_labels)
         )
         self.find_layouts: Callable[[], Layouts | None] = lambda: None
         self.snapshots: list[Model] = []

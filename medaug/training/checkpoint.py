@@ -1,7 +1,7 @@
-"""Tensors on disk: the training state of a run, and the exported generator.
+"""Write and read tensors: the training states of a run, and its exported generator.
 
 Both are safetensors files whose header carries JSON and a checksum; nothing that is loaded can
-run code.  A run keeps its two newest states, and the newest one that is sound wins.
+run code.  A run keeps its two newest states and resumes from the newest one that is sound.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ from medaug.runtime.files import parse_json, write_bytes
 
 VERSION = 1
 KEPT = 2
+"""States that a run keeps."""
 MOST_HEADER = 100_000_000
-"""Bytes, as safetensors itself accepts."""
+"""Largest header in bytes, the same as that of safetensors itself."""
 
 
 def digest(tensors: Mapping[str, Tensor], header: str) -> str:
-    """sha256 over the header and every tensor's name, dtype, shape and bytes, in name order."""
+    """Return the sha256 of the header and every tensor's name, dtype, shape and bytes by name."""
     total = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         value = tensors[name]
@@ -36,7 +37,7 @@ def digest(tensors: Mapping[str, Tensor], header: str) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Write tensors and a JSON header, whole or not at all; returns the checksum."""
+    """Write tensors and a JSON header, whole or not at all; return the checksum."""
     from safetensors.torch import save
 
     flat = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
@@ -47,10 +48,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def _ordered(content: bytes) -> bytes:
-    """A safetensors file with its metadata in the order of their names.
-
-    The library writes them in an order that changes from call to call.
-    """
+    """Sort the metadata of a safetensors file by name; the library's order varies by call."""
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
@@ -60,7 +58,7 @@ def _ordered(content: bytes) -> bytes:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a file that ``write_tensors`` wrote, without its tensors.
+    """Return the JSON header of a file that ``write_tensors`` wrote, without reading its tensors.
 
     Raises:
         WeightsError: no such file, a pickle, not safetensors, or not ours.
@@ -69,9 +67,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
+    """The JSON header, parsed and as text, and the checksum."""
+    # Find the header of safetensors: its length in 8 bytes, then JSON.
     try:
         with path.open("rb") as file:
-            start = file.read(9)  # safetensors: the header's length in 8 bytes, then the header
+            start = file.read(9)
             if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
                 raise WeightsError(
                     f"{path}: a pickle, which can run code when it is loaded; "
@@ -88,6 +88,8 @@ def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
         raise
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a safetensors file") from error
+
+    # Read medaug's own header in it.
     if "medaug" not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by medaug")
     try:
@@ -102,7 +104,7 @@ def _metadata(path: Path) -> tuple[dict[str, Any], str, str]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, header and checksum of a file that ``write_tensors`` wrote.
+    """Return tensors, header and checksum of a file that ``write_tensors`` wrote.
 
     Raises:
         WeightsError: as ``read_header``, or the content does not match its checksum.
@@ -124,17 +126,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as bytes, to be sent to another process."""
+    """Return tensors as bytes, to send them to another process."""
     from safetensors.torch import save
 
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """What `pack` packed."""
+    """Return the tensors that ``pack`` packed."""
     from safetensors.torch import load
 
     return load(content)
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries whose names start with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def sound(path: Path) -> bool:
@@ -147,10 +154,10 @@ def sound(path: Path) -> bool:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """As ``read_tensors``, of values that are all numbers.
+    """Read tensors as ``read_tensors`` does, and check that all values are finite.
 
     Raises:
-        WeightsError: as ``read_tensors``, or a value is not finite; names its tensor.
+        WeightsError: as ``read_tensors``, or a tensor with values that are not finite.
     """
     tensors, header, checksum = read_tensors(path)
     for name, value in tensors.items():
@@ -160,19 +167,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def state_path(run: Path, images: int) -> Path:
-    """Where the training state after ``images`` images is kept."""
+    """The file of the training state after ``images`` images."""
     return run / "checkpoints" / f"state-{images:010d}.safetensors"
 
 
 def save_state(run: Path, images: int, tensors: Mapping[str, Tensor]) -> None:
-    """Keep the state after ``images`` images, and drop all but the newest two."""
+    """Write the state after ``images`` images, and remove all but the newest two."""
     write_tensors(state_path(run, images), tensors, {"images": images})
     for old in sorted(state_path(run, 0).parent.glob("state-*.safetensors"))[:-KEPT]:
         old.unlink()
 
 
 def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
-    """The newest sound state of a run, or None where it has none; says what it passes over.
+    """Return images and tensors of the newest sound state; None where there is no state.
+
+    States that are damaged are named on standard error.
 
     Raises:
         RunError: there are states, but none of them is sound.
@@ -191,7 +200,7 @@ def load_state(run: Path) -> tuple[int, dict[str, Tensor]] | None:
 
 
 def compact(source: Path, target: Path) -> None:
-    """Write the weights of ``source`` at half precision to ``target``, for shipping.
+    """Write the weights in ``source`` at half precision to ``target``.
 
     Small tensors, which hold counts and moments, keep their precision.
     """

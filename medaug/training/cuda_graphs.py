@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,11 +28,20 @@ WARM_UP = 3
 TurnKey = tuple[object, ...]
 
 
-class Recorder(Protocol):
-    """Record what a function does to tensors, to do it again."""
+class CudaGraphs:
+    """Record CUDA graphs on one stream; they share their memory, since no two run at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
 
     def warm(self, play: Callable[[], TermKeys]) -> TermKeys:
-        """Play without recording."""
+        """Play without recording, on the stream that will record."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            keys = play()
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        return keys
 
     def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
         """Record ``play`` without doing it.
@@ -43,23 +52,6 @@ class Recorder(Protocol):
         Raises:
             RuntimeError: something in it cannot be recorded.
         """
-
-
-class CudaGraphs:
-    """Record CUDA graphs on one stream; they share their memory, since no two run at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def warm(self, play: Callable[[], TermKeys]) -> TermKeys:
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        with torch.cuda.stream(self.stream):
-            keys = play()
-        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
-        return keys
-
-    def record(self, play: Callable[[], TermKeys]) -> tuple[Callable[[], object], TermKeys]:
         graph = torch.cuda.CUDAGraph()
         try:
             with (
@@ -115,7 +107,7 @@ class GraphRunner:
     """
 
     def __init__(
-        self, players: Players, feed: Feed, recorder: Recorder, strict: bool = False
+        self, players: Players, feed: Feed, recorder: CudaGraphs, strict: bool = False
     ) -> None:
         self.players, self.feed, self.recorder, self.strict = players, feed, recorder, strict
         self.captured: dict[TurnKey, _CapturedTurn] = {}

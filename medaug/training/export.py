@@ -78,7 +78,7 @@ class Exporter:
         draws = generator(seed, "grid")
         noise = torch.randn(GRID, *model.noise_shape, generator=draws).to(feed.device)
         codec, label = feed.codec, None
-        if isinstance(codec, CTCodec) and codec.told:
+        if isinstance(codec, CTCodec) and codec.layout_labels:
             order = torch.randperm(len(feed), generator=draws).repeat(GRID)[:GRID]
             cond, label = feed.at(order).cond, feed.marks(order)
         else:

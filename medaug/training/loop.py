@@ -34,7 +34,15 @@ from medaug.runtime.distributed import Ranks, join
 from medaug.runtime.files import exclusive, remove_parts
 from medaug.runtime.progress import progress
 from medaug.runtime.signals import caught_signals
-from medaug.training.checkpoint import load_state, pack, save_state, sound, unpack, write_tensors
+from medaug.training.checkpoint import (
+    below,
+    load_state,
+    pack,
+    save_state,
+    sound,
+    unpack,
+    write_tensors,
+)
 from medaug.training.cuda_graphs import CudaGraphs, GraphRunner, can_record
 from medaug.training.ema import Average
 from medaug.training.export import Exporter
@@ -47,7 +55,7 @@ from medaug.training.run import (
     truncate_metrics,
     weights_path,
 )
-from medaug.training.step import Players, below
+from medaug.training.step import Players
 from medaug.training.weights import start_from
 
 METRICS_PER_SNAPSHOT = 5
@@ -378,9 +386,9 @@ def play_round(training: Training, data: Iterator[Any]) -> int:
     progress = start / train.images
     settings = model.optim(progress)
     for turn in model.turns(progress):
-        asked = time.perf_counter()
+        before = time.perf_counter()
         batch = next(data)
-        training.waited += time.perf_counter() - asked
+        training.waited += time.perf_counter() - before
         training.runner.turn(turn, batch, training.images, settings)
         training.images += turn.batches * train.batch
     training.average.update(training.images - start, training.images)

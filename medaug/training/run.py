@@ -1,11 +1,11 @@
-"""A run folder: what it was asked to be, where it stands, and who is working in it.
+"""Read and write a run folder.
 
 runs/pancreas-spatial_vaegan/
   config.yaml            the resolved config
-  run.json               versions, device, precision, the cache it learns from; the secret of a
+  run.json               versions, device, precision, the cache it is trained on; the secret of
                          private training
-  metrics.jsonl          one line of means every so often
-  samples/0000051200.png what it draws, from the same noise each time
+  metrics.jsonl          one line of means, five times a snapshot
+  samples/0000051200.png samples, of the same noise each time
   checkpoints/           the two newest training states
   model.safetensors      the averaged generator with config, codec and geometry
   snapshots/             earlier ones, where train.keep_snapshots asks for some
@@ -24,21 +24,21 @@ from medaug.data.cache.store import INDEX, SliceCache
 from medaug.runtime.files import explaining, parse_json, sealed, unsealed, write_bytes, write_json
 
 FREE = ("train.images", "train.snapshot_every", "train.keep_snapshots", "train.capture")
-"""Settings that may change between one command and the next on the same run."""
+"""Settings that may change when a run is resumed."""
 
 
 def weights_path(run: Path) -> Path:
-    """The exported generator of a run."""
+    """The file of a run's exported generator."""
     return run / "model.safetensors"
 
 
 def snapshot_paths(run: Path) -> list[Path]:
-    """The generators that a run kept of its snapshots, oldest first."""
+    """The generators that a run kept of earlier snapshots, oldest first."""
     return sorted((run / "snapshots").glob("*.safetensors"))
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
+    """Return nested sections as one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -49,30 +49,33 @@ def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-    """Make ``run`` the folder of ``config``, or confirm it; returns the facts it began with.
+    """Make ``run`` the folder of ``config``, or check that it is; returns the recorded facts.
 
     Args:
         run: the folder; made where it is missing.
-        config: what is asked now.
-        facts: what else must not change under a run, such as the cache's fingerprint; a fact
-            whose key starts with ``_`` is recorded at the start and kept.
+        config: the settings of this call.
+        facts: what else must not change when a run is resumed, such as the cache's fingerprint; a
+            fact whose key starts with ``_`` is recorded once and not compared.
 
     Raises:
         RunError: the folder holds something else, or a run with other settings.
     """
+    # A new run: the folder holds nothing else.
     path = run / "run.json"
     if not path.exists():
         # a kill between the two writes below leaves the config alone
-        strangers = [p.name for p in run.glob("*") if p.name != "config.yaml" and p.name[0] != "."]
-        if strangers:
+        others = [p.name for p in run.glob("*") if p.name != "config.yaml" and p.name[0] != "."]
+        if others:
             raise RunError(
-                f"{run}: holds {sorted(strangers)[0]} but no run.json, so it is not a run; "
+                f"{run}: holds {sorted(others)[0]} but no run.json, so it is not a run; "
                 "choose a new or empty folder for --run"
             )
         write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
         write_json(path, sealed(facts))
         return facts
-    began = read_facts(run)
+
+    # An earlier run: the same settings, the same facts.
+    recorded = read_facts(run)
     try:
         kept = validated(Config, read_yaml(run / "config.yaml"), "")  # fills what the run lacks
     except ConfigError as error:
@@ -80,27 +83,27 @@ def claim(run: Path, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
             f"{run}: its config.yaml is damaged ({error}); bring it back from a copy, or choose "
             "another --run"
         ) from error
-    there, asked = flatten(kept.dump()), flatten(config.dump())
-    for key in sorted(there.keys() | asked.keys()):
-        if key not in FREE and there.get(key) != asked.get(key):
+    there, now = flatten(kept.dump()), flatten(config.dump())
+    for key in sorted(there.keys() | now.keys()):
+        if key not in FREE and there.get(key) != now.get(key):
             raise RunError(
                 f"{run}: {key} is {called(str(there.get(key)))} in this run and "
-                f"{called(str(asked.get(key)))} was asked; "
+                f"{called(str(now.get(key)))} was asked; "
                 "ask for the same, or choose another --run"
             )
     for key, value in facts.items():
-        if not key.startswith("_") and began.get(key) != value:
+        if not key.startswith("_") and recorded.get(key) != value:
             raise RunError(
-                f"{run}: {key} was {began.get(key)} when this run began and is {value} now; "
+                f"{run}: {key} was {recorded.get(key)} when this run began and is {value} now; "
                 "choose another --run"
             )
-    if there != asked:
+    if there != now:
         write_bytes(run / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False).encode())
-    return began
+    return recorded
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """What ``run.json`` says.
+    """Return the content of ``run.json``.
 
     Raises:
         RunError: it is damaged.
@@ -115,7 +118,7 @@ def read_facts(run: Path) -> dict[str, Any]:
 
 
 def truncate_metrics(run: Path, images: int) -> None:
-    """Drop the lines after ``images`` that a killed run left, and a broken last one."""
+    """Drop the lines beyond ``images`` that a killed run left, and a broken last one."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return
@@ -136,7 +139,7 @@ def append_metrics(run: Path, row: dict[str, Any]) -> None:
 
 
 def newest(runs: Path) -> Path:
-    """The run below ``runs`` whose weights are newest; it is named on standard error.
+    """Return the run below ``runs`` with the newest weights, and name it on standard error.
 
     Raises:
         RunError: there is none.
@@ -150,17 +153,19 @@ def newest(runs: Path) -> Path:
 
 
 def trained_on(run: Path, what: str = "cache") -> SliceCache | None:
-    """The cache that a run folder was trained on, where it is still there and the same.
+    """Open the cache that a run was trained on; None where it is gone or has changed.
 
-    ``what`` is ``cache``, or ``unlabeled`` for that of the scans without labels.
+    Args:
+        run: the run folder.
+        what: ``cache``, or ``unlabeled`` for that of the scans without labels.
     """
     if not (run / "run.json").is_file():
         return None
-    began = read_facts(run)
-    if not began.get(f"_{what}"):
+    recorded = read_facts(run)
+    if not recorded.get(f"_{what}"):
         return None
-    place = (run / began[f"_{what}"]).resolve()  # relative to the run; absolute in older runs
+    place = (run / recorded[f"_{what}"]).resolve()  # relative to the run; absolute in older runs
     if not (place / INDEX).is_file():
         return None
     cache = SliceCache.open(place)
-    return cache if cache.fingerprint == began.get(what) else None
+    return cache if cache.fingerprint == recorded.get(what) else None

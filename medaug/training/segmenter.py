@@ -1,8 +1,8 @@
-"""A small U-Net that finds the masks of CT slices, trained here on real ones.
+"""Segment CT slices by a small U-Net, and train it on slices with label maps.
 
-Ronneberger et al. 2015 with residual units (MONAI's form), normed over all channels of a slice, so
-that no slice depends on the others of its batch and the levels of HU are kept.  It sees HU through
-a codec's window, and has one channel out for each of the codec's labels.
+Ronneberger et al. 2015 with residual units (MONAI's form), normalised over all channels of a slice,
+so that no slice depends on the others of its batch and the levels of HU are kept.  Its input is HU
+through a codec's window, its output one channel for each of the codec's labels and the background.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,24 +27,26 @@ from medaug.runtime.progress import Progress
 from medaug.training.checkpoint import read_tensors, write_tensors
 
 IMAGES = 6000
-"""Slices seen: under a minute at 64 x 64 pixels and about two at 128 x 128, on one core."""
+"""Slices of a training: under a minute at 64 x 64 pixels, two at 128 x 128, on one core."""
 
 BATCH = 8
 RATE = 1e-2
+"""Largest learning rate."""
 CHANNELS = (16, 32, 64, 128)
 STRIDE = 2 ** (len(CHANNELS) - 1)
-"""How much smaller the deepest layer is; sides are padded to a multiple of it."""
+"""Factor by which the deepest layer is smaller; sides are padded to a multiple of it."""
 
 WARP = {"rotate": 0.15, "scale": 0.15, "shift": 0.05, "elastic": 0.02}
 GAIN, OFFSET, NOISE = 0.1, 0.05, 0.05
-"""Largest change of contrast and brightness, and of noise, where the window is -1 to 1."""
+"""Largest relative change of contrast, change of brightness, and standard deviation of noise, where
+the window is -1 to 1."""
 
 
 class Segmenter(nn.Module):
-    """Slices (b, 1, y, x) in [-1, 1] to logits (b, 1 + labels, y, x), background first.
+    """Map slices (b, 1, y, x) in [-1, 1] to logits (b, 1 + labels, y, x), background first.
 
     Args:
-        codec: the window it looks through and the labels it knows, in channel order.
+        codec: the window of its input and the labels of its output, in channel order.
 
     Raises:
         ConfigError: the codec has no labels.
@@ -74,9 +76,12 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, images: npt.NDArray[Any], batch: int = 1) -> Tensor:
-        """Probabilities (n, 1 + labels, y, x) float32 of slices in HU (n, y, x).
+        """Return probabilities (n, 1 + labels, y, x), float32.
 
-        One at a time by default, since convolutions round differently at another batch size.
+        Args:
+            images: HU (n, y, x).
+            batch: slices at a time; 1 by default, since convolutions round differently at another
+                batch size.
         """
         self.eval()
         device = next(self.parameters()).device
@@ -86,11 +91,16 @@ class Segmenter(nn.Module):
         return torch.cat(parts)
 
     def predict(self, images: npt.NDArray[Any], batch: int = 1) -> LabelMap:
-        """Label ids uint8 (n, y, x) of slices in HU (n, y, x); see ``probabilities``."""
+        """Return label ids (n, y, x).
+
+        Args:
+            images: HU (n, y, x).
+            batch: slices at a time; the last digits of probabilities depend on it.
+        """
         return self.named(self.probabilities(images, batch))
 
     def named(self, probabilities: Tensor) -> LabelMap:
-        """The likeliest label ids uint8 (n, y, x) of probabilities (n, 1 + labels, y, x)."""
+        """Return the likeliest label ids (n, y, x) of probabilities (n, 1 + labels, y, x)."""
         return self.ids[probabilities.argmax(1).numpy()]
 
 
@@ -104,16 +114,16 @@ def train_segmenter(
     device: str | torch.device = "cpu",
     bar: Progress | None = None,
 ) -> Segmenter:
-    """A segmenter that has seen ``count`` slices; the same for the same arguments on the CPU.
+    """Train a segmenter; on the CPU the same arguments give the same weights.
 
     Args:
         images: HU (n, y, x).
-        labels: their label maps (n, y, x); ids that the codec does not know are background.
+        labels: their label maps (n, y, x); ids that are not in the codec are background.
         codec: window and labels.
-        count: slices seen, in batches of 8 drawn with small warps and changes of contrast.
+        count: slices to train on, in batches of 8 with random warps and changes of contrast.
         seed: of weights, order and warps.
-        device: where it trains and stays.
-        bar: told of every batch.
+        device: where it is trained and stays.
+        bar: progress of the slices, or None.
 
     Raises:
         ConfigError: a codec without labels, no slices, or a count below 1.
@@ -124,6 +134,8 @@ def train_segmenter(
         raise ConfigError(
             f"a segmenter needs slices with label maps alike, got {images.shape}, {labels.shape}"
         )
+
+    # The network, the data and the optimiser.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "segmenter"))
         network = Segmenter(codec).to(device).train()
@@ -132,6 +144,8 @@ def train_segmenter(
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
     loss_of = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
     steps = -(-count // BATCH)
+
+    # Each step: a random batch, warped, at a rate that rises for 20 steps and then falls to 0.
     for step in range(steps):
         draws = generator(seed, "segmenter", step)
         chosen = torch.randint(len(images), (BATCH,), generator=draws)
@@ -153,7 +167,13 @@ def train_segmenter(
 def train_on(
     feed: Feed, *, count: int = IMAGES, seed: int = 0, device: str | torch.device = "cpu"
 ) -> Segmenter:
-    """``train_segmenter`` on the labelled slices of a feed, through its codec's window.
+    """Train a segmenter on the labelled slices of a feed, through its codec's window.
+
+    Args:
+        feed: its labelled slices, unwarped, are the training data.
+        count: slices to train on.
+        seed: of weights, order and warps.
+        device: where it is trained and stays.
 
     Raises:
         ConfigError: the feed has no labels.
@@ -168,7 +188,7 @@ def train_on(
 
 
 def shaded(x: Tensor, draws: torch.Generator) -> Tensor:
-    """Slices with contrast, brightness and noise changed a little, each on its own."""
+    """Change contrast, brightness and noise of each slice (b, 1, y, x) at random, a little."""
     b = len(x)
     gain, offset = (torch.rand(2, b, 1, 1, 1, generator=draws) * 2 - 1).to(x.device)
     noise = torch.rand(b, 1, 1, 1, generator=draws) * torch.randn(x.shape, generator=draws)
@@ -176,9 +196,14 @@ def shaded(x: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def dice(a: LabelMap, b: LabelMap, ids: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Dice coefficient of each label in each pair of label maps (n, y, x): (n, ids).
+    """Return the Dice coefficient 2 |A and B| / (|A| + |B|) of each label in each pair, (n, ids).
 
-    2 |A and B| / (|A| + |B|); not a number where neither map shows the label.
+    It is NaN where neither map shows the label.
+
+    Args:
+        a: label maps (n, y, x).
+        b: label maps of the same slices.
+        ids: label ids.
     """
     found = []
     for number in ids:
@@ -190,13 +215,13 @@ def dice(a: LabelMap, b: LabelMap, ids: Sequence[int]) -> npt.NDArray[np.float64
 
 
 def save(path: Path, network: Segmenter, facts: Mapping[str, Any]) -> None:
-    """Keep a segmenter with what is known of it, JSON values."""
+    """Write a segmenter to ``path`` with ``facts`` about it, JSON values."""
     header = {"segmenter": network.codec.to_dict(), "facts": dict(facts)}
     write_tensors(path, network.state_dict(), header)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> tuple[Segmenter, dict[str, Any]]:
-    """What ``save`` kept.
+    """Return the segmenter and the facts that ``save`` wrote.
 
     Raises:
         WeightsError: no such file, not ours, or no segmenter.
@@ -208,7 +233,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Segmenter, dic
 
 
 def restore(tensors: Mapping[str, Tensor], codec: Mapping[str, Any]) -> Segmenter:
-    """A segmenter from its weights and its codec's description."""
+    """Return a segmenter from its weights and its codec as a dictionary."""
     known = from_dict(codec)
     if not isinstance(known, CTCodec):
         raise WeightsError("a segmenter of scans is wanted, and this codec is of pictures")

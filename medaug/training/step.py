@@ -17,6 +17,7 @@ from medaug.core.seeds import derive
 from medaug.models.base import Model, Move, OptimizerSettings, Turn
 from medaug.runtime import collectives
 from medaug.runtime.device import autocast
+from medaug.training.checkpoint import below
 from medaug.training.optimizers import PlayerOptimizer
 from medaug.training.privacy import PrivateGradients
 
@@ -241,8 +242,3 @@ class LossLog:
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm over all gradients together, a scalar."""
     return torch.stack(list(torch._foreach_norm(list(gradients)))).norm()
-
-
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names start with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

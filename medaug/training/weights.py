@@ -1,4 +1,4 @@
-"""Load a model from a weight file, whole or as the start of another run."""
+"""Load the weights of a file into a model: as they are, or as the start of another run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,11 @@ from medaug.training.checkpoint import read_weights
 
 
 def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
-    """The model in a weight file, its header, and its fingerprint."""
+    """Return the model in a weight file, the header of the file, and its checksum.
+
+    Raises:
+        WeightsError: no such file, damaged, or not of a model that this version knows.
+    """
     tensors, header, fingerprint = read_weights(file)
     try:
         settings = ModelConfig.model_validate(header["config"]["model"])
@@ -36,7 +40,7 @@ def load_model(file: Path) -> tuple[Model, dict[str, Any], str]:
 
 
 def start_from(model: Model, path: Path) -> None:
-    """Take over the weights in ``path``; networks it does not hold keep their own.
+    """Load the weights in ``path`` into ``model``; networks that are not there keep their own.
 
     Raises:
         RunError: the weights are of another model or shape.
@@ -53,7 +57,12 @@ def start_from(model: Model, path: Path) -> None:
 
 
 def _check_fit(file: Path, announced: Model, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those of the model announced.
+    """Refuse tensors that are not those of the model that the header describes.
+
+    Args:
+        file: for the message.
+        announced: that model, without memory for its weights.
+        tensors: of the file.
 
     Raises:
         WeightsError: another name or shape.
@@ -62,5 +71,5 @@ def _check_fit(file: Path, announced: Model, tensors: Mapping[str, Tensor]) -> N
     if wanted != {name: value.shape for name, value in tensors.items()}:
         raise WeightsError(
             f"{file}: its weights do not fit the networks of this medaug; "
-            "use the version that wrote it, or train anew"
+            "use the version that wrote it, or train again"
         )

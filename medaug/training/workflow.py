@@ -1,8 +1,4 @@
-"""From a name to a trained run: what the commands do, as functions.
-
-``resolve_for`` lays the user's wishes over what suits the source; ``train`` prepares the cache the
-first time and then trains; ``demo`` walks the whole road on the phantom.
-"""
+"""Train from a name or path: settle the config, prepare the cache the first time, then train."""
 
 import hashlib
 import os
@@ -28,26 +24,110 @@ from medaug.training.loop import TrainReport, fit
 from medaug.training.privacy import check_supported
 
 PICTURES: dict[str, Any] = {"data": {"size": None, "masks": "none", "augment": None}}
-"""What suits pictures: the size their source names, no mask, no warps."""
-
+"""Settings for pictures: the size of their source, no masks, no warps."""
 UNITLESS: dict[str, Any] = {"data": {"window_hu": list(MR.window)}}
-"""What suits MR, which is cached in thousandths of each scan's range."""
+"""Settings for MR, which is cached in thousandths of each scan's range."""
+
+
+def train(
+    data: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    source: Source | SliceCache | None = None,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
+    run: str | Path | None = None,
+    device: str = "auto",
+    init: str | Path | None = None,
+    workers: int | None = None,
+    unlabeled: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    modality: Literal["CT", "MR"] | None = None,
+    names: str | None = None,
+) -> tuple[PrepareReport, TrainReport]:
+    """Prepare ``data`` where that is not done yet, then train; the same call resumes both.
+
+    Args:
+        data: the name of a source, or the path of scans, pictures or a finished cache.
+        settings: sections of the config that change the defaults, such as
+            ``{"train": {"batch": 32}}``.
+        source: what ``data`` names, if it is open already; else it is opened by the arguments
+            ``root``, ``labels``, ``modality`` and ``names``.
+        root: where the data of a named source is; default ``$MEDAUG_DATA/DATA``, then
+            ``data/DATA``.
+        cache: the slice cache; by default a folder for each size and field of view.
+        run: the run folder; default ``runs/DATA-MODEL``.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        init: weights to start from, a file or a run; default: noise.
+        workers: processes that prepare; default one per core.
+        unlabeled: a folder of scans without labels, or a cache of them, that joins training.
+        labels: those to use of the scans, such as ``["pancreas", "liver"]``; default all.
+        modality: ``CT`` or ``MR``, where the files do not say or hold both.
+        names: label names for label maps that carry none: a collection or a json file.
+
+    Raises:
+        MedaugError: anything the user can correct.
+    """
+    if source is None:
+        source = open_data(data, root, labels=labels, modality=modality, names=names)
+    planned = plan(source, data, settings or {}, cache=cache, run=run)
+    opened, prepared = _prepared(source, planned, workers)
+    more = None if unlabeled is None else _unlabeled(Path(unlabeled), opened, workers)
+    trained = fit(planned.config, opened, planned.run, device=device, init=init, unlabeled=more)
+    return prepared, trained
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What ``train`` would do: the resolved config and the folders."""
+    """What ``train`` would do.
+
+    Attributes:
+        config: all settings.
+        cache: the folder of the slice cache.
+        run: the run folder.
+    """
 
     config: Config
     cache: Path
     run: Path
 
 
-def short_name(data: str, source: Source | SliceCache) -> str:
-    """A name for a cache, a run and a config: the source's own, or the folder of cache or pictures.
+def plan(
+    source: Source | SliceCache,
+    data: str,
+    settings: Mapping[str, Any],
+    *,
+    cache: str | Path | None = None,
+    run: str | Path | None = None,
+) -> TrainPlan:
+    """Settle config and folders for a source; nothing is written.
 
-    The path of scans is told by their layout and a hash, since folders of scans are named after
-    patients, and all that is made from the data would carry the name on.
+    Args:
+        source: open.
+        data: the name or path by which the user called it.
+        settings: sections of the config that change the defaults.
+        cache: the slice cache, or None for the default.
+        run: the run folder, or None for the default.
+
+    Raises:
+        ConfigError: a setting that is not accepted.
+    """
+    config = resolve_for(source, data, settings)
+    cache_settings(config).check(source.kind)
+    if config.train.privacy is not None:
+        check_supported(config.model, Shape(1, 1, config.data.size or 32))
+    return TrainPlan(
+        config,
+        Path(cache or default_cache(source, config)),
+        Path(run or default_run(config)),
+    )
+
+
+def short_name(data: str, source: Source | SliceCache) -> str:
+    """Name a cache, a run and a config: by the source, or by the folder of a cache or of pictures.
+
+    Scans are named by their layout and a hash of their path, since folders of scans are often named
+    after patients, and everything made from the data would repeat that name.
     """
     if data in registry.SOURCES:
         return data
@@ -58,11 +138,16 @@ def short_name(data: str, source: Source | SliceCache) -> str:
     return f"{layout}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any]) -> Config:
-    """The config for a source or a cache: what suits it, then the user's wishes.
+def resolve_for(source: Source | SliceCache, data: str, settings: Mapping[str, Any]) -> Config:
+    """Return the config for a source or a cache: what suits it, changed by the user's settings.
+
+    Args:
+        source: open.
+        data: the name or path by which the user called it.
+        settings: sections of the config that change the defaults.
 
     Raises:
-        ConfigError: a wish that is not accepted, or that a finished cache cannot grant.
+        ConfigError: a setting that is not accepted, or that differs from that of a finished cache.
     """
     base = PICTURES if source.kind == "image" else {}
     if isinstance(source, SliceCache) or source.kind == "ct":
@@ -71,10 +156,10 @@ def resolve_for(source: Source | SliceCache, data: str, wishes: Mapping[str, Any
         own = {}
         if source.kind == "image":
             own = {"size": source.size, "colour": source.colour}
-        return resolve(base, {"data": {"name": short_name(data, source), **own}}, wishes)
+        return resolve(base, {"data": {"name": short_name(data, source), **own}}, settings)
     keys = ("size", "colour") if source.kind == "image" else ("size", "fov_mm", "center")
     sizes = source.settings.only(*keys)
-    config = resolve(base, {"data": {"name": short_name(data, source), **sizes}}, wishes)
+    config = resolve(base, {"data": {"name": short_name(data, source), **sizes}}, settings)
     for key, value in sizes.items():
         if getattr(config.data, key) != value:
             raise ConfigError(
@@ -92,19 +177,26 @@ def open_data(
     modality: Literal["CT", "MR"] | None = None,
     names: str | None = None,
 ) -> Source | SliceCache:
-    """A source by name or path, or a finished slice cache by its path.
+    """Open a source by name or path, or a finished slice cache by its path.
 
-    ``labels``, ``modality`` and ``names`` are those of ``medaug.data.open_source``.
+    Args:
+        data: the name or path.
+        root: where the data of a named source is; default ``$MEDAUG_DATA/DATA``, then
+            ``data/DATA``.
+        labels: those to use of the scans; default all.
+        modality: ``CT`` or ``MR``, where the files do not say or hold both.
+        names: label names for label maps that carry none: a collection or a json file.
 
     Raises:
-        ConfigError: one of them for a finished cache, or one that the source cannot grant.
+        ConfigError: labels, modality or names for a finished cache, or that the source does not
+            have.
         DataError, CacheError: nothing usable there.
     """
     if root is None and (Path(data) / INDEX).is_file():
-        told = {"labels": labels, "modality": modality, "names": names}
-        if asked := [name for name, value in told.items() if value is not None]:
+        given = {"labels": labels, "modality": modality, "names": names}
+        if unused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(
-                f"{data}: {asked[0]} is for scans, and this is a finished cache, whose labels "
+                f"{data}: {unused[0]} is for scans, and this is a finished cache, whose labels "
                 "--set data.labels=[...] selects; name the scans, or leave it out"
             )
         return SliceCache.open(Path(data))
@@ -113,13 +205,13 @@ def open_data(
 
 
 def cache_settings(config: Config) -> CacheSettings:
-    """The part of a config that decides what a cache holds."""
+    """The settings of a config that decide what a cache holds."""
     data = config.data
     return CacheSettings(size=data.size, fov_mm=data.fov_mm, center=data.center, colour=data.colour)
 
 
 def default_cache(source: Source | SliceCache, config: Config) -> Path:
-    """Where the cache for ``config`` is kept: below ``$MEDAUG_CACHE`` or ``cache``."""
+    """The default folder of the cache for ``config``: below ``$MEDAUG_CACHE``, else ``cache``."""
     if isinstance(source, SliceCache):
         return source.path
     data = config.data
@@ -137,7 +229,7 @@ def default_cache(source: Source | SliceCache, config: Config) -> Path:
 
 
 def default_run(config: Config) -> Path:
-    """The run folder that no ``--run`` names: ``runs/DATA-MODEL``.
+    """The default run folder: ``runs/DATA-MODEL``.
 
     A run of ``spatial_vaegan`` begun under its old name is resumed.
     """
@@ -151,130 +243,40 @@ def default_run(config: Config) -> Path:
     return old
 
 
-def plan(
-    source: Source | SliceCache,
-    data: str,
-    wishes: Mapping[str, Any],
-    *,
-    cache: str | Path | None = None,
-    run: str | Path | None = None,
-) -> TrainPlan:
-    """Settle config and folders for a source; nothing is written.
-
-    Raises:
-        ConfigError: a wish that is not accepted.
-    """
-    config = resolve_for(source, data, wishes)
-    cache_settings(config).check(source.kind)
-    if config.train.privacy is not None:
-        check_supported(config.model, Shape(1, 1, config.data.size or 32))
-    return TrainPlan(
-        config,
-        Path(cache or default_cache(source, config)),
-        Path(run or default_run(config)),
-    )
-
-
-def train(
-    data: str,
-    wishes: Mapping[str, Any] | None = None,
-    *,
-    root: str | Path | None = None,
-    cache: str | Path | None = None,
-    run: str | Path | None = None,
-    device: str = "auto",
-    init: str | Path | None = None,
-    workers: int | None = None,
-    unlabeled: str | Path | None = None,
-    labels: Sequence[str] | None = None,
-    modality: Literal["CT", "MR"] | None = None,
-    names: str | None = None,
-) -> tuple[PrepareReport, TrainReport]:
-    """Prepare ``data`` where that is not done yet, then train; called again, both go on.
-
-    Args:
-        data: the name of a source, or the path of scans, pictures or a finished cache.
-        wishes: config sections laid over the defaults, such as ``{"train": {"batch": 32}}``.
-        root: where the data called by name is.
-        cache: the slice cache; its own folder for each size and field where None.
-        run: the run folder; ``runs/DATA-MODEL`` where None.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        init: weights to start from.
-        workers: processes that prepare.
-        unlabeled: a folder of scans without labels, or a cache of such, that joins training.
-        labels: those to take of the scans, such as ``["pancreas", "liver"]``.
-        modality: of the scans, where their files do not say or hold both.
-        names: label names for maps without, see ``medaug.data.open_source``.
-
-    Raises:
-        MedaugError: anything the user can correct.
-    """
-    return train_on(
-        open_data(data, root, labels=labels, modality=modality, names=names),
-        data,
-        wishes or {},
-        cache=cache,
-        run=run,
-        device=device,
-        init=init,
-        workers=workers,
-        unlabeled=unlabeled,
-    )
-
-
-def train_on(
-    source: Source | SliceCache,
-    data: str,
-    wishes: Mapping[str, Any],
-    *,
-    cache: str | Path | None = None,
-    run: str | Path | None = None,
-    device: str = "auto",
-    init: str | Path | None = None,
-    workers: int | None = None,
-    unlabeled: str | Path | None = None,
-) -> tuple[PrepareReport, TrainReport]:
-    """``train`` on a source that is open already; ``data`` is its name."""
-    planned = plan(source, data, wishes, cache=cache, run=run)
-    opened, prepared = _filled(source, planned, workers)
-    bare = None if unlabeled is None else _unlabeled(Path(unlabeled), opened, workers)
-    trained = fit(planned.config, opened, planned.run, device=device, init=init, unlabeled=bare)
-    return prepared, trained
-
-
 def slices(
     data: str,
-    wishes: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     *,
     root: str | Path | None = None,
     cache: str | Path | None = None,
     workers: int | None = None,
     fill: bool = True,
 ) -> SliceCache:
-    """The slice cache of ``data``, prepared where that is not done yet.
+    """Open the slice cache of ``data``, preparing it where that is not done yet.
 
     Args:
         data: the name of a source, or the path of scans, pictures or a finished cache.
-        wishes: settings of the config, such as ``{"data": {"size": 64}}``.
-        root: where the data called by name is.
-        cache: the slice cache; its own folder for each size and field where None.
-        workers: processes that prepare.
-        fill: whether to prepare; else the cache must be there.
+        settings: sections of the config that change the defaults.
+        root: where the data of a named source is; default ``$MEDAUG_DATA/DATA``, then
+            ``data/DATA``.
+        cache: the slice cache; by default a folder for each size and field of view.
+        workers: processes that prepare; default one per core.
+        fill: whether to prepare; else the cache must be finished.
 
     Raises:
         MedaugError: anything the user can correct.
     """
     source = open_data(data, root)
-    planned = plan(source, data, wishes or {}, cache=cache)
+    planned = plan(source, data, settings or {}, cache=cache)
     if not fill:
         return source if isinstance(source, SliceCache) else SliceCache.open(planned.cache)
-    return _filled(source, planned, workers)[0]
+    return _prepared(source, planned, workers)[0]
 
 
-def _filled(
+def _prepared(
     source: Source | SliceCache, planned: TrainPlan, workers: int | None
 ) -> tuple[SliceCache, PrepareReport]:
-    """The finished cache of a source, and what was done for it."""
+    """Finish the cache of a source; returns it and what was done."""
     if isinstance(source, SliceCache):
         return source, PrepareReport(source.path, [], list(source.cases), [], {}, 0.0)
     part = share().pair
@@ -287,18 +289,18 @@ def _filled(
     return SliceCache.open(planned.cache), prepared
 
 
-def _unlabeled(path: Path, beside: SliceCache, workers: int | None) -> SliceCache:
-    """The cache of the scans in ``path``, cut like ``beside`` and kept next to it."""
+def _unlabeled(path: Path, labeled: SliceCache, workers: int | None) -> SliceCache:
+    """Prepare the scans in ``path`` with the settings of ``labeled``, in a cache next to it."""
     if (path / INDEX).is_file():
         return SliceCache.open(path)
-    if beside.kind != "ct":
-        raise ConfigError(f"unlabeled: {path} joins CT scans only, and {beside.path} has pictures")
+    if labeled.kind != "ct":
+        raise ConfigError(f"unlabeled: {path} joins CT scans only, and {labeled.path} has pictures")
     from medaug.data.sources.unlabeled import Unlabeled
 
-    source = Unlabeled(path, cast(Literal["CT", "MR"], beside.modality))
-    told = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    cache = beside.path.parent / f"{beside.path.name}-unlabeled-{told}"
-    settings = replace(beside.settings, holdout=0.0)
+    source = Unlabeled(path, cast(Literal["CT", "MR"], labeled.modality))
+    suffix = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    cache = labeled.path.parent / f"{labeled.path.name}-unlabeled-{suffix}"
+    settings = replace(labeled.settings, holdout=0.0)
     report = prepare(source, cache, settings, workers, (), share().pair)
     for problem in report.failed:
         tell(f"left out: {problem}")

@@ -221,7 +221,7 @@ def test_scans_without_labels_are_of_the_same_kind(mr: Path, tmp_path: Path) -> 
 
 
 def test_what_is_drawn_is_said_to_be_mr(cache: SliceCache, medaug, tmp_path: Path) -> None:
-    """From training to files the unit is told."""
+    """From training to files the unit is named."""
     run = tmp_path / "run"
     wishes = {**TINY, "data": {"size": 32}}
     fit(resolve_for(cache, "knee", wishes), cache, run, device="cpu")

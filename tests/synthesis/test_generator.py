@@ -196,7 +196,7 @@ def test_weights_that_do_not_fit_the_networks_are_refused(tiny_run: Path, tmp_pa
         Generator.from_pretrained(path)
     assert str(caught.value) == (
         f"{path}: its weights do not fit the networks of this medaug; "
-        "use the version that wrote it, or train anew"
+        "use the version that wrote it, or train again"
     )
 
 

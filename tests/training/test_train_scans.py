@@ -1,4 +1,4 @@
-"""What ``medaug prepare`` is told of scans, ``medaug train`` can be told as well."""
+"""The options of ``medaug prepare`` about scans are options of ``medaug train`` as well."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.cli.test_cli import SETTINGS
 from tests.conftest import Medaug
 from tests.support import magnetic
 
-TOLD = ["--labels", "liver", "--modality", "MR", "--names", "names.json"]
+OPTIONS = ["--labels", "liver", "--modality", "MR", "--names", "names.json"]
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def test_both_make_and_take_the_same_cache(
 ) -> None:
     Path("names.json").write_text(json.dumps({"labels": {"pancreas": 1, "liver": 2}}))
     geometry = ["--size", 32]
-    prepare = ["prepare", amos, *geometry, *TOLD, "--json"]
-    train = ["train", "--data", amos, "--run", "run", *SETTINGS, *TOLD, "--json"]
+    prepare = ["prepare", amos, *geometry, *OPTIONS, "--json"]
+    train = ["train", "--data", amos, "--run", "run", *SETTINGS, *OPTIONS, "--json"]
     dry = medaug(*train, "--dry-run")
     assert dry.code == 0, dry.err
     assert not Path("cache").exists()

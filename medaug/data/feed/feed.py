@@ -228,7 +228,7 @@ class Feed:
     @property
     def shape(self) -> Shape:
         """The sizes of a model that the data determine."""
-        planes = len(self.codec.told) if isinstance(self.codec, CTCodec) else 0
+        planes = len(self.codec.layout_labels) if isinstance(self.codec, CTCodec) else 0
         planes += bool(planes and self.partial)
         return Shape(
             self.codec.channels,
@@ -353,7 +353,7 @@ class Feed:
         if self.values is not None:
             parts.append(sent(_taken(self.values, index), self.device))
         cond = torch.cat(parts, 1) if parts else None
-        if ids is None or not isinstance(self.codec, CTCodec) or not self.codec.told:
+        if ids is None or not isinstance(self.codec, CTCodec) or not self.codec.layout_labels:
             return cond
         return with_layout(cond, self.codec.layout(ids), labeled)
 

@@ -140,7 +140,7 @@ def _seen(trained: Trained, slices: SliceSet) -> tuple[Tensor, Tensor | None]:
     if marks is None:
         marks = np.zeros(slices.images.shape, np.uint8)
     x = codec.encode(torch.from_numpy(slices.images), torch.from_numpy(marks)).to(trained.device)
-    if not codec.told:
+    if not codec.layout_labels:
         return x, None
     filled = layout(
         slices.images,

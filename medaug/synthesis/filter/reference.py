@@ -25,7 +25,7 @@ from medaug.data.feed.feed import Feed, codec_for
 from medaug.runtime.progress import Progress, progress
 from medaug.synthesis.filter.measures import Figures, descriptor, distance, measure, overlap
 from medaug.synthesis.filter.settings import FilterConfig
-from medaug.training.checkpoint import read_tensors, write_tensors
+from medaug.training.checkpoint import below, read_tensors, write_tensors
 from medaug.training.segmenter import Segmenter, restore, train_segmenter
 
 VERSION = 1
@@ -255,21 +255,17 @@ def read(path: Path, device: torch.device) -> Reference:
         raise WeightsError(f"{path}: holds no filter of version {VERSION}")
     codec = from_dict(header["codec"])
     assert isinstance(codec, CTCodec)
-    parts = [_below(tensors, f"segmenter.{k}.") for k in range(header["segmenters"])]
+    parts = [below(tensors, f"segmenter.{k}.") for k in range(header["segmenters"])]
     return Reference(
         codec=codec,
         size=header["size"],
         least=header["least"],
-        columns={name: v.numpy() for name, v in _below(tensors, "column.").items()},
+        columns={name: v.numpy() for name, v in below(tensors, "column.").items()},
         descriptors=tensors["descriptors"].float(),
         segmenters=tuple(restore(part, header["codec"]).to(device) for part in parts),
         made_from=header["filter"],
         checksum=checksum,
     )
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 # Thresholds from the figures of real slices, calibrated so that unseen patients keep them.

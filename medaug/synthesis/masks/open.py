@@ -76,7 +76,7 @@ def open_layouts(
         return Deformed(real, 1.0 if strength is None else strength, on_each_other)
     place = Path(masks)
     if (place / "model.safetensors").is_file() or place.suffix == ".safetensors":
-        return GeneratedMasks(open_run(place), codec.told, size, strength or 0.0)
+        return GeneratedMasks(open_run(place), codec.layout_labels, size, strength or 0.0)
     if not place.is_dir():
         what = "a file" if place.exists() else "no such folder"
         raise DataError(

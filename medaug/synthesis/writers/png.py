@@ -19,7 +19,7 @@ from PIL import Image
 
 from medaug.core.errors import DataError, reason
 from medaug.core.types import Sample
-from medaug.runtime.pictures import WINDOW_HU, Grey, _rounded, encode, grey, strip, upright
+from medaug.runtime.pictures import WINDOW_HU, Levels, encode, grey, rounded, strip, upright
 from medaug.synthesis.writers import inside
 
 _BOMB = (Image.DecompressionBombWarning, Image.DecompressionBombError)
@@ -38,15 +38,15 @@ class Png:
     def files(self, sample: Sample, case: str, level: int) -> dict[str, tuple[str, bytes]]:
         """See ``Writer.files``."""
         ct = sample.image.dtype != np.uint8
-        arrays: dict[str, tuple[str, Grey]] = {
+        arrays: dict[str, tuple[str, Levels]] = {
             "image": (f"images/{case}", grey(sample.image, self.window))
         }
         if sample.label is not None:
             arrays["label"] = (f"labels/{case}", sample.label)
         if len(sample.alternatives):
-            arrays["std"] = (f"uncertainty/{case}_std", _rounded(sample.std))
+            arrays["std"] = (f"uncertainty/{case}_std", rounded(sample.std))
             if sample.entropy is not None:
-                bits = _rounded(sample.entropy * 255)
+                bits = rounded(sample.entropy * 255)
                 arrays["entropy"] = (f"uncertainty/{case}_entropy", bits)
             arrays["samples"] = (
                 f"uncertainty/{case}_samples",
@@ -82,7 +82,7 @@ class Png:
         return {}
 
 
-def _decode(path: Path) -> Grey:
+def _decode(path: Path) -> Levels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""SIGTERM is never lost, and whoever leaves by it says one sentence."""
+"""SIGTERM is never lost, and a process that exits by it prints one sentence."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ from medaug.runtime.signals import leave_by_sigterm
 
 class Sloppy:
     def __del__(self):
-        raise ValueError("told as ever")
+        raise ValueError("as always")
 
 leave_by_sigterm()
 Sloppy()
@@ -59,7 +59,7 @@ def test_a_signal_that_comes_in_a_callback_comes_again() -> None:
 def test_other_errors_in_callbacks_are_told_as_ever() -> None:
     done = run(OTHER)
     assert done.stdout == "went on\n"
-    assert "ValueError: told as ever" in done.stderr
+    assert "ValueError: as always" in done.stderr
 
 
 def test_a_worker_that_dies_of_the_same_signal_changes_nothing() -> None:

@@ -206,7 +206,7 @@ def test_functions_that_are_bound_otherwise_are_told_apart() -> None:
         """Nothing."""
 
     assert function_key(play) == (
-        "tests.training.test_capture."
+        "tests.training.test_cuda_graphs."
         "test_functions_that_are_bound_otherwise_are_told_apart.<locals>.play",
     )
     for whole in (play, Player()):

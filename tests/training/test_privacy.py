@@ -241,7 +241,7 @@ def test_parts_equal_the_whole_and_every_switch_changes_the_weights(
     settings = config(precision=precision)
     whole = fit(settings, cache, tmp_path / "whole", device="cpu")
     copies = ["parts", "again"]
-    for name in copies:  # the secret is drawn anew for every run, so theirs is put there
+    for name in copies:  # every run draws its own secret, so these get that of the first
         (tmp_path / name).mkdir()
         for file in ("run.json", "config.yaml"):
             shutil.copy(tmp_path / "whole" / file, tmp_path / name / file)
@@ -261,8 +261,8 @@ def test_parts_equal_the_whole_and_every_switch_changes_the_weights(
     assert second.finished
     assert second.privacy == whole.privacy
     assert equal(tmp_path / "whole", tmp_path / "parts")
-    fit(settings, cache, tmp_path / "anew", device="cpu")
-    assert not equal(tmp_path / "whole", tmp_path / "anew")
+    fit(settings, cache, tmp_path / "other", device="cpu")
+    assert not equal(tmp_path / "whole", tmp_path / "other")
     if precision == "float32":
         for name, other in (("clip", 0.1), ("noise", 2.0)):
             asked = config(privacy={name: other})

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medaug.core.types import Sample
-from medaug.runtime.pictures import GAP_PX, OUTLINE, grid, preview, preview_png
+from medaug.runtime.pictures import GAP_PX, OUTLINE, grid, preview_png
 
 
 def sample(kind: str = "ct") -> Sample:
@@ -36,7 +36,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_ct_is_shown_anterior_up_and_patient_right_on_the_left(tmp_path: Path) -> None:
-    preview([sample()], tmp_path / "preview.png")
+    (tmp_path / "preview.png").write_bytes(preview_png([sample()]))
     shown = pixels(tmp_path / "preview.png")
     cell = shown[GAP_PX : GAP_PX + 160, GAP_PX : GAP_PX + 160]
     assert (cell[10, 150] == 255).all()
