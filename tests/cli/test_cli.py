@@ -126,6 +126,7 @@ def test_a_finished_cache_trains_without_the_scans(medaug: Medaug, phantom_cache
     )
 
 
+@pytest.mark.long
 def test_training_from_a_cache_needs_few_packages(phantom_cache: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from medaug.training.workflow import train\n"

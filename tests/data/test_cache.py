@@ -271,6 +271,7 @@ def real_cache(real_pancreas, tmp_path_factory) -> SliceCache:
     return SliceCache.open(folder)
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize("number", [0, 1])
 def test_real_cache_agrees_with_simpleitk(real_pancreas, real_cache, number):

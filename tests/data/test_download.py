@@ -125,6 +125,7 @@ def read_until(control: int, stop: bytes | None) -> bytes:
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_real_scans_arrive_and_prepare(
     medaug: Medaug, real_pancreas: Path, tmp_path: Path

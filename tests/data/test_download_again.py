@@ -109,6 +109,7 @@ print(kills, rounds)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("moment", "ranges"), [("time", True), ("time", False), ("operation", True)]
 )

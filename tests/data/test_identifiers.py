@@ -93,6 +93,7 @@ def products(*folders: Path) -> Iterator[tuple[Path, bytes]]:
                 yield file, gzip.decompress(content)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["nifti", "dicom"])
 def test_nothing_that_names_a_patient_is_in_any_product(
     medaug: Medaug, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch

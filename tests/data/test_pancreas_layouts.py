@@ -315,6 +315,7 @@ def test_every_layout_of_the_page_has_a_test_and_every_layout_is_on_it():
     assert not re.search(r"tests/|`test_(?!batch)", page)
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_real_scans_packed_and_unpacked_give_the_same_slices(real_pancreas, tmp_path):
     """The label archive as TCIA ships it, and each series as the REST interface packs it."""

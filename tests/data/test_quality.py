@@ -328,6 +328,7 @@ def test_a_refused_scan_alone_leaves_no_cache_to_train_on(tmp_path: Path) -> Non
     assert not list((tmp_path / "cache" / "cases").glob("*"))
 
 
+@pytest.mark.long
 def test_real_scans_pass_and_their_couch_is_no_body(real_pancreas: Path) -> None:
     source = open_source(str(real_pancreas))
     for case in source.cases()[0]:

@@ -250,6 +250,7 @@ def test_a_nifti_of_time_is_refused(tmp_path):
         nifti_header(tmp_path / "t.nii")
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_real_series_equals_simpleitk(real_pancreas):
     folder = next(real_pancreas.glob("Pancreas-CT/PANCREAS_0002/*/*"))

@@ -335,6 +335,7 @@ def test_real_segs_equal_their_published_label_maps(real_data):
         np.testing.assert_array_equal(labels, wanted)
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_real_label_as_a_seg_gives_the_same_voxels(real_pancreas, tmp_path):
     import nibabel

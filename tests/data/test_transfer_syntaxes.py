@@ -103,6 +103,7 @@ def check_two(file: Path):
     return headers
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_a_real_slice_compressed_again_equals_its_original(real_data, real_pancreas):
     """JPEG 2000 in explicit VR with many elements of unknown type."""

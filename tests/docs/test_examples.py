@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from PIL import Image
 
@@ -68,6 +69,7 @@ def test_each_says_what_it_shows_and_how_to_run_it() -> None:
         assert f"    python examples/{name}.py" in text.split('"""')[1]
 
 
+@pytest.mark.long
 def test_torchio(tmp_path: Path) -> None:
     printed = run("torchio_training", tmp_path, "--batches", 12)
     assert learns(printed, 12)
@@ -77,6 +79,7 @@ def test_torchio(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_monai(tmp_path: Path) -> None:
     printed = run("monai_training", tmp_path, "--batches", 12, "--out", "slices")
     assert learns(printed, 12)
@@ -88,6 +91,7 @@ def test_monai(tmp_path: Path) -> None:
     assert 0.3 < drawn / all_ < 0.7
 
 
+@pytest.mark.long
 def test_cache_in_monai(tmp_path: Path) -> None:
     printed = run("cache_monai", tmp_path)
     assert learns(printed, 60)
@@ -96,6 +100,7 @@ def test_cache_in_monai(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_cache_in_torchio(tmp_path: Path, phantom_cache: Path) -> None:
     printed = run("cache_torchio", tmp_path, "--batches", 12, "--cache", phantom_cache)
     assert learns(printed, 12)
@@ -107,6 +112,7 @@ def test_cache_in_torchio(tmp_path: Path, phantom_cache: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_nnunet(tmp_path: Path) -> None:
     printed = run("nnunet_handover", tmp_path)
     out = tmp_path / "nnUNet_raw" / "Dataset101_Mixed"
@@ -133,6 +139,7 @@ def test_nnunet(tmp_path: Path) -> None:
         assert set(fold["train"]) | set(fold["val"]) == synthetic | real
 
 
+@pytest.mark.long
 def test_own_masks(tmp_path: Path) -> None:
     printed = run("own_masks", tmp_path)
     out = tmp_path / "own_masks"
@@ -165,6 +172,7 @@ def test_own_masks(tmp_path: Path) -> None:
     seen(out / "sources.png")
 
 
+@pytest.mark.long
 def test_pictures(tmp_path: Path) -> None:
     assert (EXAMPLES / "pictures.py").read_text().count("\n# %% ") == 6
     printed = run("pictures", tmp_path)

@@ -84,6 +84,7 @@ def settings(folder: Path) -> dict[str, object]:
     return json.loads((folder / "run.json").read_text())["settings"]
 
 
+@pytest.mark.long
 def test_the_commands_write_what_the_page_says(place: Path) -> None:
     said = {
         "drawn": "a real layout deformed at strength 1",

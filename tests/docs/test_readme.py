@@ -106,6 +106,7 @@ def test_commands(
     assert not stop.value.code, command
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[:1] == ["torchrun"]])
 def test_torchrun_starts_it(place: Path, command: list[str]) -> None:
     words = [sys.executable, "-m", "torch.distributed.run", *command[1:], "--dry-run"]

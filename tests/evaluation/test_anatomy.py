@@ -90,6 +90,7 @@ def failed(figures: list[Figure]) -> set[str]:
     return {figure.name for figure in figures if figure.passed is False}
 
 
+@pytest.mark.long
 def test_real_patients_in_the_place_of_synthetic_ones_pass(
     people: People, network: Segmenter
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_part_of_a_cache_holds_its_patients_and_no_other(
         part(whole, tmp_path / "other", ["nobody"])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*no longer be supported")
 def test_a_generator_never_sees_other_patients(
     two_caches: list[SliceCache], tmp_path: Path

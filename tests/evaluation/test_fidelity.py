@@ -106,6 +106,7 @@ def judged(evidence: Evidence, folder: Path) -> tuple[Family, Family, Spaces]:
     return fidelity.measure(evidence, spaces), diversity.measure(evidence, spaces), spaces
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("defect", "unfaithful", "monotonous"),
     [

@@ -193,6 +193,7 @@ def trained(steps: int, lr: float, batch: int) -> tuple[float, float, float]:
     return bound, weighted, annealed
 
 
+@pytest.mark.long
 def test_the_four_point_toy_comes_near_its_known_optimum() -> None:
     bound, weighted, annealed = trained(steps=2500, lr=2e-3, batch=256)
     assert bound == pytest.approx(-1.698, abs=0.06)

@@ -97,6 +97,7 @@ def with_copies(real: dict[str, SliceSet], change: str) -> SliceSet:
     return as_synthetic(base)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_copy_in_ten_fails_and_is_listed(real: dict[str, SliceSet], change: str) -> None:
     family = judged(real, with_copies(real, change))

@@ -71,6 +71,7 @@ def medaug(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_another_packages_model_goes_the_whole_way(
     package: Path, phantom_cache: Path, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_mixture_has_the_moments_of_the_codes() -> None:
     assert before[1] > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "steps", "bound"), [("flow", 600, 0.3), ("adversarial", 300, 0.5)]
 )

@@ -242,6 +242,7 @@ def test_metrics_holds_time_and_memory_against_their_bounds(row: Any) -> None:
     assert (peak.value, peak.reached) == (pytest.approx(3.9), True)
 
 
+@pytest.mark.long
 def test_metrics_measures_warped_slices_in_a_process_of_its_own(
     row: Any, phantom_cache: Path, tmp_path: Path
 ) -> None:

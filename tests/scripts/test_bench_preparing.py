@@ -54,6 +54,7 @@ def test_preparing_holds_time_memory_and_kills_against_their_bounds(row: Any) ->
     assert not flat.reached
 
 
+@pytest.mark.long
 def test_preparing_measures_all_processes_of_the_command(row: Any, tmp_path: Path) -> None:
     preparing = row("scans")
     scans = preparing.people(tmp_path, 2, (64, 64, 20), (6.0, 6.0, 9.5))
@@ -65,6 +66,7 @@ def test_preparing_measures_all_processes_of_the_command(row: Any, tmp_path: Pat
     assert len(open_source(str(one)).cases()[0]) == 1  # the second stays out of it
 
 
+@pytest.mark.long
 def test_preparing_kills_and_compares_every_byte(
     row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_an_estimate_is_the_formula_of_the_page(row: Any) -> None:
     assert found["efficiency_8"] == pytest.approx(20 / (20 + found["lost_ms_8"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", ["", "summed"])
 def test_two_processes_are_held_to_the_first_round_of_one(
     phantom_cache: Path, tmp_path: Path, wrong: str

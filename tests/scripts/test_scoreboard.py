@@ -96,6 +96,7 @@ def reference(digits: tuple[Tensor, Tensor, Tensor, Tensor]) -> Reference:
     return Reference.of(classifier, train, test, 800)
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_classifier_learns(
     digits: tuple[Tensor, Tensor, Tensor, Tensor], reference: Reference

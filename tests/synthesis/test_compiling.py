@@ -196,6 +196,7 @@ def test_samples_by_torch_compile_are_those_of_the_networks_but_for_rounding(
         assert compiled[name].read_bytes() == again[name].read_bytes()
 
 
+@pytest.mark.long
 def test_a_missing_compiler_is_told_by_the_command(tiny_run: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": str(tmp_path / "none"), "XDG_CACHE_HOME": str(tmp_path)}
     environment.pop(compiling.CACHE, None)

@@ -195,6 +195,7 @@ def uids(content: dict[str, tuple[str, bytes]]) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.long
 def test_equal_samples_give_equal_bytes_in_another_process() -> None:
     code = (
         "import hashlib; from tests.synthesis.test_dicom import case;"

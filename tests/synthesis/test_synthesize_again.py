@@ -80,6 +80,7 @@ def test_a_missing_file_is_written_again_and_no_other(tmp_path: Path) -> None:
     assert changed == {"labelsTr/syn_000003.nii.gz"}
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_goes_on(tmp_path: Path) -> None:
     out, n = tmp_path / "out", 240
     moments = random.Random(11)
@@ -216,6 +217,7 @@ def test_a_failing_generator_leaves_the_folder_to_be_continued(tmp_path: Path) -
     assert len(journal.read(tmp_path)) == 40
 
 
+@pytest.mark.long
 def test_a_trained_generator_gives_the_same_folder_in_shards_and_in_steps(
     tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ def recorded_rounds(made: Any) -> Operators:
     return recorder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_recorded_turns_equal_turns_as_played(
     cache: SliceCache, tmp_path: Path, model: str

@@ -103,6 +103,7 @@ def gain(
     return scores[1] / scores[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "budget"), PHANTOM)
 def test_on_the_phantom(model: str, budget: int, phantom_cache: Path, tmp_path: Path) -> None:
     cache = SliceCache.open(phantom_cache)
@@ -135,6 +136,7 @@ def drawn(run: Path, count: int = 800) -> torch.Tensor:
     return torch.from_numpy(np.stack([s.image for s in generator.generate(count, uncertainty=0)]))
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize(("model", "arguments", "images"), DIGITS)
 def test_on_real_digits(
@@ -157,6 +159,7 @@ def test_on_real_digits(
     assert frechet_ratio(drawn(tmp_path), reference) < FRECHET_BOUND
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize("model", ["vae", "gan", "wae_mmd"])
 def test_the_floor_refuses_an_untrained_model(

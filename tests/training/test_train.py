@@ -67,6 +67,7 @@ def cache(phantom_cache: Path) -> SliceCache:
     return SliceCache.open(phantom_cache)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_interrupted_and_resumed_equals_undisturbed(
@@ -98,6 +99,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
     assert kept(tmp_path / "whole") == kept(tmp_path / "parts")
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_equals_undisturbed(phantom_cache: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"

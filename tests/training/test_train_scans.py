@@ -20,6 +20,7 @@ def amos(tmp_path: Path) -> Path:
     return magnetic.write(tmp_path / "amos", ["amos_0507", "amos_0510", "amos_0540"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["prepare", "train"])
 def test_both_make_and_take_the_same_cache(
     medaug: Medaug, amos: Path, tmp_path: Path, first: str

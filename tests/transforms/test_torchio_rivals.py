@@ -239,6 +239,7 @@ def loader(transform: Any, workers: int, method: str | None) -> list[torch.Tenso
     return [torch.cat([b["ct"]["data"], b["organ"]["data"].float()], 1) for b in made]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_find_the_list(method: str) -> None:
     transform = tio.Compose(

@@ -47,6 +47,7 @@ def arrived(loader: Any) -> list[bytes]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("workers", "method"), [(0, None), (1, "fork"), (4, "fork"), (1, "spawn"), (4, "spawn")]
 )
