@@ -175,7 +175,7 @@ def test_explore_tells_how_probable_unseen_pictures_are(
     assert would.out == "would measure log p(x) of 4 held-out slices, nothing is written\n"
     for words, said in (
         ((*ask, "--anneal", 0), "anneal must be at least 1, got 0"),
-        (("explore", tiny_run, "--likelihood", "--rows", 2), "but vaegan's phased form"),
+        (("explore", tiny_run, "--likelihood", "--rows", 2), "but spatial_vaegan"),
     ):
         refused = medaug(*words)
         assert refused.code == 2

@@ -108,7 +108,7 @@ SWITCHES = {
         "texture": 5.0,
         "lr": 1e-2,
         "sharpen_lr": 1e-2,
-        "prior_batches": 3,
+        "prior": {"width": 16, "steps": 3, "batches": 3},
         "code_channels": 2,
         "code_stride": 2,
         "phases": [0.0, 0.0],

@@ -93,13 +93,13 @@ def likelihoods(
         seed: of all draws.
 
     Raises:
-        ConfigError: a GAN or a phased VAE/GAN, fewer than two pictures, or a number below 1.
+        ConfigError: a GAN or spatial_vaegan, fewer than two pictures, or a number below 1.
     """
     x, cond = held
     if not isinstance(model, Autoencoder):
         raise ConfigError(
             "likelihoods are of pictures under one decoder: of every model with an encoder but "
-            "vaegan's phased form, whose masks are no Gaussian"
+            "spatial_vaegan, whose masks are no Gaussian"
         )
     if len(x) < 2:
         raise ConfigError(f"likelihoods need 2 pictures or more, got {len(x)}")
