@@ -94,7 +94,6 @@ def test_a_scan_that_fails_in_one_share_is_told_once(phantom_root: Path, tmp_pat
 def test_a_share_and_a_whole_keep_apart(phantom_root: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medaug.runtime.files.PATIENCE_S", 0.1)
-        patch.setattr("medaug.data.cache.shards.PATIENCE_S", 0.1)
         with sharing(tmp_path, (0, 2)), sharing(tmp_path, (1, 2)):
             for part in ((0, 1), (0, 2)):
                 with (

@@ -6,10 +6,8 @@ lock together, which keeps away a process that fills the cache alone; a lock of 
 a second process i of k.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +16,7 @@ from typing import Any
 
 from medaug.core.errors import ConfigError, OutputError
 from medaug.data.cache.store import read_index
-from medaug.runtime.files import PATIENCE_S, exclusive, explaining, locked, write_json
+from medaug.runtime.files import exclusive, explaining, held, is_held, locked, write_json
 
 POLL_S = 0.2
 BRIEF = ".turn"
@@ -61,38 +59,8 @@ def sharing(cache: Path, part: tuple[int, int]) -> Iterator[None]:
     with explaining(cache):
         cache.mkdir(parents=True, exist_ok=True)
     own = cache / f".lock-{part[0]}-of-{part[1]}"
-    with _held(cache / ".lock", fcntl.LOCK_SH), _held(own, fcntl.LOCK_EX):
+    with held(cache / ".lock", shared=True), held(own):
         yield
-
-
-@contextmanager
-def _held(file: Path, kind: int) -> Iterator[None]:
-    """Hold a lock file, shared or alone; `exclusive` holds ``.lock`` of a folder alone.
-
-    Args:
-        file: the lock file, made where needed.
-        kind: ``fcntl.LOCK_SH`` or ``fcntl.LOCK_EX``.
-
-    Raises:
-        OutputError: another process holds it for longer than `PATIENCE_S`.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    with explaining(file):
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise OutputError(
-                        f"{file.parent}: another process is working in it; wait for it"
-                    ) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(handle)
 
 
 class Records:
@@ -171,22 +139,10 @@ def wait(cache: Path, patience_s: float = 60.0) -> None:
     """
     seen = time.monotonic()
     while not (read_index(cache) or {}).get("complete"):
-        if _busy(cache):
+        if is_held(cache / ".lock"):
             seen = time.monotonic()
         elif time.monotonic() - seen > patience_s:
             raise OutputError(
                 f"{cache}: the other shares ended before they were done; run the same command again"
             )
         time.sleep(POLL_S)
-
-
-def _busy(cache: Path) -> bool:
-    """Whether a process holds the cache."""
-    handle = os.open(cache / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
