@@ -39,7 +39,7 @@ def test_a_folder_is_called_by_its_layout_in_letters_a_shell_leaves_alone(tmp_pa
     assert source.name == "side by side"
     planned = plan(source, str(root), {})
     assert re.fullmatch(r"side-by-side-[0-9a-f]{8}-128px-400mm", planned.cache.name)
-    assert re.fullmatch(r"side-by-side-[0-9a-f]{8}-vaegan", planned.run.name)
+    assert re.fullmatch(r"side-by-side-[0-9a-f]{8}-spatial_vaegan", planned.run.name)
 
 
 def test_nnunet_layout(tmp_path):
